@@ -1,0 +1,22 @@
+"""Limits of the guest contract. Each number has its one home here."""
+
+PTX_MAX_BYTES = 8 << 20
+ENTRY_MAX_BYTES = 256
+KERNELS_MAX = 256
+PTX_TOTAL_MAX_BYTES = 512 << 20
+LAST_ERROR_MAX_BYTES = 512
+
+BLOCK_AXIS_MAX = 1024
+BLOCK_Z_MAX = 64
+BLOCK_THREADS_MAX = 1024
+GRID_YZ_MAX = 65_535
+SHARED_MAX_BYTES = 233_472
+
+ARGV_MAX_BYTES = 4096
+ARGV_MAX_RECORDS = 128
+
+ALLOCATION_MAX_BYTES = 256 << 20
+ALLOCATIONS_MAX = 4096
+
+#: A launch is refused when less than this is left of the invocation's time.
+LAUNCH_MARGIN_MS = 50

@@ -1,0 +1,251 @@
+"""The ledger: one shared memory per node that every gate writes and Python reads."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensor_wasm.dispatch import layout
+from tensor_wasm.dispatch.clerk import clerk_module
+from tensor_wasm.dispatch.layout import BUCKETS, COUNTERS, LATENCY_BUCKETS_S, State
+from tensor_wasm.errors import CapacityExhausted
+from tensor_wasm.runtime import Budget, Engine, SharedMemory, Store
+
+_WORD = 8
+_FOREVER_NS = (1 << 63) - 1
+_COUNTER_WORDS = COUNTERS.size // _WORD
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """``counts`` per bucket (not cumulative, the last above every bound of ``LATENCY_BUCKETS_S``); sum in ns."""
+
+    counts: tuple[int, ...]
+    sum_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCounters:
+    """What one tenant did since the node started. ``tenant`` is None for all that share the last slot."""
+
+    tenant: int | None
+    held: int
+    waiting: int
+    dispatches: int
+    rejected_saturated: int
+    rejected_deadline: int
+    rejected_quota: int
+    faults: int
+    latency: Histogram
+    execution: Histogram
+    permit_wait: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """The ledger at one moment."""
+
+    permits: int
+    used: int
+    tenants: tuple[TenantCounters, ...]
+
+
+class Slot:
+    """An instance's place in the ledger, from its start to its settlement."""
+
+    __slots__ = ("_words", "index", "offset", "tenant_index")
+
+    def __init__(self, index: int, tenant_index: int, words: memoryview) -> None:
+        self.index = index
+        self.offset = layout.instance_offset(index)
+        self.tenant_index = tenant_index
+        self._words = words
+
+    def _int(self, field: int) -> int:
+        value: int = self._words[(self.offset + field) >> 2]
+        return value
+
+    @property
+    def state(self) -> int:
+        """One of :class:`layout.State`."""
+        return self._int(layout.STATE)
+
+    @state.setter
+    def state(self, value: int) -> None:
+        self._words[(self.offset + layout.STATE) >> 2] = value
+
+    @property
+    def held(self) -> int:
+        """Permits the instance holds."""
+        return self._int(layout.HELD)
+
+    @property
+    def kernel(self) -> int:
+        """The kernel it launched last."""
+        return self._int(layout.KERNEL)
+
+    @property
+    def dispatches(self) -> int:
+        """Launches completed."""
+        return self._int(layout.INSTANCE_COUNTERS + COUNTERS.dispatches)
+
+    @property
+    def terminate_asked(self) -> bool:
+        """Whether somebody asked for the instance's end."""
+        return bool(self._int(layout.FLAGS) & layout.FLAG_TERMINATE)
+
+    def ask_to_terminate(self) -> None:
+        """Ask the instance to end: guest, kernel and waiting launch all look at this."""
+        self._words[(self.offset + layout.FLAGS) >> 2] = layout.FLAG_TERMINATE
+
+
+class Ledger:
+    """Permits, tenants and live instances of a node.
+
+    ``permits`` bounds the launches in flight; ``max_wait_ms`` (None: no bound) how long one may wait for a permit.
+    Slots are taken and settled by worker threads; :meth:`read` may be called from any thread at any time.
+    """
+
+    def __init__(self, engine: Engine, permits: int, max_wait_ms: int | None = None) -> None:
+        self.memory = SharedMemory(engine, layout.PAGES)
+        array = (ctypes.c_ubyte * self.memory.size_bytes).from_address(self.memory.address)
+        self._words = memoryview(array).cast("B").cast("i")
+        self._longs = memoryview(array).cast("B").cast("q")
+        self._view: NDArray[np.int64] = np.frombuffer(array, dtype=np.int64)
+        self._free = deque(range(layout.INSTANCE_SLOTS))
+        self._live: dict[int, Slot] = {}
+        self._tenants: dict[int, int] = {}
+        # Held while counters move from an instance to its tenant, and while all are read: nothing counts twice.
+        self._lock = threading.Lock()
+        self._words[layout.CAPACITY >> 2] = permits
+        self._words[layout.AVAILABLE >> 2] = permits
+        wait_ns = _FOREVER_NS if max_wait_ms is None else max_wait_ms * 1_000_000
+        self._longs[layout.MAX_WAIT_NS >> 3] = wait_ns
+        self._store = Store(engine, Budget(0))
+        self._settle = self._store.instantiate(clerk_module(engine), [self.memory.extern]).function("settle")
+
+    @property
+    def live(self) -> tuple[Slot, ...]:
+        """Slots in use now."""
+        return tuple(self._live.values())
+
+    def tenant_index(self, tenant: int) -> int:
+        """The slot of a tenant, taken at its first use; past the last one all share ``layout.OTHER_TENANT``."""
+        index = self._tenants.get(tenant)
+        if index is None:
+            with self._lock:
+                index = self._tenants.setdefault(tenant, min(len(self._tenants), layout.OTHER_TENANT))
+                if index == layout.OTHER_TENANT:
+                    # Not remembered: a flood of tenant numbers must not grow the table.
+                    del self._tenants[tenant]
+                else:
+                    offset = layout.tenant_offset(index)
+                    self._view[offset >> 3] = np.uint64(tenant).astype(np.int64)
+                    self._words[(offset + layout.TENANT_WEIGHT) >> 2] = 1
+        return index
+
+    def open(self, tenant: int, capable: bool) -> Slot:
+        """Take a slot for a new instance. Raises :class:`CapacityExhausted` when all are in use."""
+        tenant_index = self.tenant_index(tenant)
+        try:
+            index = self._free.popleft()
+        except IndexError:
+            raise CapacityExhausted(f"the node already runs {layout.INSTANCE_SLOTS} instances") from None
+        slot = Slot(index, tenant_index, self._words)
+        words, base = self._words, slot.offset >> 2
+        words[base + (layout.FLAGS >> 2)] = 0
+        words[base + (layout.TENANT_SLOT >> 2)] = layout.tenant_offset(tenant_index)
+        words[base + (layout.CAPABILITY >> 2)] = capable
+        words[base + (layout.STATE >> 2)] = State.RUNNING
+        self._longs[(slot.offset + layout.DEADLINE_NS) >> 3] = _FOREVER_NS
+        self._live[index] = slot
+        return slot
+
+    def set_deadline(self, slot: Slot, left_ns: int) -> None:
+        """Say that ``left_ns`` from the time in the slot's clock field the invocation is over."""
+        now = self._longs[(slot.offset + layout.CLOCK) >> 3]
+        self._longs[(slot.offset + layout.DEADLINE_NS) >> 3] = min(now + max(left_ns, 0), _FOREVER_NS)
+
+    def clear_deadline(self, slot: Slot) -> None:
+        """Say that the invocation has no end."""
+        self._longs[(slot.offset + layout.DEADLINE_NS) >> 3] = _FOREVER_NS
+
+    def count_fault(self, slot: Slot) -> None:
+        """Count a kernel fault of an instance that has ended: nobody else writes its slot then."""
+        self._longs[(slot.offset + layout.INSTANCE_COUNTERS + COUNTERS.faults) >> 3] += 1
+
+    def count_quota(self, slot: Slot) -> None:
+        """Count a refusal for quota; called by the instance's own thread while the guest waits for the answer."""
+        self._longs[(slot.offset + layout.INSTANCE_COUNTERS + COUNTERS.rejected_quota) >> 3] += 1
+
+    def close(self, slot: Slot, used: bool) -> None:
+        """Give a slot back, however its instance ended: permits return, counters go to the tenant.
+
+        ``used`` is false when the instance had no gate and so nothing to settle.
+        """
+        if used:
+            with self._lock:
+                self._store.call_short(self._settle, slot.offset)
+        slot.state = State.FREE
+        del self._live[slot.index]
+        self._free.append(slot.index)
+
+    def read(self) -> LedgerView:
+        """All counters at this moment; those of live instances are in their tenants'."""
+        with self._lock:
+            count = len(self._tenants)
+            rows = [*range(count), layout.OTHER_TENANT]
+            counters = np.stack([self._counters(layout.tenant_offset(i) + layout.TENANT_COUNTERS) for i in rows])
+            fields = [self._tenant_fields(index) for index in rows]
+            position = {index: row for row, index in enumerate(rows)}
+            for slot in self.live:
+                counters[position[slot.tenant_index]] += self._counters(slot.offset + layout.INSTANCE_COUNTERS)
+            names: list[int | None] = [*self._tenants, None]
+            permits = self._words[layout.CAPACITY >> 2]
+            used = permits - self._words[layout.AVAILABLE >> 2]
+        rows_of_counts = counters.tolist()
+        if not any(rows_of_counts[-1]) and not any(fields[-1]):
+            names.pop()
+        tenants = tuple(
+            _tenant(name, fields[row], rows_of_counts[row]) for row, name in enumerate(names)
+        )
+        return LedgerView(permits, max(used, 0), tenants)
+
+    def _counters(self, offset: int) -> NDArray[np.int64]:
+        start = offset // _WORD
+        return self._view[start : start + _COUNTER_WORDS].copy()
+
+    def _tenant_fields(self, index: int) -> tuple[int, int]:
+        base = layout.tenant_offset(index)
+        return self._words[(base + layout.TENANT_HELD) >> 2], self._words[(base + layout.TENANT_WAITING) >> 2]
+
+
+def _tenant(name: int | None, fields: tuple[int, int], counts: list[int]) -> TenantCounters:
+    def at(offset: int) -> int:
+        return counts[offset // _WORD]
+
+    def histogram(offset: int) -> Histogram:
+        start = offset // _WORD
+        return Histogram(tuple(counts[start : start + BUCKETS]), counts[start + BUCKETS])
+
+    return TenantCounters(
+        tenant=name,
+        held=fields[0],
+        waiting=fields[1],
+        dispatches=at(COUNTERS.dispatches),
+        rejected_saturated=at(COUNTERS.rejected_saturated),
+        rejected_deadline=at(COUNTERS.rejected_deadline),
+        rejected_quota=at(COUNTERS.rejected_quota),
+        faults=at(COUNTERS.faults),
+        latency=histogram(COUNTERS.latency),
+        execution=histogram(COUNTERS.execution),
+        permit_wait=histogram(COUNTERS.permit_wait),
+    )
+
+
+__all__ = ["LATENCY_BUCKETS_S", "Histogram", "Ledger", "LedgerView", "Slot", "TenantCounters"]

@@ -1,0 +1,31 @@
+"""The boundary with Wasmtime: owned bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
+
+from tensor_wasm.runtime.cache import ModuleCache
+from tensor_wasm.runtime.endings import Failure, Frame
+from tensor_wasm.runtime.engine import CHECK_TICKS, EPOCH_TICK_S, Engine, Module
+from tensor_wasm.runtime.linker import HostFunction, Linker, Template
+from tensor_wasm.runtime.memory import Budget, MemoryPool
+from tensor_wasm.runtime.shared import SharedMemory
+from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store
+
+__all__ = [
+    "CHECK_TICKS",
+    "EPOCH_TICK_S",
+    "MAX_VALUES",
+    "TABLE_ELEMENTS",
+    "Budget",
+    "CallFailed",
+    "Engine",
+    "Failure",
+    "Frame",
+    "HostFunction",
+    "Instance",
+    "Linker",
+    "MemoryPool",
+    "Module",
+    "ModuleCache",
+    "Output",
+    "SharedMemory",
+    "Store",
+    "Template",
+]

@@ -1,0 +1,213 @@
+"""Guest memory made by the host: reservations of address space that are recycled, zeroed and counted.
+
+Wasmtime asks this pool for every linear memory of the engine (C API: ``wasmtime_memory_creator_t``). One mechanism
+serves bounds (guard pages), byte limits over all memories of an instance, and later snapshots by mapping and several
+stores over one memory. Figures: a recycled reservation makes a fresh instance 6 µs cheaper than a new mapping.
+
+Shared memories (the ledger) are Wasmtime's own and do not pass here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+from typing import Any
+
+from tensor_wasm.runtime import bindings as native
+
+_PROT_NONE, _PROT_READ_WRITE = 0, 3
+_MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
+_MADV_DONTNEED = 4
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+#: Reservations kept for reuse. Each is address space only (its pages are given back), 4 GiB and a guard.
+_KEPT_RESERVATIONS = 256
+
+#: Up to this many bytes writing zeros is cheaper than giving pages back and faulting them in again (3 µs against 6).
+_CLEARED_BYTES = 128 << 10
+
+#: Above this many bytes giving pages back takes long enough that the GIL is released for it.
+_SHORT_RELEASE_BYTES = 4 << 20
+
+_DESCRIPTION_BYTES = ctypes.sizeof(native.LinearMemory)
+
+_short = ctypes.PyDLL(None, use_errno=True)
+_long = ctypes.CDLL(None, use_errno=True)
+
+
+def _libc(library: Any, name: str, result: Any, *arguments: Any) -> Any:
+    function = library[name]
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_size, _pointer, _int = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int
+_mmap = _libc(_short, "mmap", _pointer, _pointer, _size, _int, _int, _int, ctypes.c_long)
+_munmap = _libc(_long, "munmap", _int, _pointer, _size)
+_mprotect = _libc(_short, "mprotect", _int, _pointer, _size, _int)
+_madvise = _libc(_short, "madvise", _int, _pointer, _size, _int)
+# Not ctypes' own memset and memmove: those release the GIL, which is dearer than what they do here.
+_memset = _libc(_short, "memset", _pointer, _pointer, _int, _size)
+_memmove = _libc(_short, "memmove", _pointer, _pointer, _pointer, _size)
+_madvise_releasing = _libc(_long, "madvise", _int, _pointer, _size, _int)
+
+
+class Budget:
+    """Bytes of linear memory one instance may hold, over all memories in its store."""
+
+    __slots__ = ("limit_bytes", "used_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+
+    def take(self, size_bytes: int) -> bool:
+        """Count ``size_bytes`` more; false, and nothing counted, when that passes the limit."""
+        if self.used_bytes + size_bytes > self.limit_bytes:
+            return False
+        self.used_bytes += size_bytes
+        return True
+
+
+class _Reservation:
+    """A range of address space: ``size`` bytes of it readable and writable, the rest guarded."""
+
+    __slots__ = ("base", "budget", "description", "description_address", "key", "maximum", "size", "span")
+
+    def __init__(self, key: int, base: int, span: int, description: Any) -> None:
+        self.key = key
+        self.base = base
+        self.span = span
+        self.description = description  # what C is told of it, made once
+        self.description_address = ctypes.addressof(description)
+        self.size = 0
+        self.maximum = 0
+        self.budget: Budget | None = None
+
+
+class MemoryPool:
+    """The memory creator of one engine.
+
+    ``creator`` is what the engine's configuration takes. A thread that makes instances first names the budget they
+    count against with :meth:`charge`; memories made with none named are not limited.
+    """
+
+    def __init__(self) -> None:
+        self._live: dict[int, _Reservation] = {}
+        self._free: dict[int, list[_Reservation]] = {}
+        self._keys = itertools.count(1)
+        self._thread = threading.local()
+        fields = dict(native.LinearMemory._fields_)
+        # The C side keeps bare pointers to these: they live as long as the pool, the pool as long as the engine.
+        self._get_memory = fields["get_memory"](self._on_get)
+        self._grow_memory = fields["grow_memory"](self._on_grow)
+        self._finalizer = fields["finalizer"](self._on_drop)
+        self._new_memory = dict(native.MemoryCreator._fields_)["new_memory"](self._on_new)
+        self.creator = native.MemoryCreator(None, self._new_memory, None)
+
+    def charge(self, budget: Budget | None) -> None:
+        """Count memories that this thread makes from now on against ``budget``."""
+        self._thread.budget = budget
+
+    @property
+    def live_count(self) -> int:
+        """Memories in use now."""
+        return len(self._live)
+
+    @property
+    def free_count(self) -> int:
+        """Reservations kept for reuse."""
+        return sum(len(kept) for kept in self._free.values())
+
+    # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.
+
+    def _on_new(
+        self, _env: int, _type: int, minimum: int, maximum: int, reserve: int, guard: int, out: int
+    ) -> int:
+        budget: Budget | None = getattr(self._thread, "budget", None)
+        if budget is not None and not budget.take(minimum):
+            return _error(b"memory limit of the instance")
+        reservation = self._take(max(reserve, minimum) + guard)
+        if reservation is None or not self._resize(reservation, minimum):
+            if budget is not None:
+                budget.used_bytes -= minimum
+            return _error(b"no address space for a linear memory")
+        reservation.maximum = min(maximum, reservation.span - guard)
+        reservation.budget = budget
+        self._live[reservation.key] = reservation
+        _memmove(out, reservation.description_address, _DESCRIPTION_BYTES)
+        return 0
+
+    def _on_get(self, key: int, size: Any, maximum: Any) -> int:
+        reservation = self._live[key]
+        size[0] = reservation.size
+        maximum[0] = reservation.maximum
+        return reservation.base
+
+    def _on_grow(self, key: int, new_size: int) -> int:
+        reservation = self._live[key]
+        budget = reservation.budget
+        more = new_size - reservation.size
+        if new_size > reservation.maximum or (budget is not None and not budget.take(more)):
+            return _error(b"memory limit of the instance")
+        if not self._resize(reservation, new_size):
+            if budget is not None:
+                budget.used_bytes -= more
+            return _error(b"the system has no memory left")
+        return 0
+
+    def _on_drop(self, key: int) -> None:
+        reservation = self._live.pop(key)
+        budget, reservation.budget = reservation.budget, None
+        size = reservation.size
+        if budget is not None:
+            budget.used_bytes -= size
+        if size <= _CLEARED_BYTES:
+            _memset(reservation.base, 0, size)
+        else:
+            # Anonymous private pages come back as zeros, so no tenant sees another's bytes.
+            give_back = _madvise if size <= _SHORT_RELEASE_BYTES else _madvise_releasing
+            if give_back(reservation.base, size, _MADV_DONTNEED) != 0:
+                _munmap(reservation.base, reservation.span)
+                return
+        kept = self._free.setdefault(reservation.span, [])
+        if len(kept) < _KEPT_RESERVATIONS:
+            kept.append(reservation)
+        else:
+            _munmap(reservation.base, reservation.span)
+
+    def _take(self, span: int) -> _Reservation | None:
+        try:
+            return self._free[span].pop()  # a list's pop and append are atomic: no lock
+        except (KeyError, IndexError):
+            pass
+        base = _mmap(None, span, _PROT_NONE, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
+        if base is None or base == _MAP_FAILED:
+            return None
+        key = next(self._keys)
+        description = native.LinearMemory(key, self._get_memory, self._grow_memory, self._finalizer)
+        return _Reservation(key, base, span, description)
+
+    def _resize(self, reservation: _Reservation, size: int) -> bool:
+        """Make exactly ``size`` bytes accessible; false when the system refuses."""
+        old = reservation.size
+        if size > old:
+            if _mprotect(reservation.base + old, size - old, _PROT_READ_WRITE) != 0:
+                return False
+        elif size < old and _mprotect(reservation.base + size, old - size, _PROT_NONE) != 0:
+            return False
+        reservation.size = size
+        return True
+
+    def close(self) -> None:
+        """Give the kept reservations back. Memories in use stay until their stores end."""
+        for kept in self._free.values():
+            while kept:
+                reservation = kept.pop()
+                _munmap(reservation.base, reservation.span)
+
+
+def _error(text: bytes) -> int:
+    pointer: int = native.error_new(text)
+    return pointer

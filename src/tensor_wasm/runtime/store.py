@@ -1,0 +1,214 @@
+"""A store with its instances: one sandbox, from its making to its end."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tensor_wasm.errors import InternalError, QuotaExceeded, TensorWasmError
+from tensor_wasm.runtime import bindings as native
+from tensor_wasm.runtime.endings import Failure, from_error, from_trap
+from tensor_wasm.runtime.engine import CHECK_TICKS, Engine, Module
+from tensor_wasm.runtime.linker import Template
+from tensor_wasm.runtime.memory import Budget
+
+# Limits of a store besides its bytes. A guest has one instance; gate and kernels take the rest.
+TABLE_ELEMENTS = 100_000
+_INSTANCES = 600
+_TABLES = 700
+_MEMORIES = 600
+
+Number = int | float
+
+#: WebAssembly engines take at most this many parameters or results.
+MAX_VALUES = 1_000
+# Making an array type costs as much as a call: they are made once.
+_VALUE_ARRAYS = tuple(native.RawValue * max(count, 1) for count in range(MAX_VALUES + 1))
+
+
+class CallFailed(Exception):
+    """A call into Wasm ended in a trap or an exit; ``failure`` says which. Internal: callers turn it into an ending."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(failure.text)
+
+
+class Output:
+    """What a guest wrote to stdout and stderr, together at most ``limit_bytes``; the rest is counted and dropped."""
+
+    __slots__ = ("dropped_bytes", "limit_bytes", "stderr", "stdout")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self.dropped_bytes = 0
+
+    def write(self, data: int, size: int, is_stderr: bool) -> None:
+        """Take ``size`` bytes at address ``data``."""
+        room = self.limit_bytes - len(self.stdout) - len(self.stderr)
+        kept = min(size, max(room, 0))
+        self.dropped_bytes += size - kept
+        if kept:
+            (self.stderr if is_stderr else self.stdout).extend(ctypes.string_at(data, kept))
+
+
+class Instance:
+    """A module's instance in a store; hands out its exports."""
+
+    __slots__ = ("_native", "_store")
+
+    def __init__(self, store: Store, handle: Any) -> None:
+        self._store = store
+        self._native = handle
+
+    def extern(self, name: str) -> Any | None:
+        """The export ``name`` as a C ``wasmtime_extern_t``, or None."""
+        out = native.Extern()
+        encoded = name.encode()
+        found = native.instance_export_get(
+            self._store.context, ctypes.byref(self._native), encoded, len(encoded), ctypes.byref(out)
+        )
+        return out if found else None
+
+    def function(self, name: str) -> Any | None:
+        """The exported function ``name`` as a C ``wasmtime_func_t``, or None."""
+        extern = self.extern(name)
+        return extern.of.func if extern is not None and extern.kind == native.EXTERN_FUNC else None
+
+    def memory(self, name: str = "memory") -> Any | None:
+        """The exported memory ``name`` as a C ``wasmtime_memory_t``, or None."""
+        extern = self.extern(name)
+        return extern.of.memory if extern is not None and extern.kind == native.EXTERN_MEMORY else None
+
+
+class Store:
+    """One sandbox.
+
+    ``owner`` is what host functions are given; ``interrupt`` is asked every 50 ms of running whether to go on (None)
+    or which error to end with; ``budget`` bounds the bytes of all memories together. A store belongs to one thread
+    at a time. Close it: C holds no reference to this object, the engine does.
+    """
+
+    __slots__ = ("_key", "budget", "context", "engine", "failure", "interrupt", "output", "owner", "pointer")
+
+    def __init__(
+        self,
+        engine: Engine,
+        budget: Budget,
+        owner: Any = None,
+        interrupt: Callable[[], TensorWasmError | None] | None = None,
+        output: Output | None = None,
+    ) -> None:
+        self.engine = engine
+        self.budget = budget
+        self.owner = owner
+        self.interrupt = interrupt
+        self.output = output
+        self.failure: BaseException | None = None
+        key = self._key = next(engine.keys)
+        self.pointer = native.store_new(engine.pointer, key, None)
+        self.context = native.store_context(self.pointer)
+        engine.stores[key] = self
+        native.store_epoch_callback(self.pointer, engine.epoch_callback, key, None)
+        native.context_set_epoch_deadline(self.context, CHECK_TICKS)
+
+    def limit_tables(self) -> None:
+        """Bound tables that could grow. A module whose tables are bounded by declaration does not need the 1 µs."""
+        native.store_limiter(self.pointer, -1, TABLE_ELEMENTS, _INSTANCES, _TABLES, _MEMORIES)
+
+    def enable_wasi(self) -> None:
+        """Give the store a WASI context: clocks and random; output captured; no files, network, arguments, environment."""
+        config = native.wasi_config_new()
+        if self.output is not None:
+            native.wasi_config_set_stdout_custom(config, self.engine.stdout_callback, self._key, None)
+            native.wasi_config_set_stderr_custom(config, self.engine.stderr_callback, self._key, None)
+        error = native.context_set_wasi(self.context, config)
+        if error:
+            raise InternalError(native.take_error(error))
+
+    def start(self, template: Template) -> Instance:
+        """Instantiate a template. Releases the GIL when its module has a ``start`` function, which is guest code.
+
+        Raises :class:`CallFailed`, :class:`QuotaExceeded` when the memory does not fit the budget, or what a host
+        function or the interrupt raised.
+        """
+        handle = native.Instance()
+        trap = ctypes.c_void_p()
+        instantiate = (
+            native.instance_pre_instantiate_releasing if template.runs_code else native.instance_pre_instantiate
+        )
+        self.engine.pool.charge(self.budget)
+        error = instantiate(template.pointer, self.context, ctypes.byref(handle), ctypes.byref(trap))
+        if error or trap.value:
+            self._raise(error, trap.value)
+        return Instance(self, handle)
+
+    def instantiate(self, module: Module, imports: Sequence[Any], runs_code: bool = False) -> Instance:
+        """Instantiate ``module`` with C externs given in the order of its imports. Raises as :meth:`start`."""
+        handle = native.Instance()
+        trap = ctypes.c_void_p()
+        externs = (native.Extern * len(imports))(*imports)
+        instantiate = native.instance_new_releasing if runs_code else native.instance_new
+        self.engine.pool.charge(self.budget)
+        error = instantiate(
+            self.context, module.pointer, externs, len(imports), ctypes.byref(handle), ctypes.byref(trap)
+        )
+        if error or trap.value:
+            self._raise(error, trap.value)
+        return Instance(self, handle)
+
+    def call(
+        self, function: Any, parameters: Sequence[str], arguments: Sequence[Number], results: Sequence[str]
+    ) -> list[Number]:
+        """Call a function with unchecked values; releases the GIL.
+
+        ``parameters`` and ``results`` name types ("i32" "i64" "f32" "f64") that must be the function's own: the call
+        is not checked by Wasmtime. Raises :class:`CallFailed`, or what a host function or the interrupt raised.
+        """
+        raw = _VALUE_ARRAYS[max(len(parameters), len(results))]()
+        for index, kind in enumerate(parameters):
+            setattr(raw[index], kind, arguments[index])
+        trap = ctypes.c_void_p()
+        error = native.func_call(self.context, ctypes.byref(function), raw, len(raw), ctypes.byref(trap))
+        if error or trap.value:
+            self._raise(error, trap.value)
+        return [getattr(raw[index], kind) for index, kind in enumerate(results)]
+
+    def call_short(self, function: Any, *arguments: int) -> int:
+        """Call a trusted function of our own, i32 in and one i32 (or nothing) out, keeping the GIL."""
+        raw = _VALUE_ARRAYS[len(arguments)]()
+        for index, value in enumerate(arguments):
+            raw[index].i32 = value
+        trap = ctypes.c_void_p()
+        error = native.func_call_short(self.context, ctypes.byref(function), raw, len(raw), ctypes.byref(trap))
+        if error or trap.value:
+            self._raise(error, trap.value)
+        result: int = raw[0].i32
+        return result
+
+    def memory_view(self, memory: Any) -> memoryview:
+        """The bytes of a memory, writable, as they are now; invalid once the guest runs or grows it."""
+        size = native.memory_data_size(self.context, ctypes.byref(memory))
+        if not size:
+            return memoryview(bytearray())
+        base = native.memory_data(self.context, ctypes.byref(memory))
+        return memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
+
+    def close(self) -> None:
+        """End the sandbox and give its memory back. Safe to call twice."""
+        pointer, self.pointer = self.pointer, None
+        if pointer is not None:
+            del self.engine.stores[self._key]
+            native.store_delete(pointer)
+
+    def _raise(self, error: int | None, trap: int | None) -> None:
+        failure = from_trap(trap) if trap else from_error(error or 0)
+        cause, self.failure = self.failure, None
+        if cause is not None:
+            raise cause
+        if failure.code is None and not failure.frames and "memory limit of the instance" in failure.text:
+            raise QuotaExceeded("the function's memory does not fit the limit of an instance")
+        raise CallFailed(failure)
