@@ -213,6 +213,15 @@ sharedmemory_data_size = _short("wasmtime_sharedmemory_data_size", _Size, Pointe
 table_set = _short(
     "wasmtime_table_set", Pointer, Pointer, ctypes.POINTER(_c.wasmtime_table_t), ctypes.c_uint64, ctypes.POINTER(Value)
 )
+global_new = _short(
+    "wasmtime_global_new",
+    Pointer,
+    Pointer,
+    Pointer,
+    ctypes.POINTER(Value),
+    ctypes.POINTER(_c.wasmtime_global_t),
+)
+globaltype_new = _short("wasm_globaltype_new", Pointer, Pointer, ctypes.c_uint8)
 global_get = _short(
     "wasmtime_global_get", None, Pointer, ctypes.POINTER(_c.wasmtime_global_t), ctypes.POINTER(Value)
 )

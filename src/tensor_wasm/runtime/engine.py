@@ -85,6 +85,8 @@ class Engine:
         self.epoch_callback = native.EpochCallback(self._on_epoch)
         self.stdout_callback = native.OutputCallback(self._on_stdout)
         self.stderr_callback = native.OutputCallback(self._on_stderr)
+        #: The type of an immutable i32 global; lives as long as the engine.
+        self.i32_constant: int = native.globaltype_new(native.valtype_new(native.VALUE_I32), 0)
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 

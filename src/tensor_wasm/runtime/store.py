@@ -20,6 +20,7 @@ _TABLES = 700
 _MEMORIES = 600
 
 Number = int | float
+_PAGE_BYTES = 65_536
 
 #: WebAssembly engines take at most this many parameters or results.
 MAX_VALUES = 1_000
@@ -196,6 +197,44 @@ class Store:
             return memoryview(bytearray())
         base = native.memory_data(self.context, ctypes.byref(memory))
         return memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
+
+    def grow_memory(self, memory: Any, size_bytes: int) -> None:
+        """Make a memory at least ``size_bytes`` large. Raises :class:`QuotaExceeded` when the limit does not allow it."""
+        missing = size_bytes - native.memory_data_size(self.context, ctypes.byref(memory))
+        if missing <= 0:
+            return
+        before = ctypes.c_uint64()
+        pages = -(-missing // _PAGE_BYTES)
+        error = native.memory_grow(self.context, ctypes.byref(memory), pages, ctypes.byref(before))
+        if error:
+            native.error_delete(error)
+            raise QuotaExceeded("the kernel's memory does not fit the limit of an instance")
+
+    def i32_global(self, value: int) -> Any:
+        """A new immutable global of this store, as a C extern."""
+        initial = native.Value(kind=native.VALUE_I32)
+        initial.of.i32 = value
+        extern = native.Extern(kind=native.EXTERN_GLOBAL)
+        kind = self.engine.i32_constant
+        error = native.global_new(self.context, kind, ctypes.byref(initial), ctypes.byref(extern.of.global_))
+        if error:
+            raise InternalError(native.take_error(error))
+        return extern
+
+    def read_global(self, extern: Any) -> int:
+        """The value of an exported i32 global."""
+        value = native.Value()
+        native.global_get(self.context, ctypes.byref(extern.of.global_), ctypes.byref(value))
+        result: int = value.of.i32
+        return result
+
+    def table_set(self, table: Any, index: int, function: Any) -> None:
+        """Put a function in a table given as a C extern."""
+        value = native.Value(kind=native.VALUE_FUNCREF)
+        value.of.funcref = function
+        error = native.table_set(self.context, ctypes.byref(table.of.table), index, ctypes.byref(value))
+        if error:
+            raise InternalError(native.take_error(error))
 
     def close(self) -> None:
         """End the sandbox and give its memory back. Safe to call twice."""

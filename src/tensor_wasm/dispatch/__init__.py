@@ -1,0 +1,16 @@
+"""The gate (what a launch passes, in WebAssembly) and the ledger (permits and counters, in shared memory)."""
+
+from tensor_wasm.dispatch.gate import Gate, GateFactory, GuestLink, KernelEntry
+from tensor_wasm.dispatch.ledger import Histogram, Ledger, LedgerView, Slot, TenantCounters
+
+__all__ = [
+    "Gate",
+    "GateFactory",
+    "GuestLink",
+    "Histogram",
+    "KernelEntry",
+    "Ledger",
+    "LedgerView",
+    "Slot",
+    "TenantCounters",
+]

@@ -1,0 +1,122 @@
+"""The gate: the WebAssembly between a guest's ``wasi_cuda_launch`` and its kernel. No Python runs there.
+
+Two modules in the guest's own store:
+
+- the *link*, made before the guest because the guest imports from it: hands the host's functions on, and a
+  ``wasi_cuda_launch`` that calls what stands in its table, asking the host to bind the gate the first time;
+- the *gate* proper, made at the first need, because it imports the guest's memory: checks, permit, clock, argv,
+  kernel, counters, in the order of the guest ABI.
+
+A guest that links the CUDA module and never launches pays for the small one only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tensor_wasm.dispatch import scratch
+from tensor_wasm.dispatch.gate_module import gate_module
+from tensor_wasm.dispatch.ledger import Ledger, Slot
+from tensor_wasm.dispatch.link_module import CLOCK_EXPORT, LAUNCH_TABLE, LinkedImport, link_module
+from tensor_wasm.dispatch.scratch import KernelEntry
+from tensor_wasm.runtime import Engine, Instance, Linker, Module, Store
+
+_PAGE_BYTES = 65_536
+_ALIGNMENT = 64
+
+
+class GuestLink:
+    """A deployed function's link: resolved once a function, started in each instance's store."""
+
+    def __init__(self, engine: Engine, linker: Linker, imports: Sequence[LinkedImport]) -> None:
+        self._names = [str(position) for position in range(len(imports))]
+        self._template = linker.template(engine.compile(link_module(imports)), runs_code=False)
+
+    def start(self, store: Store) -> Instance:
+        """Instantiate the link in a new store."""
+        return store.start(self._template)
+
+    def externs(self, link: Instance) -> list[Any]:
+        """The guest's imports, in the guest's order."""
+        return [link.extern(name) for name in self._names]
+
+
+class GateFactory:
+    """Binds gates: the compiled gate of one engine, and the ledger it writes."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._module = engine.compile(gate_module())
+
+    def bind(self, store: Store, link: Instance, guest_memory: Any, slot: Slot, left_ns: int | None) -> Gate:
+        """Make the gate of one guest and put it in the link's table.
+
+        ``guest_memory`` is the C extern of the guest's memory; the invocation has ``left_ns`` to go (None: no end).
+        Raises :class:`~tensor_wasm.errors.QuotaExceeded` when scratch memory does not fit the instance's limit.
+        """
+        imports = [guest_memory, self.ledger.memory.extern, link.extern(LAUNCH_TABLE), link.extern(CLOCK_EXPORT)]
+        gate = Gate(store, store.instantiate(self._module, imports), guest_memory)
+        gate.start_clock(self.ledger, slot, left_ns)
+        return gate
+
+
+class Gate:
+    """One guest's gate, seen from the host: kernels go in, the code of the last refusal comes out."""
+
+    def __init__(self, store: Store, instance: Instance, guest_memory: Any) -> None:
+        self._store = store
+        self._instance = instance
+        self._guest_memory = guest_memory
+        self._scratch = instance.extern("scratch")
+        self._kernels = instance.extern("kernels")
+        self._top = scratch.HEAP
+        self.kernel_count = 0
+
+    def start_clock(self, ledger: Ledger, slot: Slot, left_ns: int | None) -> None:
+        """Tie the gate to its slot; from now on the invocation has ``left_ns`` (None: no end)."""
+        self._poke(scratch.SLOT, slot.offset)
+        self._store.call_short(self._instance.function("read_clock"))
+        if left_ns is None:
+            ledger.clear_deadline(slot)
+        else:
+            ledger.set_deadline(slot, left_ns)
+
+    def add(self, module: Module, work_bytes: int, entry: KernelEntry) -> tuple[int, Instance]:
+        """Instantiate a kernel with a region of ``work_bytes`` in scratch memory; its id and its instance.
+
+        Raises :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate takes
+        ``KERNELS_MAX`` kernels: whoever calls counts them.
+        """
+        descriptor = entry.encode()
+        base = self._allocate(work_bytes + len(descriptor))
+        at = base + work_bytes
+        with self._store.memory_view(self._scratch.of.memory) as view:
+            view[at : at + len(descriptor)] = descriptor
+        kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, self._store.i32_global(base)])
+        identity = self.kernel_count
+        self._store.table_set(self._kernels, identity, kernel.function("run"))
+        self._poke(scratch.DESCRIPTORS + 4 * identity, at)
+        self.kernel_count = identity + 1
+        self._poke(scratch.KERNEL_COUNT, self.kernel_count)
+        return identity, kernel
+
+    @property
+    def last_code(self) -> int:
+        """The code of the latest launch if it was refused; 0 after one that succeeded and after :meth:`clear`."""
+        with self._store.memory_view(self._scratch.of.memory) as view:
+            return int.from_bytes(view[scratch.LAST_CODE : scratch.LAST_CODE + 4], "little", signed=True)
+
+    def set_last_code(self, code: int) -> None:
+        """Note what a call of the host's came to."""
+        self._poke(scratch.LAST_CODE, code)
+
+    def _poke(self, address: int, value: int) -> None:
+        with self._store.memory_view(self._scratch.of.memory) as view:
+            view[address : address + 4] = value.to_bytes(4, "little", signed=True)
+
+    def _allocate(self, size_bytes: int) -> int:
+        base = -(-self._top // _ALIGNMENT) * _ALIGNMENT
+        self._store.grow_memory(self._scratch.of.memory, base + size_bytes)
+        self._top = base + size_bytes
+        return base
