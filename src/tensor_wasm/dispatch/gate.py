@@ -104,12 +104,21 @@ class Gate:
     @property
     def last_code(self) -> int:
         """The code of the latest launch if it was refused; 0 after one that succeeded and after :meth:`clear`."""
-        with self._store.memory_view(self._scratch.of.memory) as view:
-            return int.from_bytes(view[scratch.LAST_CODE : scratch.LAST_CODE + 4], "little", signed=True)
+        return self._peek(scratch.LAST_CODE)
 
     def set_last_code(self, code: int) -> None:
         """Note what a call of the host's came to."""
         self._poke(scratch.LAST_CODE, code)
+
+    @property
+    def block_shape(self) -> tuple[int, int, int]:
+        """Block axes of the launch that runs, or ran last."""
+        x, y, z = (self._peek(scratch.BLOCK + 4 * axis) for axis in range(3))
+        return x, y, z
+
+    def _peek(self, address: int) -> int:
+        with self._store.memory_view(self._scratch.of.memory) as view:
+            return int.from_bytes(view[address : address + 4], "little", signed=True)
 
     def _poke(self, address: int, value: int) -> None:
         with self._store.memory_view(self._scratch.of.memory) as view:

@@ -643,6 +643,10 @@ def _run_kernel(body: Body, launch: _Launch, parts: _Parts) -> None:
     body.get(launch.kernel)
     body.op("i32.wrap_i64")
     body.memory("i32.store", layout.KERNEL, memory=_LEDGER)
+    for position, axis in enumerate(launch.block):  # a fault is reported by block and thread
+        body.i32_const(0)
+        body.get(axis)
+        body.memory("i32.store", scratch.BLOCK + 4 * position, memory=_SCRATCH)
     body.get(launch.slot)
     body.call(parts.clock)
     body.set(launch.started)

@@ -15,6 +15,7 @@ from tensor_wasm.abi.limits import BLOCK_THREADS_MAX, KERNELS_MAX
 SLOT = 16  # i32: offset of the instance's slot in the ledger
 KERNEL_COUNT = 20  # i32
 LAST_CODE = 24  # i32: code of the latest refused launch, 0 after a success or a call of the host's
+BLOCK = 32  # i32 x 3: block shape of the launch now running
 DESCRIPTORS = 64  # i32 each: address of a kernel's descriptor
 PARAMETERS = 2048  # the parameter block of the launch now running
 PARAMETERS_BYTES = 4096

@@ -1,6 +1,6 @@
 """The boundary with Wasmtime: owned bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
 
-from tensor_wasm.runtime.cache import ModuleCache
+from tensor_wasm.runtime.cache import ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, EPOCH_TICK_S, Engine, Module
 from tensor_wasm.runtime.linker import HostFunction, Linker, Template
@@ -25,6 +25,7 @@ __all__ = [
     "Module",
     "ModuleCache",
     "Output",
+    "SealedFiles",
     "SharedMemory",
     "Store",
     "Template",

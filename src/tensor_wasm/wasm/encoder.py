@@ -79,7 +79,8 @@ class EncodedModule:
     """A module's bytes and its line table.
 
     ``lines`` holds ``(offset in the module's bytes, source line)`` in ascending order: the code from that offset up to
-    the next entry belongs to that line. These are the offsets of Wasmtime's trap frames (``Frame.module_offset``).
+    the next entry belongs to that line; line 0 is code of no line. These are the offsets of Wasmtime's trap frames
+    (``Frame.module_offset``).
     """
 
     wasm: bytes
@@ -233,14 +234,22 @@ class Module:
         indices = b"".join(unsigned(function.index) for function in functions)
         self._elements.append(b"\x03\x00" + unsigned(len(functions)) + indices)
 
-    def data(self, content: bytes, offset: int | None = None, memory: int = 0) -> int:
-        """Add a data segment: written at ``offset`` at instantiation, or passive without one. Returns its index."""
+    def data(
+        self, content: bytes, offset: int | None = None, memory: int = 0, *, base: Global | None = None
+    ) -> int:
+        """Add a data segment: written at ``offset`` at instantiation, or passive without one. Returns its index.
+
+        With ``base``, an imported immutable i32 global, the segment goes to the sum of both.
+        """
+        place = b"" if offset is None else _constant(ValType.I32, offset)
+        if base is not None:
+            place = b"\x23" + unsigned(base.index) + place[:-1] + b"\x6a\x0b"
         if offset is None:
             head = b"\x01"
         elif memory == 0:
-            head = b"\x00" + _constant(ValType.I32, offset)
+            head = b"\x00" + place
         else:
-            head = b"\x02" + unsigned(memory) + _constant(ValType.I32, offset)
+            head = b"\x02" + unsigned(memory) + place
         self._data.append(head + unsigned(len(content)) + content)
         return len(self._data) - 1
 
@@ -274,8 +283,11 @@ class Module:
             return ()
         content = bytearray(unsigned(len(bodies)))
         lines: list[tuple[int, int]] = []
+        has_lines = any(marks for _, marks in bodies)
         for code, marks in bodies:
             content += unsigned(len(code))
+            if has_lines:
+                lines.append((len(content), 0))  # a function without marks is not part of the one before it
             lines.extend((len(content) + at, line) for at, line in marks)
             content += code
         head = b"\x0a" + unsigned(len(content))

@@ -1,0 +1,168 @@
+"""Which registers share a WebAssembly local.
+
+Engines allow 50,000 locals a function, and a compiler's time grows with them: registers that are not live together
+share one (linear scan over the order in which blocks are written; Poletto and Sarkar, 1999, without spilling).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Register, Switch, Terminator
+from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.wasm import ValType
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """``slots`` maps a register that occurs to (value type, number of the local among those of its type).
+
+    ``undefined`` are registers that a thread may read before it writes them.
+    """
+
+    slots: Mapping[Register, tuple[ValType, int]]
+    undefined: tuple[Register, ...]
+
+
+def used(instruction: Instruction) -> Iterator[Register]:
+    """Registers an instruction reads. One that a guard may leave as it was counts as read."""
+    for operand in instruction.sources:
+        if isinstance(operand, Register):
+            yield operand
+    if instruction.address is not None and isinstance(instruction.address.base, Register):
+        yield instruction.address.base
+    if instruction.guard is not None:
+        yield instruction.guard.register
+        yield from defined(instruction)
+
+
+def defined(instruction: Instruction) -> Iterator[Register]:
+    """Registers an instruction writes."""
+    return (register for register in instruction.destinations if register is not None)
+
+
+def used_at_end(terminator: Terminator) -> Iterable[Register]:
+    """Registers the way out of a block reads."""
+    match terminator:
+        case Branch(guard):
+            return (guard.register,)
+        case Switch(Register() as register):
+            return (register,)
+        case _:
+            return ()
+
+
+def live_at_start(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]) -> list[int]:
+    """For each block the registers live at its start, as a bit set of register indices.
+
+    ``order`` is any order of all blocks; one near the reverse postorder ends soonest.
+    """
+    reads, writes = [0] * len(kernel.blocks), [0] * len(kernel.blocks)
+    for block in kernel.blocks:
+        read = write = 0
+        for instruction in block.instructions:
+            for register in used(instruction):
+                read |= (1 << register.index) & ~write
+            for register in defined(instruction):
+                write |= 1 << register.index
+        for register in used_at_end(block.terminator):
+            read |= (1 << register.index) & ~write
+        reads[block.index], writes[block.index] = read, write
+    live = list(reads)
+    changed = True
+    while changed:
+        changed = False
+        for block in reversed(order):
+            after = 0
+            for successor in successors[block]:
+                after |= live[successor]
+            before = reads[block] | (after & ~writes[block])
+            if before != live[block]:
+                live[block] = before
+                changed = True
+    return live
+
+
+@dataclass(slots=True)
+class _Interval:
+    register: Register
+    start: int
+    end: int
+
+
+def allocate(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]) -> Allocation:
+    """Give every register that occurs a slot. ``order`` lists the blocks as they will be written."""
+    live = live_at_start(kernel, successors, order)
+    intervals = sorted(_intervals(kernel, successors, order, live), key=attrgetter("start"))
+    slots: dict[Register, tuple[ValType, int]] = {}
+    busy: dict[ValType, list[tuple[int, int]]] = {}
+    free: dict[ValType, list[int]] = {}
+    for interval in intervals:
+        kind = carrier(interval.register.type)
+        held = busy.setdefault(kind, [])
+        released = free.setdefault(kind, [])
+        while held and held[0][0] < interval.start:
+            released.append(heapq.heappop(held)[1])
+        slot = released.pop() if released else len(held)
+        heapq.heappush(held, (interval.end, slot))
+        slots[interval.register] = (kind, slot)
+    undefined = tuple(kernel.registers[index] for index in _bits(live[0]))
+    return Allocation(slots, undefined)
+
+
+def _intervals(
+    kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int], live: Sequence[int]
+) -> Iterable[_Interval]:
+    """The hull of the places where each register is live: a place an instruction, and one at each block's ends.
+
+    An instruction's sources and destinations share a place, so none of them share a local: a sequence of code may
+    write one destination before it reads the last source.
+    """
+    intervals: dict[int, _Interval] = {}
+    registers = kernel.registers
+
+    def touch(register: Register, place: int) -> None:
+        interval = intervals.get(register.index)
+        if interval is None:
+            intervals[register.index] = _Interval(register, place, place)
+        else:
+            interval.end = place
+
+    starts, ends = {}, {}
+    seen = place = 0
+    for index in order:
+        block = kernel.blocks[index]
+        starts[index] = place
+        for bit in _bits(live[index] & ~seen):
+            touch(registers[bit], place)
+        seen |= live[index]
+        for instruction in block.instructions:
+            place += 1
+            for register in (*used(instruction), *defined(instruction)):
+                touch(register, place)
+        place += 1
+        for register in used_at_end(block.terminator):
+            touch(register, place)
+        ends[index] = place
+        place += 1
+    covered = 0
+    for index in reversed(order):
+        after = 0
+        for successor in successors[index]:
+            after |= live[successor]
+        for bit in _bits(after & ~covered):
+            interval = intervals[bit]
+            interval.start = min(interval.start, ends[index])
+            interval.end = max(interval.end, ends[index])
+        covered |= after
+    return intervals.values()
+
+
+def _bits(number: int) -> Iterator[int]:
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest

@@ -1,0 +1,69 @@
+"""How a kernel says what went wrong: exported globals, and the code that sets them before it traps."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from tensor_wasm.wasm import Body, Function, Module, ValType
+
+
+class Fault(IntEnum):
+    """What the exported global ``fault`` holds after a trap."""
+
+    NONE = 0  #: a trap of WebAssembly's own: an address past the end of guest memory
+    ADDRESS = 1  #: an address outside every memory the kernel may use
+    MISALIGNED = 2  #: an address that is not a multiple of the access's size
+    TRAP = 3  #: PTX ``trap``
+
+
+class Faults:
+    """The fault global of a module, and its helpers, written when first needed."""
+
+    def __init__(self, module: Module) -> None:
+        self._module = module
+        self._code = module.global_(ValType.I32, 0, export="fault")
+        self._guest: Function | None = None
+        self._window: Function | None = None
+
+    def trap(self, body: Body) -> None:
+        """End the launch for a PTX ``trap``."""
+        body.i32_const(Fault.TRAP)
+        body.global_set(self._code)
+        body.op("unreachable")
+
+    def guest_address(self, body: Body) -> None:
+        """End the launch for the i64 address on the stack, which guest memory cannot have."""
+        if self._guest is None:
+            self._guest = function = self._module.function((ValType.I64,), name="guest_fault")
+            (address,) = function.parameters
+            code = function.code
+            # With a high half of 0 it was the alignment that was wrong.
+            code.get(address)
+            code.i64_const(32)
+            code.op("i64.shr_u", "i64.eqz")
+            self._set_and_trap(code)
+        body.call(self._guest)
+        body.op("unreachable")
+
+    def window_address(self, body: Body) -> None:
+        """End the launch for an offset in a window, and its last valid offset, both i64 on the stack."""
+        if self._window is None:
+            self._window = function = self._module.function((ValType.I64, ValType.I64), name="window_fault")
+            offset, last = function.parameters
+            code = function.code
+            code.get(offset)
+            code.get(last)
+            code.op("i64.le_u")
+            self._set_and_trap(code)
+        body.call(self._window)
+        body.op("unreachable")
+
+    def _set_and_trap(self, code: Body) -> None:
+        """Misaligned if the i32 on the stack is not 0, else out of range."""
+        code.op("i32.eqz")
+        with code.if_(ValType.I32):
+            code.i32_const(Fault.ADDRESS)
+            code.else_()
+            code.i32_const(Fault.MISALIGNED)
+        code.global_set(self._code)
+        code.op("unreachable")

@@ -1,0 +1,164 @@
+"""What the code of one kernel function works with: its locals, and operands to and from the WebAssembly stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tensor_wasm.compiler.allocation import Allocation
+from tensor_wasm.compiler.carriers import carrier, convert, kept_form, store_form
+from tensor_wasm.compiler.faults import Faults
+from tensor_wasm.compiler.library import Library
+from tensor_wasm.compiler.region import Region
+from tensor_wasm.compiler.special import Coordinates
+from tensor_wasm.ptx.program import (
+    Guard,
+    Immediate,
+    Instruction,
+    Kernel,
+    Operand,
+    Parameter,
+    Register,
+    ScalarType,
+    Special,
+    Symbol,
+)
+from tensor_wasm.wasm import Body, Local, ValType
+
+
+class Frame:
+    """The state while one kernel's code is written.
+
+    ``window`` and ``parameter_window`` hold the windowed addresses of the region and of the parameter block;
+    ``parameters`` the block's own address; ``carry`` is the condition code register's carry flag.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        body: Body,
+        allocation: Allocation,
+        region: Region,
+        coordinates: Coordinates,
+        library: Library,
+        faults: Faults,
+    ) -> None:
+        self.kernel = kernel
+        self.body = body
+        self.region = region
+        self.coordinates = coordinates
+        self.library = library
+        self.faults = faults
+        self.parameters = coordinates.parameters
+        self.base = body.local(ValType.I32)
+        self.window = body.local(ValType.I64)
+        self.parameter_window = body.local(ValType.I64)
+        self.carry = body.local(ValType.I32)
+        self.parameter_values: dict[tuple[int, ScalarType], Local] = {}
+        self._registers = _locals(body, allocation)
+
+    def local(self, register: Register) -> Local:
+        """Where a register lives."""
+        return self._registers[register]
+
+    def push(self, operand: Operand, kind: ScalarType, *, negated: bool = False) -> None:
+        """Push an operand as a canonical value of ``kind``; a predicate inverted where ``negated``."""
+        match operand:
+            case Register():
+                self.body.get(self._registers[operand])
+                convert(self.body, kept_form(operand.type), kind)
+            case Immediate():
+                self._constant(operand, kind)
+            case Special():
+                self.coordinates.push(self.body, operand)
+                convert(self.body, operand.type, kind)
+            case Symbol():
+                self.push_symbol(operand)
+                convert(self.body, ScalarType.U64, kind)
+        if negated:
+            self.body.op("i32.eqz")
+
+    def push_source(self, instruction: Instruction, position: int, kind: ScalarType) -> None:
+        """Push source ``position`` of an instruction as ``kind``."""
+        self.push(instruction.sources[position], kind, negated=position in instruction.negated)
+
+    def push_symbol(self, symbol: Symbol) -> None:
+        """Push the windowed address of a variable or parameter, as an i64."""
+        if isinstance(symbol.target, Parameter):
+            self.body.get(self.parameter_window)
+            offset = symbol.target.offset + symbol.offset
+        else:
+            self.body.get(self.window)
+            offset = self.region.offsets[symbol.target] + symbol.offset
+        if offset:
+            self.body.i64_const(offset)
+            self.body.op("i64.add")
+
+    def store(self, register: Register | None, kind: ScalarType) -> None:
+        """Pop a result of type ``kind``, with anything above its bits, into a register (None: drop it)."""
+        if register is None:
+            self.body.op("drop")
+            return
+        store_form(self.body, kind, register.type)
+        self.body.set(self._registers[register])
+
+    def store_where(self, guard: Guard | None, register: Register, kind: ScalarType) -> None:
+        """As :meth:`store`, but where ``guard`` does not hold the register keeps its value. Without a branch."""
+        store_form(self.body, kind, register.type)
+        local = self._registers[register]
+        if guard is not None:
+            self.body.get(local)
+            self.push_guard(guard)
+            self.body.op("select")
+        self.body.set(local)
+
+    def push_guard(self, guard: Guard) -> None:
+        """Push whether a guard holds."""
+        self.body.get(self._registers[guard.register])
+        if guard.negated:
+            self.body.op("i32.eqz")
+
+    @contextmanager
+    def guarded(self, guard: Guard | None) -> Iterator[None]:
+        """Run the code written inside only where ``guard`` holds."""
+        if guard is None:
+            yield
+            return
+        self.push_guard(guard)
+        with self.body.if_():
+            yield
+
+    @contextmanager
+    def temporary(self, kind: ValType) -> Iterator[Local]:
+        """A local for the code written inside."""
+        local = self.body.local(kind)
+        yield local
+        self.body.release(local)
+
+    def _constant(self, operand: Immediate, kind: ScalarType) -> None:
+        bits = operand.bits
+        if operand.type.is_signed and bits >> (operand.type.bits - 1):
+            bits -= 1 << operand.type.bits
+        bits &= (1 << kind.bits) - 1
+        if kind.is_signed and kind.bits < 32 and bits >> (kind.bits - 1):
+            bits -= 1 << kind.bits
+        match carrier(kind):
+            case ValType.F32:
+                self.body.f32_bits(bits)
+            case ValType.F64:
+                self.body.f64_bits(bits)
+            case ValType.I64:
+                self.body.i64_const(bits)
+            case _:
+                self.body.i32_const(bits)
+
+
+def _locals(body: Body, allocation: Allocation) -> dict[Register, Local]:
+    made: dict[tuple[ValType, int], Local] = {}
+    registers: dict[Register, Local] = {}
+    for register, slot in allocation.slots.items():
+        local = made.get(slot)
+        if local is None:
+            local = made[slot] = body.local(slot[0])
+        registers[register] = local
+    return registers

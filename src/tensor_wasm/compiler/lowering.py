@@ -1,0 +1,236 @@
+"""One thread after another: the lowering that turns structured steps into the code of ``run``.
+
+``run`` loops over the blocks of the grid and the threads of each block, and the kernel's code stands once in the
+innermost loop. A lowering that works on warps replaces this file; what surrounds it (structure, allocation, region,
+module) does not know how threads are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from tensor_wasm.compiler import carry, memory, moves, values
+from tensor_wasm.compiler.allocation import Allocation
+from tensor_wasm.compiler.frame import Frame
+from tensor_wasm.compiler.region import WINDOW
+from tensor_wasm.compiler.structure import (
+    Close,
+    Fail,
+    Finish,
+    Goto,
+    GotoIf,
+    GotoTable,
+    OpenBlock,
+    OpenIf,
+    OpenLoop,
+    Run,
+    Step,
+)
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.program import Instruction, Kernel, Register, ScalarType
+from tensor_wasm.wasm import Global, Label, Local, ValType
+
+
+def lower(
+    frame: Frame,
+    steps: Sequence[Step],
+    allocation: Allocation,
+    base: Global,
+    block_globals: Sequence[Global],
+    thread_global: Global,
+) -> None:
+    """Write ``run``'s body: what holds for the launch, the loops, and in them the steps for one thread.
+
+    ``block_globals`` and ``thread_global`` are kept up to date for whoever asks where a trap happened; a trap of
+    WebAssembly's own leaves no time to set them then.
+    """
+    body = frame.body
+    at = frame.coordinates
+    _enter(frame, base)
+
+    def thread() -> None:
+        body.get(at.thread)
+        body.global_set(thread_global)
+        _clear(frame, allocation.undefined)
+        with body.block() as end:
+            _Walk(frame, end).run(steps)
+        _increment(frame, at.thread)
+
+    def block() -> None:
+        for axis, variable in enumerate(block_globals):
+            body.get(at.block_index[axis])
+            body.global_set(variable)
+        body.i32_const(0)
+        body.set(at.thread)
+        _nest(frame, at.thread_index, at.block, thread)
+
+    _nest(frame, at.block_index, at.grid, block)
+
+
+def _enter(frame: Frame, base: Global) -> None:
+    """What is the same for all threads of a launch; and nothing at all for a launch with an empty axis."""
+    body = frame.body
+    for local in (*frame.coordinates.grid, *frame.coordinates.block):
+        body.get(local)
+        body.op("i32.eqz")
+    body.op(*["i32.or"] * 5)
+    with body.if_():
+        body.op("return")
+    body.global_get(base)
+    body.set(frame.base)
+    for low, window in ((frame.base, frame.window), (frame.parameters, frame.parameter_window)):
+        body.get(low)
+        body.op("i64.extend_i32_u")
+        body.i64_const(WINDOW)
+        body.op("i64.or")
+        body.set(window)
+    memory.read_parameters(frame, frame.kernel)
+
+
+def _nest(frame: Frame, indices: Sequence[Local], limits: Sequence[Local], inside: Callable[[], None]) -> None:
+    """Loop over three axes, the first one fastest; each limit is at least 1."""
+    body = frame.body
+    if not indices:
+        inside()
+        return
+    index = indices[-1]
+    body.i32_const(0)
+    body.set(index)
+    with body.loop() as again:
+        _nest(frame, indices[:-1], limits, inside)
+        _increment(frame, index)
+        body.get(index)
+        body.get(limits[len(indices) - 1])
+        body.op("i32.lt_u")
+        body.br_if(again)
+
+
+def _increment(frame: Frame, local: Local) -> None:
+    frame.body.get(local)
+    frame.body.i32_const(1)
+    frame.body.op("i32.add")
+    frame.body.set(local)
+
+
+def _clear(frame: Frame, registers: Sequence[Register]) -> None:
+    """Zero what a thread may read before it writes it: no thread sees another's registers."""
+    constants = {
+        ValType.I32: frame.body.i32_const,
+        ValType.I64: frame.body.i64_const,
+        ValType.F32: frame.body.f32_bits,
+        ValType.F64: frame.body.f64_bits,
+    }
+    for local in (*dict.fromkeys(frame.local(register) for register in registers), frame.carry):
+        constants[local.type](0)
+        frame.body.set(local)
+
+
+class _Walk:
+    """Writes the steps of one thread; ``end`` is where a thread goes that is done."""
+
+    def __init__(self, frame: Frame, end: Label) -> None:
+        self._frame = frame
+        self._end = end
+        self._open: list[Label] = []
+        self._labels: dict[int, Label] = {}
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Write all steps in order."""
+        frame, body, labels = self._frame, self._frame.body, self._labels
+        for step in steps:
+            match step:
+                case Run(block):
+                    for instruction in frame.kernel.blocks[block].instructions:
+                        lower_instruction(frame, instruction)
+                case OpenBlock(target):
+                    labels[target] = self._opened(body.block())
+                case OpenLoop(header):
+                    labels[header] = self._opened(body.loop())
+                case OpenIf(guard):
+                    frame.push_guard(guard)
+                    self._opened(body.if_())
+                case Close():
+                    body.end(self._open.pop())
+                case Goto(target):
+                    body.br(labels[target])
+                case GotoIf(guard, target):
+                    frame.push_guard(guard)
+                    body.br_if(labels[target])
+                case GotoTable(selector, targets):
+                    frame.push(selector, ScalarType.U32)
+                    body.br_table([labels[target] for target in targets], labels[targets[-1]])
+                case Finish():
+                    body.br(self._end)
+                case Fail(line):
+                    body.mark(line)
+                    frame.faults.trap(body)
+
+    def _opened(self, label: Label) -> Label:
+        self._open.append(label)
+        return label
+
+
+def lower_instruction(frame: Frame, instruction: Instruction) -> None:
+    """Write one instruction. Raises :class:`PtxError` for one that this lowering does not have."""
+    frame.body.mark(instruction.line)
+    try:
+        if carry.handles(instruction):
+            carry.lower(frame, instruction)
+        elif instruction.root in _OWN:
+            _OWN[instruction.root](frame, instruction)
+        elif values.handles(instruction):
+            _value(frame, instruction)
+        else:
+            raise PtxError(f"{instruction.text} is not supported")
+    except PtxError as error:
+        if error.line:
+            raise
+        raise PtxError(error.text, instruction.line, instruction.column) from None
+
+
+def _value(frame: Frame, instruction: Instruction) -> None:
+    """An instruction that computes registers from values.
+
+    One result is computed in any case and kept where the guard holds: arithmetic does not trap here, and a select is
+    cheaper than a branch that is taken now and then.
+    """
+
+    def push(position: int, kind: ScalarType) -> None:
+        frame.push_source(instruction, position, kind)
+
+    kinds = values.result_types(instruction)
+    destinations = instruction.destinations
+    if len(destinations) == 1 and destinations[0] is not None:
+        values.emit(frame.body, instruction, push, frame.library)
+        frame.store_where(instruction.guard, destinations[0], kinds[0])
+        return
+    with frame.guarded(instruction.guard):
+        values.emit(frame.body, instruction, push, frame.library)
+        for register, kind in reversed(list(zip(destinations, kinds, strict=True))):
+            frame.store(register, kind)
+
+
+def _nothing(_frame: Frame, _instruction: Instruction) -> None:
+    """Orders memory between threads, or moves data nearer: threads run one after another, and caches are not ours."""
+
+
+_OWN: Final[Mapping[str, Callable[[Frame, Instruction], None]]] = MappingProxyType(
+    {
+        "ld": memory.load,
+        "ldu": memory.load,
+        "st": memory.store,
+        "mov": moves.move,
+        "cvta": moves.convert_address,
+        "isspacep": moves.is_in_space,
+        "prefetch": _nothing,
+        "prefetchu": _nothing,
+        "discard": _nothing,
+        "applypriority": _nothing,
+        "fence": _nothing,
+        "membar": _nothing,
+        "nanosleep": _nothing,
+        "pragma": _nothing,
+    }
+)

@@ -1,0 +1,284 @@
+"""Loads and stores.
+
+Guest memory is memory 0, and an address in it has a high half of 0. One test on the fast path, of the high half and
+the low bits together, refuses every other address and every misaligned one; the end of guest memory is left to
+WebAssembly's own bounds (guard pages). Where the kernel makes windowed addresses (see :mod:`.region`), what fails
+that test is tried as one of them. A windowed address is checked against the kernel's own region, because the scratch
+memory around it belongs to the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.compiler.frame import Frame
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.program import Address, Instruction, Kernel, Parameter, Register, ScalarType, Space, Variable
+from tensor_wasm.wasm import Local, ValType
+
+_GUEST, _SCRATCH = 0, 1
+_HIGH_HALF = 0xFFFFFFFF_00000000
+
+#: Parameters beyond this many are read from memory at each use instead of once a launch.
+PARAMETER_LOCALS_MAX = 64
+
+#: Writes the accesses themselves: (memory, local with an i32 address, constant offset).
+Access = Callable[[int, Local, int], None]
+
+
+def load(frame: Frame, instruction: Instruction) -> None:
+    """Lower ``ld`` and ``ldu``; a load that its guard turns off leaves its registers."""
+    kind = instruction.type
+
+    def access(memory: int, base: Local, offset: int) -> None:
+        for position, register in enumerate(instruction.destinations):
+            if register is not None:
+                _load(frame, kind, memory, base, offset + position * kind.size_bytes)
+                frame.store(register, kind)
+
+    with frame.guarded(instruction.guard):
+        if not _load_parameter(frame, instruction):
+            _reach(frame, instruction, len(instruction.destinations), access)
+
+
+def store(frame: Frame, instruction: Instruction) -> None:
+    """Lower ``st``."""
+    address = instruction.address
+    if instruction.space is Space.PARAM or (address is not None and isinstance(address.base, Parameter)):
+        raise PtxError("a kernel's parameters cannot be written", instruction.line, instruction.column)
+
+    def access(memory: int, base: Local, offset: int) -> None:
+        for position in range(len(instruction.sources)):
+            _store(frame, instruction, position, memory, base, offset + position * instruction.type.size_bytes)
+
+    with frame.guarded(instruction.guard):
+        _reach(frame, instruction, len(instruction.sources), access)
+
+
+def read_parameters(frame: Frame, kernel: Kernel) -> None:
+    """Read the parameters that the kernel loads at constant places into locals, once a launch."""
+    body = frame.body
+    for block in kernel.blocks:
+        for instruction in block.instructions:
+            for place in _parameter_places(kernel, instruction):
+                if place in frame.parameter_values:
+                    continue
+                if len(frame.parameter_values) >= PARAMETER_LOCALS_MAX:
+                    return
+                local = frame.parameter_values[place] = body.local(carrier(place[1]))
+                _load(frame, place[1], _SCRATCH, frame.parameters, place[0])
+                body.set(local)
+
+
+def _parameter_places(kernel: Kernel, instruction: Instruction) -> list[tuple[int, ScalarType]]:
+    """Offsets in the parameter block that a load reads, where they are known; else nothing."""
+    address = instruction.address
+    if address is None or instruction.root not in ("ld", "ldu") or not isinstance(address.base, Parameter):
+        return []
+    kind = instruction.type
+    start = address.base.offset + address.offset
+    total = kind.size_bytes * len(instruction.destinations)
+    if not 0 <= start <= kernel.parameter_bytes - total:
+        text = f"{instruction.text} reads outside the kernel's parameters"
+        raise PtxError(text, instruction.line, instruction.column)
+    return [(start + position * kind.size_bytes, kind) for position in range(len(instruction.destinations))]
+
+
+def _load_parameter(frame: Frame, instruction: Instruction) -> bool:
+    """Lower a load of parameters at a constant place; false when it is not one."""
+    places = _parameter_places(frame.kernel, instruction)
+    for place, register in zip(places, instruction.destinations, strict=bool(places)):
+        if register is None:
+            continue
+        local = frame.parameter_values.get(place)
+        if local is None:
+            _load(frame, place[1], _SCRATCH, frame.parameters, place[0])
+        else:
+            frame.body.get(local)
+        frame.store(register, place[1])
+    return bool(places)
+
+
+def _reach(frame: Frame, instruction: Instruction, count: int, access: Access) -> None:
+    """Check the address of an instruction that moves ``count`` elements, and write ``access`` for where it leads."""
+    total = instruction.type.size_bytes * count
+    address = instruction.address
+    assert address is not None
+    if total & (total - 1):
+        text = f"{instruction.text} moves {total} bytes, which is no power of two"
+        raise PtxError(text, instruction.line, instruction.column)
+    if isinstance(address.base, Variable) and _is_inside(frame, address.base, address.offset, total):
+        access(_SCRATCH, frame.base, frame.region.offsets[address.base] + address.offset)
+        return
+    with frame.temporary(ValType.I64) as place:
+        _push_address(frame, address)
+        frame.body.set(place)
+        match instruction.space:
+            case Space.LOCAL | Space.CONST:
+                _reach_region(frame, place, total, access)
+            case Space.PARAM:
+                _reach_parameters(frame, place, total, access)
+            case _:
+                is_load = instruction.root != "st"
+                _reach_guest(frame, place, total, access, is_load=is_load)
+
+
+def _is_inside(frame: Frame, variable: Variable, offset: int, total: int) -> bool:
+    """Whether an access at a constant place in a variable can be made without a check."""
+    place = frame.region.offsets[variable] + offset
+    return 0 <= place <= frame.region.size_bytes - total and place % total == 0
+
+
+def _push_address(frame: Frame, address: Address) -> None:
+    """Push an address as an i64."""
+    body = frame.body
+    offset = address.offset
+    match address.base:
+        case None:
+            body.i64_const(offset)
+            return
+        case Register():
+            frame.push(address.base, ScalarType.U64)
+        case Variable():
+            body.get(frame.window)
+            offset += frame.region.offsets[address.base]
+        case Parameter():
+            body.get(frame.parameter_window)
+            offset += address.base.offset
+    if offset:
+        body.i64_const(offset)
+        body.op("i64.add")
+
+
+def _reach_guest(frame: Frame, place: Local, total: int, access: Access, *, is_load: bool) -> None:
+    """Guest memory; failing that, the windows the kernel has."""
+    body = frame.body
+    region = frame.region
+    has_parameters = region.has_parameter_addresses and is_load
+    body.get(place)
+    body.i64_const(_HIGH_HALF | (total - 1))
+    body.op("i64.and")
+    if not region.has_addresses and not has_parameters:
+        body.i64_const(0)
+        body.op("i64.ne")
+        with body.if_():
+            body.get(place)
+            frame.faults.guest_address(body)
+        _access_at(frame, place, _GUEST, access)
+        return
+    body.op("i64.eqz")
+    with body.if_():
+        _access_at(frame, place, _GUEST, access)
+        body.else_()
+        # A high half of 0 is a misaligned guest address, which no window takes: say so.
+        body.get(place)
+        body.i64_const(32)
+        body.op("i64.shr_u", "i64.eqz")
+        with body.if_():
+            body.get(place)
+            frame.faults.guest_address(body)
+        if has_parameters:
+            _reach_parameters(frame, place, total, access, otherwise=_reach_region)
+        else:
+            _reach_region(frame, place, total, access)
+
+
+def _reach_region(frame: Frame, place: Local, total: int, access: Access) -> None:
+    """The kernel's own variables."""
+    _reach_window(frame, place, total, access, frame.window, frame.region.size_bytes)
+
+
+def _reach_parameters(
+    frame: Frame,
+    place: Local,
+    total: int,
+    access: Access,
+    otherwise: Callable[[Frame, Local, int, Access], None] | None = None,
+) -> None:
+    """The parameter block; where the address is not in it, ``otherwise`` or a fault."""
+    bytes_ = frame.kernel.parameter_bytes
+    _reach_window(frame, place, total, access, frame.parameter_window, bytes_, otherwise)
+
+
+def _reach_window(
+    frame: Frame,
+    place: Local,
+    total: int,
+    access: Access,
+    start: Local,
+    size_bytes: int,
+    otherwise: Callable[[Frame, Local, int, Access], None] | None = None,
+) -> None:
+    """An access to the ``size_bytes`` from the windowed address ``start`` on; else ``otherwise``, or a fault."""
+    body = frame.body
+    last = size_bytes - total
+    if last < 0:
+        if otherwise is not None:
+            otherwise(frame, place, total, access)
+        else:
+            body.i64_const(-1)
+            body.i64_const(0)
+            frame.faults.window_address(body)
+        return
+    shift = total.bit_length() - 1
+    with frame.temporary(ValType.I64) as offset:
+        body.get(place)
+        body.get(start)
+        body.op("i64.sub")
+        body.set(offset)
+        # Rotated right, an offset that is not a multiple of the size is larger than any that is: one test does.
+        body.get(offset)
+        if shift:
+            body.i64_const(shift)
+            body.op("i64.rotr")
+        body.i64_const(last >> shift)
+        body.op("i64.gt_u")
+        with body.if_():
+            if otherwise is None:
+                body.get(offset)
+                body.i64_const(last)
+                frame.faults.window_address(body)
+            else:
+                otherwise(frame, place, total, access)
+                body.else_()
+                _access_at(frame, place, _SCRATCH, access)
+    if otherwise is None:
+        _access_at(frame, place, _SCRATCH, access)
+
+
+def _access_at(frame: Frame, place: Local, memory: int, access: Access) -> None:
+    """Access ``memory`` at the low half of an address."""
+    with frame.temporary(ValType.I32) as base:
+        frame.body.get(place)
+        frame.body.op("i32.wrap_i64")
+        frame.body.set(base)
+        access(memory, base, 0)
+
+
+def _load(frame: Frame, kind: ScalarType, memory: int, base: Local, offset: int) -> None:
+    """Push a canonical value of ``kind`` from memory."""
+    frame.body.get(base)
+    letter = "s" if kind.is_signed else "u"
+    match carrier(kind):
+        case ValType.I32 if kind.bits < 32:
+            name = f"i32.load{kind.bits}_{letter}"
+        case other:
+            name = f"{other.name.lower()}.load"
+    frame.body.memory(name, offset, memory=memory)
+
+
+def _store(frame: Frame, instruction: Instruction, position: int, memory: int, base: Local, offset: int) -> None:
+    """Store source ``position``, cut to the instruction's type."""
+    body = frame.body
+    kind = instruction.type
+    source = instruction.sources[position]
+    body.get(base)
+    if isinstance(source, Register) and kind.bits < 32 and carrier(source.type) in (ValType.I32, ValType.I64):
+        # The narrow stores cut by themselves.
+        body.get(frame.local(source))
+        name = f"{carrier(source.type).name.lower()}.store{kind.bits}"
+    else:
+        frame.push(source, kind)
+        name = f"{carrier(kind).name.lower()}.store" + (str(kind.bits) if kind.bits < 32 else "")
+    body.memory(name, offset, memory=memory)

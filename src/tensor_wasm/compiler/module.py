@@ -1,0 +1,126 @@
+"""Putting a kernel module together: imports, exports, variables with their initial values, and the stages in order.
+
+The module's contract with its caller:
+
+- imports, in this order: guest memory ``("guest", "memory")``, scratch memory ``("gate", "scratch")``, and the
+  immutable i32 ``("gate", "base")``, where the kernel's region of scratch memory starts;
+- exports: ``run(grid x y z, block x y z, shared bytes, address of the parameter block)``, all i32; and the mutable
+  i32 globals ``block_x block_y block_z thread fault``, which say after a trap where and why (see :mod:`.faults`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tensor_wasm.compiler.allocation import allocate
+from tensor_wasm.compiler.compiled import CompiledKernel, ParameterLayout
+from tensor_wasm.compiler.faults import Faults
+from tensor_wasm.compiler.frame import Frame
+from tensor_wasm.compiler.library import Library
+from tensor_wasm.compiler.lowering import lower
+from tensor_wasm.compiler.region import WINDOW, Region, lay_out
+from tensor_wasm.compiler.special import AXES, Coordinates
+from tensor_wasm.compiler.structure import Run, structure
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx import support
+from tensor_wasm.ptx.graph import Graph
+from tensor_wasm.ptx.program import Kernel, Parameter, Program
+from tensor_wasm.wasm import Global, Memory, Module, ValType
+
+#: Limits of WebAssembly engines on one function: bytes of code, and locals.
+FUNCTION_BYTES_MAX = 7_654_321
+LOCALS_MAX = 50_000
+
+#: Locals that a function has besides registers: indices, parameters, temporaries.
+_LOCALS_RESERVED = 2_000
+
+_RUN_PARAMETERS = 8
+
+
+def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
+    """Compile one kernel of a program.
+
+    Raises :class:`PtxError`, with line and column, for what :func:`tensor_wasm.ptx.support` lists, and for a kernel
+    that is too large for one function.
+    """
+    if kernel not in program.kernels:
+        raise ValueError(f"{kernel.name} is not a kernel of this program")
+    for lack in support(kernel):
+        raise PtxError(f"{lack.opcode}: {lack.reason}", lack.line, lack.column)
+    region = lay_out(kernel)
+    module, base, scratch = _imports()
+    _write_run(module, base, kernel, region)
+    _write_variables(module, base, scratch, region)
+    encoded = module.encode()
+    return CompiledKernel(
+        wasm=encoded.wasm,
+        name=kernel.name,
+        parameters=tuple(_parameter(parameter) for parameter in kernel.parameters),
+        parameter_bytes=kernel.parameter_bytes,
+        work_bytes=region.size_bytes,
+        reqntid=kernel.reqntid,
+        maxntid=kernel.maxntid,
+        lines=encoded.lines,
+    )
+
+
+def _imports() -> tuple[Module, Global, Memory]:
+    module = Module()
+    module.import_memory("guest", "memory", 0)
+    scratch = module.import_memory("gate", "scratch", 0)
+    return module, module.import_global("gate", "base", ValType.I32), scratch
+
+
+def _write_run(module: Module, base: Global, kernel: Kernel, region: Region) -> None:
+    graph = Graph(kernel)
+    steps = structure(kernel, graph)
+    order = [step.block for step in steps if isinstance(step, Run)]
+    allocation = allocate(kernel, graph.successors, order)
+    locals_ = len(set(allocation.slots.values()))
+    if locals_ > LOCALS_MAX - _LOCALS_RESERVED:
+        text = f"kernel {kernel.name} is too large: it keeps {locals_} registers at a time"
+        raise PtxError(text, kernel.line, 1)
+    block_globals = [module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES]
+    thread = module.global_(ValType.I32, 0, export="thread")
+    clock = module.global_(ValType.I64, 0)
+    faults = Faults(module)
+    run = module.function((ValType.I32,) * _RUN_PARAMETERS, export="run")
+    coordinates = Coordinates(run, clock)
+    frame = Frame(kernel, run.code, allocation, region, coordinates, Library(module), faults)
+    lower(frame, steps, allocation, base, block_globals, thread)
+    if run.code.size > FUNCTION_BYTES_MAX:
+        text = f"kernel {kernel.name} is too large: {run.code.size} bytes of code of {FUNCTION_BYTES_MAX}"
+        raise PtxError(text, kernel.line, 1)
+
+
+def _write_variables(module: Module, base: Global, scratch: Memory, region: Region) -> None:
+    """Initial values: bytes as data segments; addresses, which depend on ``base``, by a start function."""
+    pointers: dict[int, int] = {}
+    for variable, offset in region.offsets.items():
+        if variable.initial and any(variable.initial):
+            module.data(variable.initial, offset, scratch.index, base=base)
+        for place, target, addend in variable.pointers:
+            pointers[offset + place] = region.offsets[target] + addend
+    if pointers:
+        _write_pointers(module, base, scratch, pointers)
+
+
+def _write_pointers(module: Module, base: Global, scratch: Memory, pointers: Mapping[int, int]) -> None:
+    start = module.function((), name="set_pointers")
+    body = start.code
+    for place, target in pointers.items():
+        body.global_get(base)
+        body.global_get(base)
+        body.op("i64.extend_i32_u")
+        body.i64_const(WINDOW + target)
+        body.op("i64.add")
+        body.memory("i64.store", place, align=0, memory=scratch.index)
+    if body.size > FUNCTION_BYTES_MAX:
+        raise PtxError(f"variables with {len(pointers)} addresses in their initial values are not supported")
+    module.start(start)
+
+
+def _parameter(parameter: Parameter) -> ParameterLayout:
+    name = parameter.type.ptx_name
+    kind = f"{name}[{parameter.size_bytes}]" if parameter.is_array else name
+    return ParameterLayout(parameter.name, kind, parameter.size_bytes, parameter.offset)

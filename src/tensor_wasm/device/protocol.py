@@ -1,0 +1,74 @@
+"""What a device offers to the rooms above it."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tensor_wasm.compiler import CompiledKernel
+from tensor_wasm.dispatch import KernelEntry
+from tensor_wasm.runtime import Module
+
+#: Upper bounds, in seconds, of the histogram of compile times.
+COMPILE_BUCKETS_S: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKernel:
+    """A kernel ready for any guest's gate: its module, what the compiler said of it, what the gate must check."""
+
+    compiled: CompiledKernel
+    module: Module
+    entry: KernelEntry
+
+    def line(self, module_offset: int) -> int:
+        """The PTX line of the code at an offset in the module, 0 when it belongs to none."""
+        lines = self.compiled.lines
+        position = bisect_left(lines, (module_offset + 1, 0)) - 1
+        return lines[position][1] if position >= 0 else 0
+
+
+class Device(Protocol):
+    """Where kernels run."""
+
+    @property
+    def name(self) -> str:
+        """The metric label: ``cpu``."""
+
+    @property
+    def kind(self) -> str:
+        """``cpu`` or ``cuda``."""
+
+    @property
+    def statistics(self) -> KernelStatistics:
+        """Compilations and cache hits since the start."""
+
+    def load(self, ptx: bytes, entry: str) -> LoadedKernel:
+        """Compile ``entry`` of a PTX text, or take it from the cache.
+
+        Raises :class:`~tensor_wasm.errors.PtxError` with line and column.
+        """
+
+
+@dataclass(slots=True)
+class KernelStatistics:
+    """Counts of a device's compilations; ``compile_counts`` are per bucket of ``COMPILE_BUCKETS_S``, the last above."""
+
+    hits: dict[str, int] = field(default_factory=lambda: {"memory": 0, "disk": 0})
+    misses: dict[str, int] = field(default_factory=lambda: {"memory": 0, "disk": 0})
+    compile_counts: list[int] = field(default_factory=lambda: [0] * (len(COMPILE_BUCKETS_S) + 1))
+    compile_sum_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count_lookup(self, tier: str, *, hit: bool) -> None:
+        """Count one look into a tier of the cache."""
+        with self._lock:
+            (self.hits if hit else self.misses)[tier] += 1
+
+    def count_compilation(self, duration_s: float) -> None:
+        """Count one compilation."""
+        with self._lock:
+            self.compile_counts[bisect_left(COMPILE_BUCKETS_S, duration_s)] += 1
+            self.compile_sum_s += duration_s

@@ -1,0 +1,59 @@
+"""Device memory of one guest on the CPU device: buffers behind handles, zeroed, gone with the guest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tensor_wasm.abi import Code
+from tensor_wasm.abi.limits import ALLOCATION_MAX_BYTES, ALLOCATIONS_MAX
+from tensor_wasm.runtime import Budget
+
+
+class DeviceMemory:
+    """Allocations of one guest. Their bytes count against the instance's memory limit.
+
+    ``on_change`` is told by how many bytes the sum changed.
+    """
+
+    def __init__(self, budget: Budget, on_change: Callable[[int], None]) -> None:
+        self._budget = budget
+        self._on_change = on_change
+        self._buffers: dict[int, bytearray] = {}
+        self._next = 1
+        self.used_bytes = 0
+
+    def allocate(self, size_bytes: int) -> int:
+        """A handle >= 1, or a code."""
+        if size_bytes <= 0:
+            return Code.INVALID_ARGUMENTS
+        if size_bytes > ALLOCATION_MAX_BYTES or len(self._buffers) >= ALLOCATIONS_MAX:
+            return Code.QUOTA_EXCEEDED
+        if not self._budget.take(size_bytes):
+            return Code.QUOTA_EXCEEDED
+        handle = self._next
+        self._next += 1
+        self._buffers[handle] = bytearray(size_bytes)
+        self._count(size_bytes)
+        return handle
+
+    def free(self, handle: int) -> int:
+        """Give an allocation back; a code."""
+        buffer = self._buffers.pop(handle, None)
+        if buffer is None:
+            return Code.INVALID_HANDLE
+        self._budget.used_bytes -= len(buffer)
+        self._count(-len(buffer))
+        return Code.OK
+
+    def get(self, handle: int) -> bytearray | None:
+        """The bytes behind a handle."""
+        return self._buffers.get(handle)
+
+    def close(self) -> None:
+        """Give everything back."""
+        for handle in tuple(self._buffers):
+            self.free(handle)
+
+    def _count(self, change: int) -> None:
+        self.used_bytes += change
+        self._on_change(change)

@@ -1,0 +1,174 @@
+"""The host's side of one running guest: what its imports read and change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tensor_wasm.device import Device, LoadedKernel
+from tensor_wasm.dispatch import Gate, GateFactory, Ledger, Slot
+from tensor_wasm.dispatch.layout import State
+from tensor_wasm.errors import Cancelled, DeadlineExceeded, EndingError, GuestTrap, KernelFault, Terminated
+from tensor_wasm.host.device_memory import DeviceMemory
+from tensor_wasm.runtime import Failure, Instance, Store
+
+_FAULT_TEXTS = {
+    1: "address outside guest memory",
+    2: "misaligned access",
+    3: "trap instruction",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HostServices:
+    """What the node lends to every guest."""
+
+    device: Device
+    gates: GateFactory
+    ledger: Ledger
+
+
+def _ignore(_change: int) -> None:
+    pass
+
+
+class Guest:
+    """One guest from its store's making to its end; a store's owner.
+
+    ``deadline_ns`` is on :func:`time.monotonic_ns`'s clock, None when the guest has no end. ``input`` is what
+    ``read-input`` gives. ``is_cancelled`` is asked while the guest runs; ``on_device_bytes`` is told when its device
+    memory grows or shrinks.
+    """
+
+    __slots__ = (
+        "clock_started_ns",
+        "deadline_ns",
+        "device_memory",
+        "error_text",
+        "gate",
+        "input",
+        "is_cancelled",
+        "is_capable",
+        "kernels",
+        "link",
+        "memory",
+        "on_device_bytes",
+        "ptx_bytes",
+        "services",
+        "slot",
+        "store",
+    )
+
+    def __init__(
+        self,
+        services: HostServices,
+        slot: Slot,
+        deadline_ns: int | None,
+        *,
+        guest_input: bytes = b"",
+        is_capable: bool = True,
+        is_cancelled: Callable[[], bool] | None = None,
+        on_device_bytes: Callable[[int], None] = _ignore,
+    ) -> None:
+        self.services = services
+        self.slot = slot
+        self.deadline_ns = deadline_ns
+        self.input = guest_input
+        self.is_capable = is_capable
+        self.is_cancelled = is_cancelled
+        self.on_device_bytes = on_device_bytes
+        self.store: Store | None = None
+        self.link: Instance | None = None
+        self.memory: Any = None
+        self.gate: Gate | None = None
+        self.kernels: list[tuple[LoadedKernel, Instance]] = []
+        self.ptx_bytes = 0
+        self.error_text = b""
+        self.clock_started_ns = 0
+        self.device_memory: DeviceMemory | None = None
+
+    # --- time and orders --------------------------------------------------------------------------------
+
+    def left_ns(self) -> int | None:
+        """Nanoseconds until the deadline, not below 0; None without one."""
+        if self.deadline_ns is None:
+            return None
+        return max(self.deadline_ns - time.monotonic_ns(), 0)
+
+    def interrupt(self) -> EndingError | None:
+        """The ending that is due now, if one is."""
+        if self.slot.terminate_asked:
+            return Terminated("an operator ended this instance")
+        if self.is_cancelled is not None and self.is_cancelled():
+            return Cancelled("the caller cancelled the invocation")
+        if self.deadline_ns is not None and time.monotonic_ns() >= self.deadline_ns:
+            return DeadlineExceeded("the invocation's deadline came before the function returned")
+        return None
+
+    # --- memory -----------------------------------------------------------------------------------------
+
+    def window(self, pointer: int, length: int) -> memoryview | None:
+        """Guest memory at an i32 pointer, or None when the range is not inside it (or there is no memory yet)."""
+        if self.memory is None or self.store is None or length < 0:
+            return None
+        view = self.store.memory_view(self.memory.of.memory)
+        start = pointer & 0xFFFFFFFF
+        return view[start : start + length] if start + length <= len(view) else None
+
+    # --- the gate ---------------------------------------------------------------------------------------
+
+    def bind_gate(self) -> Gate:
+        """The guest's gate, made at the first need.
+
+        Raises :class:`GuestTrap` while the guest has no memory to bind it to, which is so in its ``start`` function.
+        """
+        if self.gate is None:
+            if self.memory is None or self.store is None or self.link is None:
+                raise GuestTrap("wasi:cuda cannot be called from the module's start function")
+            self.gate = self.services.gates.bind(self.store, self.link, self.memory, self.slot, self.left_ns())
+        return self.gate
+
+    def close(self) -> None:
+        """Give device memory back."""
+        if self.device_memory is not None:
+            self.device_memory.close()
+
+    # --- endings ----------------------------------------------------------------------------------------
+
+    def ending(self, failure: Failure) -> EndingError | None:
+        """What a failed call means; None when the guest left through ``proc_exit(0)``, which is returning."""
+        if failure.exit_status is not None:
+            return GuestTrap(f"the guest exited with status {failure.exit_status}") if failure.exit_status else None
+        due = self.interrupt() if self.slot.terminate_asked else None
+        if due is not None:
+            return due
+        if self.slot.state == State.IN_KERNEL and self.gate is not None:
+            return self._kernel_fault(failure, self.gate)
+        place = ""
+        if failure.frames:
+            top = failure.frames[0]
+            place = f" in function {top.function_index}, at byte {top.module_offset:#x} of the module"
+        return GuestTrap(f"the guest trapped: {failure.text}{place}")
+
+    def _kernel_fault(self, failure: Failure, gate: Gate) -> KernelFault:
+        self.services.ledger.count_fault(self.slot)
+        kernel, instance = self.kernels[self.slot.kernel]
+        assert self.store is not None
+
+        def read(name: str) -> int:
+            return self.store.read_global(instance.extern(name))  # type: ignore[union-attr]
+
+        block = ",".join(str(read(f"block_{axis}")) for axis in "xyz")
+        thread = ",".join(map(str, _axes(read("thread"), gate.block_shape)))
+        line = kernel.line(failure.frames[0].module_offset) if failure.frames else 0
+        reason = _FAULT_TEXTS.get(read("fault"), failure.text)
+        return KernelFault(
+            f"kernel {kernel.compiled.name} faulted: {reason}; block ({block}), thread ({thread}), PTX line {line}"
+        )
+
+
+def _axes(linear: int, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    x, y = max(shape[0], 1), max(shape[1], 1)
+    return linear % x, linear // x % y, linear // (x * y)

@@ -1,0 +1,87 @@
+"""One engine's host functions, and a guest module made ready: its imports resolved once, instantiated many times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tensor_wasm.abi import CUDA_MODULES, WASI_MODULE, signatures
+from tensor_wasm.dispatch.gate import GuestLink
+from tensor_wasm.dispatch.link_module import LinkedImport
+from tensor_wasm.errors import InvalidWasm
+from tensor_wasm.host import cuda, scheduler, tensor, wasi
+from tensor_wasm.host.guest import Guest
+from tensor_wasm.runtime import Engine, Instance, Linker, Module, Store, Template
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImports:
+    """A guest module with its imports resolved.
+
+    ``link`` is there when it asks for the CUDA module, ``template`` otherwise.
+    """
+
+    module: Module
+    template: Template | None
+    link: GuestLink | None
+    has_imports: bool
+    uses_wasi: bool
+    has_start: bool
+    has_unbounded_table: bool
+
+    def instantiate(self, store: Store, guest: Guest) -> Instance:
+        """Make the guest's instance in a new store. Raises as :meth:`Store.start`."""
+        guest.store = store
+        if self.has_unbounded_table:
+            store.limit_tables()
+        if self.uses_wasi:
+            guest.clock_started_ns = time.monotonic_ns()
+            store.enable_wasi()
+        if self.link is None:
+            assert self.template is not None
+            instance = store.start(self.template)
+        else:
+            guest.link = self.link.start(store)
+            instance = store.instantiate(self.module, self.link.externs(guest.link), self.has_start)
+        if self.has_imports:
+            guest.memory = instance.extern("memory")
+        return instance
+
+
+class HostLinker:
+    """The host functions of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._linker = Linker(engine)
+        self._linker.define_wasi()
+        for interface in (cuda, scheduler, tensor, wasi):
+            self._linker.define(interface.functions())
+
+    def resolve(
+        self, module: Module, imports: Sequence[LinkedImport], *, has_start: bool, has_unbounded_table: bool
+    ) -> GuestImports:
+        """Resolve a guest's imports. Raises :class:`InvalidWasm` naming one that nobody provides, or of a wrong type."""
+        uses_cuda = any(item.module in CUDA_MODULES for item in imports)
+        if uses_cuda:
+            for item in imports:
+                _check(item)
+            link, template = GuestLink(self._engine, self._linker, imports), None
+        else:
+            link, template = None, self._linker.template(module, runs_code=has_start)
+        # The gate's clock is WASI's, so a guest of CUDA has a WASI context whether it asks for one or not.
+        uses_wasi = uses_cuda or any(item.module == WASI_MODULE for item in imports)
+        return GuestImports(module, template, link, bool(imports), uses_wasi, has_start, has_unbounded_table)
+
+
+def _check(item: LinkedImport) -> None:
+    if item.module not in CUDA_MODULES:
+        return
+    expected = signatures(item.module).get(item.name)
+    if expected is None:
+        raise InvalidWasm(f"unknown import: {item.module} has no function {item.name}")
+    if expected != item.signature:
+        raise InvalidWasm(
+            f"import {item.module} {item.name} has the type {item.signature}, it must be {expected}: see the guest ABI"
+        )

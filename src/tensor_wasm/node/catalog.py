@@ -1,0 +1,163 @@
+"""Deployed functions: what is on disk, and what is ready to run in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from tensor_wasm.abi import CUDA_MODULES, Signature
+from tensor_wasm.dispatch.link_module import LinkedImport
+from tensor_wasm.errors import InvalidName, InvalidWasm, NotFound
+from tensor_wasm.host import GuestImports, HostLinker
+from tensor_wasm.node.model import Export, Function, Import, Page
+from tensor_wasm.runtime import TABLE_ELEMENTS, ModuleCache
+from tensor_wasm.store import ArtifactStore, FunctionRecord, Registry
+from tensor_wasm.wasm.inspector import ModuleInfo, inspect
+
+#: Modules kept ready in memory.
+_KEPT_MODULES = 256
+_NAME_MAX = 128
+_NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_PAGE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyModule:
+    """A module that can be instantiated, and what it exports by name."""
+
+    imports: GuestImports
+    exports: dict[str, Export]
+    info: ModuleInfo
+
+
+class Catalog:
+    """The functions of a node. All calls but :meth:`find` may touch the disk or compile."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        artifacts: ArtifactStore,
+        modules: ModuleCache,
+        linker: HostLinker,
+        memory_limit_bytes: int,
+    ) -> None:
+        self._registry = registry
+        self._artifacts = artifacts
+        self._modules = modules
+        self._linker = linker
+        self._memory_limit_bytes = memory_limit_bytes
+        self._lock = threading.Lock()  # deploy and delete, so that no artifact goes while a function comes to need it
+        self._records = {record.id: record for record in registry.all()}
+        self._ready: OrderedDict[str, ReadyModule] = OrderedDict()
+        self._ready_lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """Functions deployed, of all tenants."""
+        return len(self._records)
+
+    def find(self, identity: str, tenant: int) -> FunctionRecord:
+        """A tenant's function. Raises :class:`NotFound`, for another tenant's as well."""
+        record = self._records.get(identity)
+        if record is None or record.tenant != tenant:
+            raise NotFound("no such function for this tenant")
+        return record
+
+    def deploy(self, name: str, wasm: bytes, tenant: int) -> Function:
+        """Check, compile and keep a module. When this returns the function survives a crash.
+
+        Raises :class:`InvalidName`, :class:`InvalidWasm`.
+        """
+        if not 0 < len(name) <= _NAME_MAX or not _NAME_CHARACTERS.issuperset(name):
+            raise InvalidName(f"a function's name has 1 to {_NAME_MAX} characters of A-Z a-z 0-9 . _ -")
+        digest = blake3(wasm).hexdigest()
+        ready = self._prepare(digest, wasm)
+        with self._lock:
+            self._artifacts.put(wasm)
+            record = FunctionRecord(str(uuid.uuid4()), tenant, name, digest, len(wasm), time.time())
+            self._registry.add(record)
+            self._records[record.id] = record
+        return _describe(record, ready)
+
+    def describe(self, identity: str, tenant: int) -> Function:
+        """A function with its exports and imports. Raises :class:`NotFound`."""
+        record = self.find(identity, tenant)
+        return _describe(record, self.ready(record))
+
+    def list(self, tenant: int, limit: int, after: str | None) -> Page:
+        """A page of a tenant's functions."""
+        records = self._registry.list(tenant, limit + 1, after)
+        items = [_describe(record, self.ready(record)) for record in records[:limit]]
+        return Page(items, items[-1].id if len(records) > limit else None)
+
+    def delete(self, identity: str, tenant: int) -> None:
+        """Forget a function; its running invocations go on. Raises :class:`NotFound`."""
+        with self._lock:
+            record = self.find(identity, tenant)
+            if not self._registry.delete(identity, tenant):
+                raise NotFound("no such function for this tenant")
+            del self._records[identity]
+            if all(other.digest != record.digest for other in self._records.values()):
+                self._artifacts.delete(record.digest)
+
+    def ready(self, record: FunctionRecord) -> ReadyModule:
+        """The function's module, ready to instantiate.
+
+        Raises :class:`~tensor_wasm.errors.StoreError` when its bytes are gone or damaged.
+        """
+        ready = self._ready.get(record.digest)
+        return ready if ready is not None else self._prepare(record.digest, None)
+
+    def _prepare(self, digest: str, wasm: bytes | None) -> ReadyModule:
+        with self._ready_lock:
+            ready = self._ready.get(digest)
+            if ready is not None:
+                self._ready.move_to_end(digest)
+                return ready
+        data = self._artifacts.get(digest) if wasm is None else wasm
+        info = inspect(data)
+        self._check(info)
+        module = self._modules.get(digest, data)
+        linked = [LinkedImport(i.module, i.name, Signature(i.parameters, i.results)) for i in info.imports]
+        unbounded = any(table.maximum is None or table.maximum > TABLE_ELEMENTS for table in info.tables)
+        imports = self._linker.resolve(module, linked, has_start=info.has_start, has_unbounded_table=unbounded)
+        exports = {e.name: Export(e.name, e.parameters, e.results) for e in info.exports}
+        ready = ReadyModule(imports, exports, info)
+        with self._ready_lock:
+            self._ready[digest] = ready
+            while len(self._ready) > _KEPT_MODULES:
+                self._ready.popitem(last=False)
+        return ready
+
+    def _check(self, info: ModuleInfo) -> None:
+        """Refuse what could never run here."""
+        memory = info.memory
+        if memory is not None and memory.minimum_pages * _PAGE_BYTES > self._memory_limit_bytes:
+            raise InvalidWasm(
+                f"the module starts with {memory.minimum_pages * _PAGE_BYTES} bytes of memory;"
+                f" an instance may have {self._memory_limit_bytes}"
+            )
+        if any(table.minimum > TABLE_ELEMENTS for table in info.tables):
+            raise InvalidWasm(f"a table has more than {TABLE_ELEMENTS} entries")
+        if any(item.module in CUDA_MODULES for item in info.imports) and not info.exports_memory:
+            raise InvalidWasm("a module that imports wasi:cuda must export its memory as `memory`")
+
+
+def _describe(record: FunctionRecord, ready: ReadyModule) -> Function:
+    info = ready.info
+    return Function(
+        id=record.id,
+        name=record.name,
+        tenant=record.tenant,
+        digest=record.digest,
+        size_bytes=record.size_bytes,
+        created_at=record.created_at,
+        exports=tuple(ready.exports.values()),
+        imports=tuple(Import(item.module, item.name) for item in info.imports),
+        memory_pages=0 if info.memory is None else info.memory.minimum_pages,
+    )

@@ -1,0 +1,59 @@
+"""What the node's use cases take and give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An exported function: its name, parameter and result types as in WebAssembly's text ("i32", "f64", …)."""
+
+    name: str
+    parameters: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A function that a guest imports."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """Deployed code. ``created_at`` is in seconds since 1970, ``memory_pages`` the initial size in 64 KiB pages."""
+
+    id: str
+    name: str
+    tenant: int
+    digest: str
+    size_bytes: int
+    created_at: float
+    exports: tuple[Export, ...]
+    imports: tuple[Import, ...]
+    memory_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list; ``next`` is what to pass as ``after`` for the following one, None at the end."""
+
+    items: list[Function]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationResult:
+    """An invocation that returned. ``stdout`` and ``stderr`` are what was kept; ``dropped_output_bytes`` what was not."""
+
+    results: list[int | float]
+    function_id: str
+    instance_id: str
+    duration_s: float
+    launches: int
+    stdout: bytes
+    stderr: bytes
+    dropped_output_bytes: int

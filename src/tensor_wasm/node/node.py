@@ -1,0 +1,207 @@
+"""The node: opens the home, engine, ledger and device, and offers every use case of the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TypeVar
+
+from tensor_wasm.config import Config
+from tensor_wasm.device import open_device
+from tensor_wasm.dispatch import GateFactory, Ledger
+from tensor_wasm.errors import InvalidDeadline, NotReady
+from tensor_wasm.host import HostLinker, HostServices
+from tensor_wasm.node.catalog import Catalog
+from tensor_wasm.node.invocation import Call, Invoker, Limits
+from tensor_wasm.node.model import Function, InvocationResult, Page
+from tensor_wasm.node.statistics import Statistics
+from tensor_wasm.node.workers import Workers
+from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
+from tensor_wasm.store import ArtifactStore, Registry, node_key
+
+_Result = TypeVar("_Result")
+
+#: Threads for deploys and other work that must not stop the event loop.
+_BACKGROUND_THREADS = 4
+_POLL_S = 0.01
+_TERMINATION_S = 1.0
+
+
+class Node:
+    """One node of the runtime. A context manager; :meth:`close` gives everything back.
+
+    Raises :class:`~tensor_wasm.errors.StoreError` when the home cannot be used and
+    :class:`~tensor_wasm.errors.ConfigurationError` when the device cannot.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._draining = False
+        self._closing = ExitStack()
+        with ExitStack() as opened:
+            key = node_key(config.home)
+            registry = Registry(config.home / "node.db")
+            opened.callback(registry.close)
+            engine = self._engine = Engine()
+            opened.callback(engine.close)
+            engine.start()
+            modules = ModuleCache(engine, SealedFiles(config.home / "cache" / "modules", key))
+            kernel_directory = config.kernel_cache_dir or config.home / "cache" / "kernels"
+            self.device = open_device(config.device, modules, SealedFiles(kernel_directory, key))
+            self.ledger = Ledger(engine, config.dispatch_permits, config.dispatch_max_wait_ms)
+            services = HostServices(self.device, GateFactory(engine, self.ledger), self.ledger)
+            self.statistics = Statistics(self.device.statistics)
+            limits = Limits(config.instance_memory_bytes, config.output_bytes)
+            self._invoker = Invoker(engine, services, self.statistics, limits)
+            self._catalog = Catalog(
+                registry,
+                ArtifactStore(config.home / "artifacts"),
+                modules,
+                HostLinker(engine),
+                config.instance_memory_bytes,
+            )
+            self.statistics.functions = self._catalog.count
+            self._background = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="background")
+            opened.callback(self._background.shutdown)
+            self._workers = Workers(config.workers, config.queue_depth)
+            opened.callback(self._workers.close)
+            opened.callback(self.drain, 0.0)
+            self._closing = opened.pop_all()
+
+    # --- functions --------------------------------------------------------------------------------------
+
+    def deploy(self, name: str, wasm: bytes, tenant: int = 0) -> Function:
+        """Keep a module as a new function. It survives ``kill -9`` once this has returned.
+
+        Raises :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`.
+        """
+        self._check_open()
+        function = self._catalog.deploy(name, wasm, tenant)
+        self.statistics.functions = self._catalog.count
+        return function
+
+    def functions(self, tenant: int = 0, limit: int = 100, after: str | None = None) -> Page:
+        """A page of a tenant's functions, oldest first."""
+        return self._catalog.list(tenant, limit, after)
+
+    def function(self, id: str, tenant: int = 0) -> Function:  # noqa: A002 - the field's word
+        """Describe a function. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        return self._catalog.describe(id, tenant)
+
+    def delete(self, id: str, tenant: int = 0) -> None:  # noqa: A002
+        """Delete a function. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        self._catalog.delete(id, tenant)
+        self.statistics.functions = self._catalog.count
+
+    # --- invocations ------------------------------------------------------------------------------------
+
+    def invoke(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        tenant: int = 0,
+        input: bytes = b"",  # noqa: A002
+        deadline_s: float | None = None,
+    ) -> InvocationResult:
+        """Call an export of a function in a fresh instance, on the caller's own thread.
+
+        ``export`` defaults to ``run``, then ``_start``; ``args`` as in JSON; ``input`` is what the guest's
+        ``read-input`` gives; ``deadline_s`` defaults to the node's and may not exceed it. Raises an
+        :class:`~tensor_wasm.errors.EndingError` when the call does not return, a
+        :class:`~tensor_wasm.errors.RequestError` when it cannot be made.
+        """
+        self._check_open()
+        call = Call(id, tenant, export, args, input, self._deadline_ns(deadline_s))
+        return self._run(call)
+
+    async def invoke_async(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        tenant: int = 0,
+        input: bytes = b"",  # noqa: A002
+        deadline_s: float | None = None,
+    ) -> InvocationResult:
+        """As :meth:`invoke`, on a worker thread. Cancelling the task ends the guest.
+
+        Raises :class:`~tensor_wasm.errors.CapacityExhausted` when too many invocations wait.
+        """
+        self._check_open()
+        self._catalog.find(id, tenant)
+        cancelled: list[bool] = []
+        call = Call(id, tenant, export, args, input, self._deadline_ns(deadline_s), lambda: bool(cancelled))
+        try:
+            return await self._workers.submit(lambda: self._run(call))
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    def _run(self, call: Call) -> InvocationResult:
+        record = self._catalog.find(call.function_id, call.tenant)
+        return self._invoker.run(call, self._catalog.ready(record))
+
+    def _deadline_ns(self, deadline_s: float | None) -> int:
+        longest = self.config.invoke_deadline_s
+        if deadline_s is None:
+            deadline_s = longest
+        if not 0 < deadline_s <= longest:
+            raise InvalidDeadline(f"the deadline must be above 0 and at most {longest:g} seconds")
+        return time.monotonic_ns() + int(deadline_s * 1e9)
+
+    # --- the node itself --------------------------------------------------------------------------------
+
+    async def in_background(self, function: Callable[..., _Result], *args: object) -> _Result:
+        """Run a blocking use case (a deploy, a list) off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._background, function, *args)
+
+    def readiness(self) -> list[str]:
+        """Why the node should get no work now; empty when it is ready."""
+        return ["draining"] if self._draining else []
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take no more work; wait for what runs, then end it. Whether all of it ended by itself."""
+        self._draining = True
+        if self._wait_until_idle(timeout_s):
+            return True
+        for slot in self.ledger.live:
+            slot.ask_to_terminate()
+        self._wait_until_idle(_TERMINATION_S)
+        return False
+
+    def begin_drain(self) -> None:
+        """Take no more work; do not wait."""
+        self._draining = True
+
+    def close(self) -> None:
+        """End what still runs and give everything back. Safe to call twice."""
+        self._closing.close()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._draining:
+            raise NotReady("the node is draining and takes no more work")
+
+    def _wait_until_idle(self, timeout_s: float) -> bool:
+        until = time.monotonic() + timeout_s
+        idle = threading.Event()
+        while self.statistics.active_count or self._workers.queued:
+            if time.monotonic() >= until:
+                return False
+            idle.wait(_POLL_S)
+        return True

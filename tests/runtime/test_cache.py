@@ -1,0 +1,91 @@
+"""Compiled modules on disk are loaded only when the node's key vouches for them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tensor_wasm.errors import InvalidWasm
+from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
+from tensor_wasm.wasm import Module, ValType
+
+KEY = bytes(range(32))
+
+
+def small_module(value: int) -> bytes:
+    module = Module()
+    module.function([], [ValType.I32], export="run").code.i32_const(value)
+    return module.encode().wasm
+
+
+def files_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_file())
+
+
+def test_a_second_cache_takes_the_code_from_disk_without_the_source(engine: Engine, tmp_path: Path) -> None:
+    ModuleCache(engine, SealedFiles(tmp_path, KEY)).get("d1", small_module(1))
+
+    def gone() -> bytes:
+        raise AssertionError("the module was compiled again")
+
+    ModuleCache(engine, SealedFiles(tmp_path, KEY)).get("d1", gone)
+
+
+@pytest.mark.parametrize("position", [0, 31, 32, -1])
+def test_a_changed_file_is_ignored_and_written_anew(engine: Engine, tmp_path: Path, position: int) -> None:
+    ModuleCache(engine, SealedFiles(tmp_path, KEY)).get("d1", small_module(1))
+    (file,) = files_in(tmp_path)
+    good = file.read_bytes()
+    bad = bytearray(good)
+    bad[position] ^= 1
+    file.write_bytes(bad)
+    asked: list[int] = []
+
+    def source() -> bytes:
+        asked.append(1)
+        return small_module(1)
+
+    ModuleCache(engine, SealedFiles(tmp_path, KEY)).get("d1", source)
+    assert asked
+    assert SealedFiles(tmp_path, KEY).read(file.name) is not None
+
+
+def test_a_file_sealed_by_another_key_or_for_another_name_is_ignored(tmp_path: Path) -> None:
+    SealedFiles(tmp_path, bytes(32)).write("a", b"code")
+    assert SealedFiles(tmp_path, KEY).read("a") is None
+    files = SealedFiles(tmp_path, KEY)
+    files.write("b", b"code")
+    assert files.read("b") == b"code"
+    (tmp_path / "c").write_bytes((tmp_path / "b").read_bytes())
+    assert files.read("c") is None
+
+
+def test_what_does_not_compile_says_why_and_can_be_asked_again(engine: Engine, tmp_path: Path) -> None:
+    cache = ModuleCache(engine, SealedFiles(tmp_path, KEY))
+    for _ in range(2):
+        with pytest.raises(InvalidWasm):
+            cache.get("d1", b"\0asm\1\0\0\0\xff")
+    cache.get("d1", small_module(2))
+
+
+def test_many_callers_cause_one_compilation(engine: Engine, tmp_path: Path) -> None:
+    cache = ModuleCache(engine, SealedFiles(tmp_path, KEY))
+    asked: list[int] = []
+    gate = threading.Barrier(8)
+
+    def source() -> bytes:
+        asked.append(1)
+        return small_module(3)
+
+    def ask() -> None:
+        gate.wait()
+        cache.get("d3", source)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asked == [1]
