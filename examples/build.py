@@ -1,0 +1,174 @@
+"""Rebuild the example guests and kernels from source: CUDA C to PTX with NVRTC, C to WebAssembly with Zig's clang.
+
+    python examples/build.py              rebuild everything in place
+    python examples/build.py saxpy        only this one
+    python examples/build.py --check      rebuild elsewhere, compare, and exit 1 when a committed file differs
+
+Needs no GPU and no CUDA installation: both compilers are Python packages of the `dev` extra. The same versions give
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+INCLUDE = ROOT / "examples" / "include"
+
+#: The oldest architecture the kernels are for; newer devices and the CPU device take its PTX too.
+ARCHITECTURE = "compute_80"
+#: 64 KiB: a fresh instance then starts with two or three pages of memory.
+STACK_BYTES = 65_536
+
+COMPILE_FLAGS = (
+    "-target",
+    "wasm32-freestanding",
+    "-mcpu=generic+simd128",
+    "-std=c23",
+    "-O2",
+    "-g0",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-nostdlib",
+    "-Wl,--no-entry",
+    "-Wl,--strip-all",
+    f"-Wl,-z,stack-size={STACK_BYTES}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One guest: its folder under the repository's root, its C file, and the CUDA files beside it."""
+
+    name: str
+    folder: str
+    kernels: tuple[str, ...] = ()
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """File names of what a build makes, in the folder."""
+        return (*(f"{kernel}.ptx" for kernel in self.kernels), f"{self.name}.wasm")
+
+
+# In this order: the benchmark's guest embeds vector_add's PTX.
+TARGETS = (
+    Target("hello", "examples/hello"),
+    Target("vector_add", "examples/vector_add", ("vector_add",)),
+    Target("saxpy", "examples/saxpy", ("saxpy",)),
+    Target("bench", "benchmarks/guests", ("empty",)),
+)
+
+
+class BuildError(Exception):
+    """A compiler is missing or refused a source; the message has its words."""
+
+
+class Nvrtc:
+    """NVIDIA's runtime compiler, loaded from the `nvidia-cuda-nvrtc` package."""
+
+    def __init__(self) -> None:
+        spec = importlib.util.find_spec("nvidia")
+        folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
+        found = sorted(path for folder in folders for path in folder.glob("*/lib/libnvrtc.so.*"))
+        if not found:
+            raise BuildError("NVRTC is not installed: pip install -e '.[dev]'")
+        self._library = ctypes.CDLL(str(found[-1]))
+
+    def compile(self, source: str, name: str) -> str:
+        """CUDA C to PTX. Raises :class:`BuildError` with the compiler's log."""
+        program = ctypes.c_void_p()
+        self._check(
+            self._library.nvrtcCreateProgram(
+                ctypes.byref(program), source.encode(), name.encode(), 0, None, None
+            )
+        )
+        options = (f"--gpu-architecture={ARCHITECTURE}".encode(),)
+        result = self._library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        if result:
+            raise BuildError(f"{name}: {self._text(program, 'ProgramLog')}")
+        text = self._text(program, "PTX")
+        self._check(self._library.nvrtcDestroyProgram(ctypes.byref(program)))
+        return text
+
+    def _text(self, program: ctypes.c_void_p, what: str) -> str:
+        size = ctypes.c_size_t()
+        self._check(self._library[f"nvrtcGet{what}Size"](program, ctypes.byref(size)))
+        buffer = ctypes.create_string_buffer(size.value)
+        self._check(self._library[f"nvrtcGet{what}"](program, buffer))
+        return buffer.value.decode()
+
+    def _check(self, result: int) -> None:
+        if result:
+            self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
+            raise BuildError(f"NVRTC: {self._library.nvrtcGetErrorString(result).decode()}")
+
+
+def compile_guest(source: Path, wasm: Path, embeds: Sequence[Path]) -> None:
+    """C to WebAssembly; ``embeds`` are the folders where `#embed` finds files. Raises :class:`BuildError`."""
+    command = [sys.executable, "-m", "ziglang", "cc", *COMPILE_FLAGS, f"-I{INCLUDE}"]
+    command += [f"--embed-dir={folder}" for folder in embeds]
+    done = subprocess.run([*command, "-o", str(wasm), str(source)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{source.name}: {done.stderr.strip()}")
+
+
+def build(target: Target, root: Path) -> tuple[Path, ...]:
+    """Build one target from this repository's sources into ``root``/folder; returns the files made."""
+    out = root / target.folder
+    out.mkdir(parents=True, exist_ok=True)
+    source = ROOT / target.folder
+    for kernel in target.kernels:
+        text = (source / f"{kernel}.cu").read_text("utf-8")
+        (out / f"{kernel}.ptx").write_text(Nvrtc().compile(text, f"{kernel}.cu"), "utf-8")
+    compile_guest(source / f"{target.name}.c", out / f"{target.name}.wasm", (out,))
+    return tuple(out / name for name in target.products)
+
+
+def differing(targets: Sequence[Target]) -> list[str]:
+    """Names of committed files that a build from source does not give again."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            f"{target.folder}/{made.name}"
+            for target in targets
+            for made in build(target, Path(folder))
+            if not (committed := ROOT / target.folder / made.name).exists()
+            or made.read_bytes() != committed.read_bytes()
+        ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Rebuild the example guests and kernels.")
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, change nothing")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(t.name for t in TARGETS) + "; default: all")
+    options = parser.parse_args(arguments)
+    unknown = set(options.names) - {target.name for target in TARGETS}
+    if unknown:
+        parser.error(f"no such example: {', '.join(sorted(unknown))}")
+    targets = [target for target in TARGETS if not options.names or target.name in options.names]
+    try:
+        if options.check:
+            stale = differing(targets)
+            for name in stale:
+                print(f"{name} differs from what its source gives")
+            return 1 if stale else 0
+        for target in targets:
+            for path in build(target, ROOT):
+                print(f"{path.relative_to(ROOT)}  {path.stat().st_size} bytes")
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

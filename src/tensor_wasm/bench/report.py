@@ -1,0 +1,90 @@
+"""What a benchmark found."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from tensor_wasm import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One measured case: ``unit`` of the percentiles, ``rate`` per second where that is what is measured.
+
+    ``bar`` says what the case should reach, ``peer`` names the case it is to be compared with.
+    """
+
+    name: str
+    unit: str
+    count: int
+    p50: float
+    p95: float
+    p99: float
+    rate: float | None = None
+    bar: str | None = None
+    peer: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """A benchmark's cases in the order they were measured."""
+
+    benchmark: str
+    cases: list[Case] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        samples: Iterable[float],
+        unit: str,
+        *,
+        rate: float | None = None,
+        bar: str | None = None,
+        peer: str | None = None,
+    ) -> Case:
+        """Summarise samples as a case."""
+        values = np.fromiter(samples, float)
+        p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
+        case = Case(name, unit, len(values), p50, p95, p99, rate, bar, peer)
+        self.cases.append(case)
+        return case
+
+    def ratio(self, case: Case) -> float | None:
+        """How many times better a case is than its peer: by rate where both have one, else by P50."""
+        peer = next((other for other in self.cases if other.name == case.peer), None)
+        if peer is None:
+            return None
+        if case.rate is not None and peer.rate:
+            return case.rate / peer.rate
+        return peer.p50 / case.p50 if case.p50 else None
+
+    def as_dict(self) -> dict[str, object]:
+        """For ``--json``: the machine, then the cases with their ratios."""
+        return {
+            "benchmark": self.benchmark,
+            "version": __version__,
+            "machine": {
+                "processor": processor(),
+                "cores": len(os.sched_getaffinity(0)),
+                "system": platform.platform(),
+                "python": platform.python_version(),
+            },
+            "cases": [{**asdict(case), "ratio_to_peer": self.ratio(case)} for case in self.cases],
+        }
+
+
+def processor() -> str:
+    """The processor's name as the kernel gives it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

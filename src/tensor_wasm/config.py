@@ -1,0 +1,410 @@
+"""Settings: environment and flags to one frozen :class:`Config`, in this place only.
+
+Each field of :class:`Config` has a row in the table ``SETTINGS``: form, range, default, description. The documentation
+(``docs/settings.md``) and the errors are made from the same row.
+``python -m tensor_wasm.config > docs/settings.md`` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tensor_wasm.errors import ConfigurationError
+
+PREFIX = "TENSOR_WASM_"
+
+#: Variables that the command line reads for itself: no settings of the node, and known all the same.
+CLIENT_VARIABLES = frozenset({"TENSOR_WASM_TOKEN", "TENSOR_WASM_SERVER", "TENSOR_WASM_TENANT"})
+
+_SIZE_UNITS = {"": 1, "b": 1, "k": 1024, "kib": 1024, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,20})\s*([A-Za-z]{0,3})", re.ASCII)
+_WHOLE = re.compile(r"[0-9]{1,20}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
+_DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,3}", re.ASCII)
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a setting's text must look like: its type's name, the form in words, the range in words, and the parser.
+
+    ``parse`` raises ValueError for what is outside the form or the range.
+    """
+
+    type: str
+    text: str
+    range: str
+    parse: Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of ``SETTINGS``.
+
+    ``default`` is a value, or a function of the environment that gives it; ``shown`` is the default in words where the
+    value does not say enough; ``is_secret`` values are never shown.
+    """
+
+    name: str
+    form: Form
+    default: object
+    description: str
+    shown: str | None = None
+    is_secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def default_text(self) -> str:
+        """The default for people."""
+        return f"`{_text(self.default)}`" if self.shown is None else self.shown
+
+
+def _integer(low: int, high: int) -> Form:
+    def parse(text: str) -> int:
+        if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
+            raise ValueError
+        return int(text)
+
+    return Form("integer", "a whole number", f"{low} to {high}", parse)
+
+
+def _seconds(low: float, high: float) -> Form:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value) or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Form("seconds", "a number of seconds", f"{low:g} to {high:g}", parse)
+
+
+def _size(low: int, high: int) -> Form:
+    def parse(text: str) -> int:
+        match = _SIZE.fullmatch(text)
+        if match is None or match[2].lower() not in _SIZE_UNITS:
+            raise ValueError
+        value = int(match[1]) * _SIZE_UNITS[match[2].lower()]
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Form("bytes", "a whole number of bytes, or one with KiB, MiB or GiB", f"{low} to {high} bytes", parse)
+
+
+def _choice(*values: str) -> Form:
+    def parse(text: str) -> str:
+        if text.lower() not in values:
+            raise ValueError
+        return text.lower()
+
+    return Form("word", "one of " + ", ".join(values), ", ".join(values), parse)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
+        raise ValueError
+    return text.lower() in _TRUE
+
+
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise ValueError
+    return Path(text).expanduser().absolute()
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _secret(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[v6]:port``. Raises ValueError."""
+    host, separator, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if not re.fullmatch(r"[0-9A-Fa-f:.]{2,45}", host):
+            raise ValueError
+    elif not _HOST.fullmatch(host):
+        raise ValueError
+    if not separator or not _WHOLE.fullmatch(port) or int(port) > 65_535:
+        raise ValueError
+    return host, int(port)
+
+
+_PATH = Form("path", "a path of a directory", "any", _path)
+
+
+def _default_workers(_: Mapping[str, str]) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(4, 2 * cores)
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """Where a node keeps its state when nothing says otherwise: the user's data directory."""
+    base = environ.get("XDG_DATA_HOME", "")
+    if base.startswith("/"):
+        return Path(base) / "tensor-wasm"
+    user = environ.get("HOME", "")
+    return (Path(user) if user.startswith("/") else Path.home()) / ".local" / "share" / "tensor-wasm"
+
+
+def _text(value: object) -> str:
+    """A value as one would write it into the environment."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+#: The table of settings, in the order of the documentation. A field of :class:`Config` each.
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "home",
+        _PATH,
+        default_home,
+        "Directory of the node's database, artifacts and caches. Made with mode 0700.",
+        shown="`$XDG_DATA_HOME/tensor-wasm`, else `~/.local/share/tensor-wasm`",
+    ),
+    Setting(
+        "listen_addr",
+        Form("address", "host:port or [IPv6]:port", "port 0 to 65535; 0 takes a free one", _address),
+        "127.0.0.1:8080",
+        "Where the HTTP API listens. Without tokens only a loopback address is allowed.",
+    ),
+    Setting(
+        "device",
+        Form("word", "auto, cpu or cuda:N", "auto, cpu, cuda:0 to cuda:999", _device),
+        "auto",
+        "Device that runs kernels; `auto` takes the best there is.",
+    ),
+    Setting("dispatch_permits", _integer(1, 1_000_000), 64, "Kernel launches in flight at once, over all tenants."),
+    Setting(
+        "dispatch_max_wait_ms",
+        _integer(0, 3_600_000),
+        None,
+        "Longest time in milliseconds that a launch waits for a permit before it is refused as saturated.",
+        shown="no bound but the invocation's deadline",
+    ),
+    Setting(
+        "workers",
+        _integer(1, 4096),
+        _default_workers,
+        "Threads that run guests: as many invocations run at once.",
+        shown="twice the cores, at least 4",
+    ),
+    Setting(
+        "invoke_deadline_s",
+        _seconds(0.001, 86_400),
+        30.0,
+        "Longest time an invocation may take, and its deadline when it names none.",
+    ),
+    Setting("max_body_bytes", _size(1024, 1 << 30), 64 << 20, "Largest body of a request.", shown="64 MiB"),
+    Setting(
+        "instance_memory_bytes",
+        _size(65_536, 4 << 30),
+        1 << 30,
+        "Memory that one instance may have, its own and its kernels' together.",
+        shown="1 GiB",
+    ),
+    Setting(
+        "output_bytes",
+        _size(0, 1 << 30),
+        1 << 20,
+        "Standard output and error kept of one invocation, each; the rest is dropped.",
+        shown="1 MiB",
+    ),
+    Setting(
+        "queue_depth", _integer(1, 1_000_000), 1024, "Invocations that may wait for a worker; the next is refused."
+    ),
+    Setting(
+        "drain_s", _seconds(0, 3600), 30.0, "Longest time that running invocations get to finish when the node stops."
+    ),
+    Setting("log", _choice("debug", "info", "warning", "error"), "info", "Least severe level that is logged."),
+    Setting("log_format", _choice("text", "json"), "text", "Log lines for people, or one JSON object a line."),
+    Setting(
+        "kernel_cache_dir",
+        _PATH,
+        None,
+        "Directory of compiled kernels, to put it on another volume.",
+        shown="`cache/kernels` in the home",
+    ),
+    Setting(
+        "api_tokens",
+        Form("secret", "`TOKEN:tenant=*`, `TOKEN:tenant=1,2` or `TOKEN:role=admin`, joined by `;`", "any", _secret),
+        None,
+        "Bearer tokens and what each may do. Without any, the node listens on loopback only and every caller is admin.",
+        shown="none",
+        is_secret=True,
+    ),
+    Setting(
+        "api_metrics_token",
+        Form("secret", "a token of printable characters", "any", _secret),
+        None,
+        "Bearer token that GET /metrics asks for.",
+        shown="none: whoever reaches the node may read metrics",
+        is_secret=True,
+    ),
+    Setting(
+        "dev_mode",
+        Form("boolean", "1 or 0 (true, false, yes, no, on, off)", "0 or 1", _boolean),
+        False,
+        "Allows a node without tokens on other addresses than loopback; warns every minute.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that can be set on a node; ``SETTINGS`` says what each means. Made by :func:`load`, checked there."""
+
+    home: Path
+    listen_addr: str
+    device: str
+    dispatch_permits: int
+    dispatch_max_wait_ms: int | None
+    workers: int
+    invoke_deadline_s: float
+    max_body_bytes: int
+    instance_memory_bytes: int
+    output_bytes: int
+    queue_depth: int
+    drain_s: float
+    log: str
+    log_format: str
+    kernel_cache_dir: Path | None
+    api_tokens: str | None = field(repr=False)
+    api_metrics_token: str | None = field(repr=False)
+    dev_mode: bool
+
+    @property
+    def listen_host(self) -> str:
+        """The host part of ``listen_addr``, without brackets."""
+        return split_address(self.listen_addr)[0]
+
+    @property
+    def listen_port(self) -> int:
+        """The port of ``listen_addr``; 0 takes a free one."""
+        return split_address(self.listen_addr)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, where each came from ("default", "environment", "flag"), and what to warn about."""
+
+    config: Config
+    sources: dict[str, str]
+    warnings: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(variable, value, source) of each setting, for people: a secret is only said to be set."""
+        rows = []
+        for setting in SETTINGS:
+            value = getattr(self.config, setting.name)
+            shown = "(not set)" if value is None else "(set, not shown)" if setting.is_secret else _text(value)
+            rows.append((setting.variable, shown, self.sources[setting.name]))
+        return rows
+
+
+def load(environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Loaded:
+    """Settings from ``environ``, then ``overrides`` (by field name; None says nothing).
+
+    Raises :class:`ConfigurationError` naming the variable, the form and the range.
+    """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    unknown = sorted(given.keys() - {setting.name for setting in SETTINGS})
+    if unknown:
+        raise ConfigurationError(f"there is no setting {unknown[0]!r}")
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for setting in SETTINGS:
+        text = environ.get(setting.variable)
+        if setting.name in given:
+            values[setting.name] = _read(setting, _text(given[setting.name]))
+            sources[setting.name] = "flag"
+        elif text is not None and (text.strip() or setting.is_secret):
+            values[setting.name] = _read(setting, text)
+            sources[setting.name] = "environment"
+        else:
+            values[setting.name] = setting.default(environ) if callable(setting.default) else setting.default
+            sources[setting.name] = "default"
+    return Loaded(Config(**values), sources, tuple(_warnings(environ)))
+
+
+def _read(setting: Setting, text: str) -> object:
+    text = text.strip()
+    if setting.is_secret and not text:
+        raise ConfigurationError(f"{setting.variable} is empty: unset it, or give {setting.form.text}")
+    try:
+        return setting.form.parse(text)
+    except (ValueError, OverflowError, RuntimeError):  # RuntimeError: `~user` of a user there is not
+        pass
+    shown = "" if setting.is_secret else f"={text[:80]!r}"
+    form = setting.form
+    raise ConfigurationError(f"{setting.variable}{shown}: must be {form.text}; range: {form.range}")
+
+
+def _warnings(environ: Mapping[str, str]) -> list[str]:
+    known = [setting.variable for setting in SETTINGS]
+    warnings = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in known or name in CLIENT_VARIABLES:
+            continue
+        nearest = difflib.get_close_matches(name, known, 1, 0.0)
+        warnings.append(f"{name[:80]} is no setting and does nothing; the nearest there is: {nearest[0]}")
+    return warnings
+
+
+def describe() -> list[Setting]:
+    """The rows of the table."""
+    return list(SETTINGS)
+
+
+def settings_page() -> str:
+    """The text of ``docs/settings.md``."""
+    lines = [
+        "# Settings",
+        "",
+        "Each setting is an environment variable; a flag of the same name (`--listen-addr`) goes before it.",
+        "`tensor-wasm config show` prints every value and where it came from. An empty variable counts as not set, except",
+        "a secret's, which stops the start. An unknown `TENSOR_WASM_*` name is a warning; a bad value stops the start.",
+        "",
+        "Made from the table in `src/tensor_wasm/config.py` by `python -m tensor_wasm.config > docs/settings.md`.",
+        "",
+        "| variable | type | default | range or form | |",
+        "|---|---|---|---|---|",
+    ]
+    for row in SETTINGS:
+        scope = row.form.text if row.form.range == "any" else row.form.range
+        lines.append(f"| `{row.variable}` | {row.form.type} | {row.default_text} | {scope} | {row.description} |")
+    lines += [
+        "",
+        "The command line reads for itself: `TENSOR_WASM_SERVER`, `TENSOR_WASM_TOKEN`, `TENSOR_WASM_TENANT`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_page())

@@ -1,0 +1,7 @@
+"""What a node keeps on disk: the registry of functions, artifacts by content, the node's own key."""
+
+from tensor_wasm.store.artifacts import ArtifactStore
+from tensor_wasm.store.key import node_key
+from tensor_wasm.store.registry import FunctionRecord, Registry
+
+__all__ = ["ArtifactStore", "FunctionRecord", "Registry", "node_key"]
