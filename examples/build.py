@@ -8,11 +8,14 @@ Needs no GPU and no CUDA installation: both compilers are Python packages of the
 the same bytes.
 """
 
+# ruff: noqa: INP001, T201 - a script: no package, and it prints what it does.
+
 from __future__ import annotations
 
 import argparse
 import ctypes
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,18 +48,29 @@ COMPILE_FLAGS = (
 )
 
 
+#: Guests that the installed package runs itself; the package holds copies.
+BENCH_GUESTS = "src/tensor_wasm/bench/guests"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One guest: its folder under the repository's root, its C file, and the CUDA files beside it."""
+    """One guest: the folder of its C file and CUDA files (under the repository's root) and where its Wasm goes.
+
+    PTX goes beside its source. ``wasm_folders`` empty means beside the source too. ``embeds`` are more folders whose
+    files the C file may `#embed`.
+    """
 
     name: str
     folder: str
     kernels: tuple[str, ...] = ()
+    wasm_folders: tuple[str, ...] = ()
+    embeds: tuple[str, ...] = ()
 
     @property
     def products(self) -> tuple[str, ...]:
-        """File names of what a build makes, in the folder."""
-        return (*(f"{kernel}.ptx" for kernel in self.kernels), f"{self.name}.wasm")
+        """What a build makes, relative to the root."""
+        ptx = tuple(f"{self.folder}/{kernel}.ptx" for kernel in self.kernels)
+        return (*ptx, *(f"{folder}/{self.name}.wasm" for folder in self.wasm_folders or (self.folder,)))
 
 
 # In this order: the benchmark's guest embeds vector_add's PTX.
@@ -64,7 +78,8 @@ TARGETS = (
     Target("hello", "examples/hello"),
     Target("vector_add", "examples/vector_add", ("vector_add",)),
     Target("saxpy", "examples/saxpy", ("saxpy",)),
-    Target("bench", "benchmarks/guests", ("empty",)),
+    Target("bench", "benchmarks/guests", ("empty",), (BENCH_GUESTS,), ("examples/vector_add",)),
+    Target("noop", "benchmarks/guests", (), (BENCH_GUESTS,)),
 )
 
 
@@ -87,9 +102,7 @@ class Nvrtc:
         """CUDA C to PTX. Raises :class:`BuildError` with the compiler's log."""
         program = ctypes.c_void_p()
         self._check(
-            self._library.nvrtcCreateProgram(
-                ctypes.byref(program), source.encode(), name.encode(), 0, None, None
-            )
+            self._library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
         )
         options = (f"--gpu-architecture={ARCHITECTURE}".encode(),)
         result = self._library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
@@ -119,30 +132,45 @@ def compile_guest(source: Path, wasm: Path, embeds: Sequence[Path]) -> None:
     done = subprocess.run([*command, "-o", str(wasm), str(source)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"{source.name}: {done.stderr.strip()}")
+    wasm.chmod(0o644)  # linkers make it executable, which it is not
 
 
 def build(target: Target, root: Path) -> tuple[Path, ...]:
-    """Build one target from this repository's sources into ``root``/folder; returns the files made."""
-    out = root / target.folder
-    out.mkdir(parents=True, exist_ok=True)
+    """Build one target from this repository's sources into folders under ``root``; returns the files made.
+
+    Raises :class:`BuildError` when a compiler refuses.
+    """
     source = ROOT / target.folder
-    for kernel in target.kernels:
+    made = tuple(root / product for product in target.products)
+    for path in made:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for kernel, path in zip(target.kernels, made, strict=False):
         text = (source / f"{kernel}.cu").read_text("utf-8")
-        (out / f"{kernel}.ptx").write_text(Nvrtc().compile(text, f"{kernel}.cu"), "utf-8")
-    compile_guest(source / f"{target.name}.c", out / f"{target.name}.wasm", (out,))
-    return tuple(out / name for name in target.products)
+        path.write_text(Nvrtc().compile(text, path.with_suffix(".cu").name), "utf-8")
+    first, *copies = made[len(target.kernels) :]
+    # What this build made comes before what is committed.
+    folders = (target.folder, *target.embeds)
+    compile_guest(source / f"{target.name}.c", first, [base / name for base in (root, ROOT) for name in folders])
+    for copy in copies:
+        shutil.copyfile(first, copy)
+    return made
 
 
 def differing(targets: Sequence[Target]) -> list[str]:
-    """Names of committed files that a build from source does not give again."""
+    """Committed files that a build from source does not give again."""
     with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
         return [
-            f"{target.folder}/{made.name}"
+            str(path.relative_to(root))
             for target in targets
-            for made in build(target, Path(folder))
-            if not (committed := ROOT / target.folder / made.name).exists()
-            or made.read_bytes() != committed.read_bytes()
+            for path in build(target, root)
+            if not same(path, ROOT / path.relative_to(root))
         ]
+
+
+def same(made: Path, committed: Path) -> bool:
+    """Whether the committed file is there with the content that was made."""
+    return committed.exists() and made.read_bytes() == committed.read_bytes()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

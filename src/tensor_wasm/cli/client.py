@@ -149,9 +149,7 @@ class Client:
             raise self._not_a_node()
         kind, message = str(error.get("kind", "unknown")), str(error.get("message", ""))
         request_id = error.get("request_id", answer.request_id)
-        raise Failure(
-            kind, message, exit_code_of(kind, answer.status), None if request_id is None else str(request_id)
-        )
+        raise Failure(kind, message, exit_code_of(kind, answer.status), None if request_id is None else str(request_id))
 
     def _not_a_node(self) -> Failure:
         return unreachable(f"what answers at {self.server} is not a TensorWasm node")

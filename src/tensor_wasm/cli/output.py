@@ -16,7 +16,7 @@ _KEPT_CONTROLS = "\n\t"
 
 
 def safe(text: str, keep: str = "") -> str:
-    """``text`` with every character that a terminal could obey (controls, escapes, bidirectional overrides) written out.
+    """``text`` with all that a terminal could obey (controls, escapes, bidirectional overrides) written out.
 
     Names and messages come from other people. Characters in ``keep`` stay as they are.
     """

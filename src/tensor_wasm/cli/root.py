@@ -28,7 +28,7 @@ class Entry:
 
 
 COMMANDS: tuple[Entry, ...] = (
-    Entry("demo", "tensor_wasm.cli.demo", "demo", "Start a node, run a kernel on a million elements, check the sums."),
+    Entry("demo", "tensor_wasm.cli.demo", "demo", "Start a node, run a kernel on it, check what comes out."),
     Entry("serve", "tensor_wasm.cli.serve", "serve", "Run a node; SIGTERM drains it."),
     Entry("run", "tensor_wasm.cli.run", "run", "Call an export of a module once, here, without a server."),
     Entry("deploy", "tensor_wasm.cli.deploy", "deploy", "Deploy a WebAssembly module as a function."),
@@ -48,11 +48,11 @@ _ENTRIES = {entry.name: entry for entry in COMMANDS}
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called; its help needs none of them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order of the help."""
         return [entry.name for entry in COMMANDS]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return a command, None for a name there is not."""
         entry = _ENTRIES.get(cmd_name)
         if entry is None:
@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table of commands from the summaries alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, entry.summary) for entry in COMMANDS])

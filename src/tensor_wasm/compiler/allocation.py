@@ -16,6 +16,13 @@ from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.wasm import ValType
 
 
+#: Liveness of a kernel takes blocks times registers bits, several times; beyond this many nothing is shared.
+LIVENESS_BITS_MAX = 400_000_000
+
+#: Sweeps over the blocks until liveness is known: the depth of nested loops and a few. Beyond, nothing is shared.
+_SWEEPS_MAX = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """``slots`` maps a register that occurs to (value type, number of the local among those of its type).
@@ -55,11 +62,15 @@ def used_at_end(terminator: Terminator) -> Iterable[Register]:
             return ()
 
 
-def live_at_start(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]) -> list[int]:
+def live_at_start(
+    kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]
+) -> Sequence[int] | None:
     """For each block the registers live at its start, as a bit set of register indices.
 
-    ``order`` is any order of all blocks; one near the reverse postorder ends soonest.
+    ``order`` is any order of all blocks; one near the reverse postorder ends soonest. None when it would take too long.
     """
+    if len(kernel.blocks) * len(kernel.registers) > LIVENESS_BITS_MAX:
+        return None
     reads, writes = [0] * len(kernel.blocks), [0] * len(kernel.blocks)
     for block in kernel.blocks:
         read = write = 0
@@ -72,8 +83,7 @@ def live_at_start(kernel: Kernel, successors: Sequence[Sequence[int]], order: Se
             read |= (1 << register.index) & ~write
         reads[block.index], writes[block.index] = read, write
     live = list(reads)
-    changed = True
-    while changed:
+    for _ in range(_SWEEPS_MAX):
         changed = False
         for block in reversed(order):
             after = 0
@@ -83,7 +93,9 @@ def live_at_start(kernel: Kernel, successors: Sequence[Sequence[int]], order: Se
             if before != live[block]:
                 live[block] = before
                 changed = True
-    return live
+        if not changed:
+            return live
+    return None
 
 
 @dataclass(slots=True)
@@ -96,6 +108,8 @@ class _Interval:
 def allocate(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]) -> Allocation:
     """Give every register that occurs a slot. ``order`` lists the blocks as they will be written."""
     live = live_at_start(kernel, successors, order)
+    if live is None:
+        return _unshared(kernel)
     intervals = sorted(_intervals(kernel, successors, order, live), key=attrgetter("start"))
     slots: dict[Register, tuple[ValType, int]] = {}
     busy: dict[ValType, list[tuple[int, int]]] = {}
@@ -111,6 +125,17 @@ def allocate(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequenc
         slots[interval.register] = (kind, slot)
     undefined = tuple(kernel.registers[index] for index in _bits(live[0]))
     return Allocation(slots, undefined)
+
+
+def _unshared(kernel: Kernel) -> Allocation:
+    """A local for each register, all of them cleared for each thread."""
+    counts: dict[ValType, int] = {}
+    slots: dict[Register, tuple[ValType, int]] = {}
+    for register in kernel.registers:
+        kind = carrier(register.type)
+        counts[kind] = counts.get(kind, 0) + 1
+        slots[register] = (kind, counts[kind] - 1)
+    return Allocation(slots, kernel.registers)
 
 
 def _intervals(

@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensor_wasm.abi import CUDA_MODULES, WASI_MODULE, signatures
+from tensor_wasm.abi import CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULE, WASI_MODULE, Signature, signatures
 from tensor_wasm.dispatch.gate import GuestLink
 from tensor_wasm.dispatch.link_module import LinkedImport
 from tensor_wasm.errors import InvalidWasm
 from tensor_wasm.host import cuda, scheduler, tensor, wasi
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.runtime import Engine, Instance, Linker, Module, Store, Template
+
+_MODULES = (*CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULE, WASI_MODULE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class HostLinker:
     ) -> GuestImports:
         """Resolve a guest's imports. Raises :class:`InvalidWasm` naming one that nobody provides, or of a wrong type."""
         uses_cuda = any(item.module in CUDA_MODULES for item in imports)
+        for item in imports:
+            _check(item)
         if uses_cuda:
-            for item in imports:
-                _check(item)
             link, template = GuestLink(self._engine, self._linker, imports), None
         else:
             link, template = None, self._linker.template(module, runs_code=has_start)
@@ -76,12 +78,19 @@ class HostLinker:
 
 
 def _check(item: LinkedImport) -> None:
-    if item.module not in CUDA_MODULES:
-        return
-    expected = signatures(item.module).get(item.name)
+    """Refuse an import that guests may not have, or of another type than the contract's."""
+    if item.module == WASI_MODULE:
+        return  # Wasmtime knows its names and types
+    known = signatures(item.module)
+    if not known:
+        raise InvalidWasm(f"unknown import module {item.module!r}: a guest may import from {', '.join(_MODULES)}")
+    expected = known.get(item.name)
     if expected is None:
-        raise InvalidWasm(f"unknown import: {item.module} has no function {item.name}")
+        raise InvalidWasm(f"unknown import: {item.module} has no function {item.name!r}; it has {', '.join(known)}")
     if expected != item.signature:
-        raise InvalidWasm(
-            f"import {item.module} {item.name} has the type {item.signature}, it must be {expected}: see the guest ABI"
-        )
+        found, wanted = _shown(item.signature), _shown(expected)
+        raise InvalidWasm(f"the import {item.module} {item.name} has the type {found}, it must be {wanted}")
+
+
+def _shown(signature: Signature) -> str:
+    return f"({' '.join(signature.parameters)}) -> ({' '.join(signature.results)})"

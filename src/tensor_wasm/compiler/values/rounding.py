@@ -13,10 +13,23 @@ Rounding down is rounding the negated result up. For zeros too: x + -x is -0 tha
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from tensor_wasm.compiler.values.formula import F32, F64, I32, I64, Value, absolute, constant, fused, select, with_sign
-from tensor_wasm.compiler.values.helper import Helper, Writer
+from tensor_wasm.compiler.values.formula import (
+    F32,
+    F64,
+    I64,
+    Value,
+    absolute,
+    apply,
+    constant,
+    fused,
+    select,
+    with_sign,
+)
+from tensor_wasm.compiler.values.helper import Formula, Helper, Writer
+from tensor_wasm.wasm import ValType
 
 _UP: Final = 2.0**600
 _TINY: Final = 2.0**-800
@@ -129,33 +142,28 @@ def _sqrt_f64(mode: str, writer: Writer, a: Value) -> Value:
 
 def _fma_f64(mode: str, writer: Writer, a: Value, b: Value, c: Value) -> Value:
     """The sign of ``a * b + c - y`` from an exact expansion, scaled so that no part of it is lost."""
-    zero = constant(F64, 0.0)
-    product = writer.let(a * b)
-    # A factor or c that is 0, or an operand that is not finite: the sum of the rounded product and c says it all.
-    is_plain = a.compare("eq", 0.0) | b.compare("eq", 0.0) | _is_not_finite(a) | _is_not_finite(b) | _is_not_finite(c)
-    writer.give(is_plain, writer.call(f"add.{mode}.f64", product, c))
-    writer.give(c.compare("eq", 0.0), writer.call(f"mul.{mode}.f64", a, b))
+    step = _STEPS[mode]
     y = writer.let(fused(a, b, c))
-    # From here on all are finite and not 0; y may have overflowed.
-    writer.give(_is_not_finite(y), _STEPS[mode](y, -y))
-    size = writer.let(absolute(product))
+    is_exact = _is_zero(a) | _is_zero(b) | _is_not_finite(a) | _is_not_finite(b) | _is_not_finite(c)
+    writer.give(is_exact, y)
+    writer.give(_is_zero(c), writer.call(f"mul.{mode}.f64", a, b))
+    # From here on all are finite and not 0. What overflowed was finite: it lies on the near side of infinity.
+    writer.give(_is_not_finite(y), step(y, -y))
     sign = writer.let(with_sign(1.0, a) * with_sign(1.0, b))
-    is_small = writer.let(size.compare("lt", 2.0**-500))
-    # A product below 2**-500 moves a c above 2**-300 nowhere: y is c, and only the product's sign counts.
-    writer.give(is_small & absolute(c).compare("ge", 2.0**-300), _STEPS[mode](y, sign))
-    parts = _scaled(writer, is_small, a, b, c, y)
-    u_high = writer.let(parts[0] * parts[1])
-    # A scaled product below 2**-400 is below a 2**126th of the smallest number there is; likewise only its sign.
-    is_lost = is_small & absolute(u_high).compare("lt", 2.0**-400)
-    writer.give(is_lost, _STEPS[mode](y, writer.let(select(_is_same(parts[2], parts[3]), sign, parts[2] - parts[3]))))
-    u_low = writer.let(fused(parts[0], parts[1], -u_high))
-    terms = [zero]
-    for part in (u_low, u_high, parts[2], -parts[3]):
+    is_small = writer.let(absolute(a * b).compare("lt", 2.0**-500))
+    # Such a product moves a c from 2**-300 on nowhere: y is c, and only the product's sign counts.
+    writer.give(is_small & absolute(c).compare("ge", 2.0**-300), step(y, sign))
+    a_scaled, b_scaled, c_scaled, y_scaled = _scaled(writer, is_small, a, b, c, y)
+    high = writer.let(a_scaled * b_scaled)
+    # Scaled back it is below 2**-1200, where no c lies between it and 0: again y is c.
+    writer.give(is_small & absolute(high).compare("lt", 2.0**-400), step(y, sign))
+    terms = [writer.let(fused(a_scaled, b_scaled, -high)), high]
+    for part in (c_scaled, -y_scaled):
         terms = _grow(writer, terms, part)
     error = terms[0]
     for term in terms[1:]:
         error = error + term
-    return _STEPS[mode](y, writer.let(error))
+    return step(y, writer.let(error))
 
 
 def _scaled(writer: Writer, is_small: Value, a: Value, b: Value, c: Value, y: Value) -> tuple[Value, ...]:
@@ -190,45 +198,68 @@ def _is_not_finite(value: Value) -> Value:
     return absolute(value).compare("lt", float("inf")).is_zero()
 
 
-def _is_same(a: Value, b: Value) -> Value:
-    return a.compare("eq", b)
+def _is_zero(value: Value) -> Value:
+    return value.compare("eq", 0.0)
 
 
 # --- integers to floats -------------------------------------------------------------------------------------
 
 
-def _from_unsigned(kind: str, mode: str, writer: Writer, value: Value) -> Value:
+def _from_unsigned(mode: str, target: ValType, writer: Writer, value: Value) -> Value:
     """An unsigned i64: the bits beyond the precision are cut before converting, then maybe one step up."""
-    result, unused = (F32, 40) if kind == "f32" else (F64, 11)
+    name, unused = ("f32.convert_i64_u", 40) if target is F32 else ("f64.convert_i64_u", 11)
     zeros = writer.let(value.unary("clz"))
     beyond = select(zeros.compare("lt_u", unused), constant(I64, unused) - zeros, 0)
     cut = writer.let(value & (constant(I64, -1) << beyond))
-    below = _convert(f"{kind}.convert_i64_u", result, cut)
+    below = apply(name, cut)
     if mode == "rz":
         return below
     bits = below.bits()
     return (bits + cut.compare("ne", value).to(bits.type)).as_float()
 
 
-def _from_signed(kind: str, mode: str, writer: Writer, value: Value) -> Value:
+def _from_signed(mode: str, target: ValType, writer: Writer, value: Value) -> Value:
     """By magnitude: up is away from zero only for what is not negative."""
+    kind = _NAMES[target]
     is_negative = writer.let(value.compare("lt_s", 0))
     size = writer.let(select(is_negative, -value, value))
     below = -writer.call(f"convert.u64.rz.{kind}", size)
     return select(is_negative, below, writer.call(f"convert.u64.{mode}.{kind}", size))
 
 
-def _convert(name: str, result: object, value: Value) -> Value:
-    from tensor_wasm.compiler.values.formula import apply
+def _from_signed_down(target: ValType, writer: Writer, value: Value) -> Value:
+    """The mirror image of rounding up: away from zero only for what is negative."""
+    kind = _NAMES[target]
+    is_negative = writer.let(value.compare("lt_s", 0))
+    size = writer.let(select(is_negative, -value, value))
+    below = -writer.call(f"convert.u64.rp.{kind}", size)
+    return select(is_negative, below, writer.call(f"convert.u64.rz.{kind}", size))
 
-    assert result
-    return apply(name, value)
+
+_NAMES: Final = {F32: "f32", F64: "f64"}
 
 
 def _helpers() -> dict[str, Helper]:
-    helpers: dict[str, Helper] = {}
+    helpers = {}
+    for mode in _STEPS:
+        for target, kind in _NAMES.items():
+            for name, (count, formulas) in _FORMULAS.items():
+                formula = partial(formulas[target], mode)
+                helpers[f"{name}.{mode}.{kind}"] = Helper((target,) * count, target, formula)
+            helpers[f"convert.u64.{mode}.{kind}"] = Helper((I64,), target, partial(_from_unsigned, mode, target))
+            helpers[f"convert.s64.{mode}.{kind}"] = Helper((I64,), target, partial(_from_signed, mode, target))
+        helpers[f"demote.{mode}.f32"] = Helper((F64,), F32, partial(_demote, mode))
+    for target, kind in _NAMES.items():
+        helpers[f"convert.s64.rm.{kind}"] = Helper((I64,), target, partial(_from_signed_down, target))
     return helpers
 
 
+_FORMULAS: Final[dict[str, tuple[int, dict[ValType, Formula]]]] = {
+    "add": (2, {F32: _add_f32, F64: _add_f64}),
+    "mul": (2, {F32: _mul_f32, F64: _mul_f64}),
+    "fma": (3, {F32: _fma_f32, F64: _fma_f64}),
+    "div": (2, {F32: _div_f32, F64: _div_f64}),
+    "sqrt": (1, {F32: _sqrt_f32, F64: _sqrt_f64}),
+}
+
 HELPERS: Final = _helpers()
-_ = I32

@@ -1,0 +1,57 @@
+"""``tensor-wasm serve``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from tensor_wasm.cli.output import print_json, print_note, safe
+from tensor_wasm.cli.session import Session, with_session
+
+if TYPE_CHECKING:
+    from tensor_wasm.config import Config
+    from tensor_wasm.node import Node
+
+
+@click.command()
+@click.option("--listen-addr", "--listen", "listen_addr", metavar="HOST:PORT", help="Where to listen; port 0: any free.")
+@click.option("--home", metavar="DIRECTORY", help="Where the node keeps its state.")
+@click.option("--device", metavar="NAME", help="Device that runs kernels: auto, cpu or cuda:N.")
+@click.option("--dispatch-permits", "--permits", "dispatch_permits", metavar="N", help="Launches in flight at once.")
+@click.option("--workers", metavar="N", help="Invocations that run at once.")
+@click.option("--log", metavar="LEVEL", help="Least severe level that is logged: debug, info, warning, error.")
+@click.option("--log-format", metavar="FORM", help="Log lines as text or json.")
+@with_session
+@click.pass_obj
+def serve(session: Session, **flags: str | None) -> None:
+    """Run a node until SIGTERM or SIGINT; invocations in flight then finish, and the exit code is 0.
+
+    Every setting has an environment variable (see `tensor-wasm config show`); a flag goes before it.
+    """
+    from tensor_wasm.config import load
+
+    loaded = load(os.environ, flags)
+    for warning in loaded.warnings:
+        print_note(f"warning: {safe(warning)}")
+    config = loaded.config
+
+    from tensor_wasm.http.server import Server
+    from tensor_wasm.node import Node
+    from tensor_wasm.telemetry import logs
+
+    logs.configure(config.log, config.log_format)
+    with Node(config) as node:
+        server = Server(node, config, on_started=lambda host, port: _announce(session, node, host, port))
+        server.run()
+
+
+def _announce(session: Session, node: Node, host: str, port: int) -> None:
+    config: Config = node.config
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if session.is_json:
+        print_json({"url": url, "pid": os.getpid(), "device": node.device.name, "home": str(config.home)})
+    print_note(f"listening on {url} (device {node.device.name}, {config.workers} workers, home {safe(str(config.home))})")
+    if not config.api_tokens:
+        print_note("no tokens are set: every caller on this machine is admin (TENSOR_WASM_API_TOKENS changes that)")
