@@ -8,6 +8,7 @@ import pytest
 from compiler.build import graph_kernel
 
 from tensor_wasm.compiler.structure import (
+    LOOP_DEPTH_MAX,
     Close,
     Fail,
     Finish,
@@ -196,3 +197,14 @@ def test_a_long_chain_of_ifs_that_leave_does_not_nest() -> None:
             depth -= 1
         deepest = max(deepest, depth)
     assert deepest <= 2
+
+
+def test_too_many_nested_loops_are_refused() -> None:
+    count = LOOP_DEPTH_MAX + 1
+    ends: list[object] = [[block + 1] for block in range(count)]
+    ends += [[count - 1 - block, count + block + 1] for block in range(count)]
+    kernel, _, _ = graph_kernel(*ends, None)  # type: ignore[arg-type]
+    with pytest.raises(PtxError, match="nested loops"):
+        _steps(kernel)
+    kernel, _, _ = graph_kernel([1], [1, 2], [2, 3], None)
+    assert sum(isinstance(step, OpenLoop) for step in _steps(kernel)) == 2

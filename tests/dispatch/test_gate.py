@@ -1,4 +1,4 @@
-"""The gate: each check with its code and in the contract's order, what a kernel is given, permits under every ending."""
+"""The gate: each check with its code, in the contract's order; what a kernel is given; permits under every ending."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from dispatch.rig import ARGV_AT, GOOD_ARGV, TAGS, Rig, RigGuest, kernel_module
 
+from dispatch.rig import ARGV_AT, GOOD_ARGV, TAGS, Rig, RigGuest, kernel_module
 from tensor_wasm.abi import Code, Tag, pack
 from tensor_wasm.dispatch import KernelEntry
 from tensor_wasm.errors import DeadlineExceeded, Terminated

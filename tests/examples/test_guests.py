@@ -1,13 +1,14 @@
 """The committed guests do what their sources say, with launches answered by NumPy."""
 
+import itertools
 import math
 import struct
 from importlib import resources
 
 import numpy as np
 import pytest
-from examples.reference import EXAMPLES, ReferenceHost, argv_records
 
+from examples.reference import EXAMPLES, ReferenceHost, argv_records
 from tensor_wasm.abi import Tag, pack
 from tensor_wasm.wasm.inspector import inspect
 
@@ -53,7 +54,7 @@ def test_vector_add_counts_the_right_sums(n):
     windows = [struct.unpack("<II", value) for tag, value in argv_records(argv) if tag == Tag.POINTER]
     assert argv == pack([*((Tag.POINTER, *window) for window in windows), (Tag.I32, n)])
     assert [size for _, size in windows] == [4 * n] * 3
-    assert [second[0] - first[0] for first, second in zip(windows, windows[1:], strict=False)] == [4 * n] * 2
+    assert [second[0] - first[0] for first, second in itertools.pairwise(windows)] == [4 * n] * 2
     assert host.ptx == [((EXAMPLES / "vector_add" / "vector_add.ptx").read_bytes(), b"vector_add")]
 
 

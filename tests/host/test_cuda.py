@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from host.rig import HostRig
 
+from host.rig import HostRig
 from tensor_wasm.abi import CUDA_MODULES, Code, Tag, pack
 from tensor_wasm.errors import KernelFault
 from tensor_wasm.runtime import CallFailed, Engine

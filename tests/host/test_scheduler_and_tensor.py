@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from host.rig import HostRig
-
 from tensor_wasm.runtime import Engine
 
 

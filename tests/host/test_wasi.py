@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from host.rig import HostRig
 
+from host.rig import HostRig
 from tensor_wasm.errors import DeadlineExceeded, GuestTrap
 from tensor_wasm.runtime import CallFailed, Engine
 
@@ -93,9 +93,7 @@ def test_a_guest_sees_no_environment_and_no_directories(engine: Engine, tmp_path
 
 
 @pytest.mark.parametrize(("status", "returned"), [(0, True), (3, False)])
-def test_proc_exit_returns_or_traps_by_its_status(
-    engine: Engine, tmp_path: Path, status: int, returned: bool
-) -> None:
+def test_proc_exit_returns_or_traps_by_its_status(engine: Engine, tmp_path: Path, status: int, returned: bool) -> None:
     rig = HostRig(engine, tmp_path)
     with pytest.raises(CallFailed) as caught:
         rig.call("proc_exit", status)

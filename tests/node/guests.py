@@ -19,7 +19,7 @@ def add() -> bytes:
 
 
 def troublesome() -> bytes:
-    """Guests that do not return: ``spin``, ``trap``, ``recurse``; ``count`` keeps state; ``grow(pages)``; ``div(a, b)``."""
+    """Exports that do not return: ``spin``, ``trap``, ``recurse``; and ``count``, ``grow(pages)``, ``div(a, b)``."""
     module = Module()
     memory = module.memory(1, export="memory")
     module.export("not_a_function", memory)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from node import guests
 
+from node import guests
 from tensor_wasm.config import load
 from tensor_wasm.errors import (
     CapacityExhausted,

@@ -6,18 +6,11 @@ import pytest
 import wasmtime
 
 from tensor_wasm.errors import InvalidWasm
-from tensor_wasm.runtime import Budget, CallFailed, Engine, Store
+from tensor_wasm.runtime import Budget, CallFailed, Store
 from tensor_wasm.wasm import Body, Module, ValType, opcodes
 from tensor_wasm.wasm.leb import signed, unsigned
 
 I32, I64, F32, F64, V128 = ValType.I32, ValType.I64, ValType.F32, ValType.F64, ValType.V128
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = Engine()
-    yield engine
-    engine.close()
 
 
 @pytest.fixture

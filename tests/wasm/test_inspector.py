@@ -49,13 +49,6 @@ def wasm() -> bytes:
     return bytes(wasmtime.wat2wasm(WAT))
 
 
-@pytest.fixture(scope="module")
-def engine():
-    engine = Engine()
-    yield engine
-    engine.close()
-
-
 def section(number: int, content: bytes) -> bytes:
     return bytes([number]) + unsigned(len(content)) + content
 

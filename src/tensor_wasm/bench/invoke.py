@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-import threading
 
 from tensor_wasm.bench.background import serving
 from tensor_wasm.bench.load import HttpLoad, HttpResult
@@ -44,13 +44,23 @@ def measure(home: Path, duration_s: float) -> Report:
 def _add(report: Report, name: str, found: HttpResult, *, bar: str | None = None, peer: str | None = None) -> None:
     label = f"{name} ({found.client})" if found.failures == 0 else f"{name} ({found.failures} failures)"
     report.cases.append(
-        Case(label, "ms", 0, found.p50_ms, found.p95_ms, found.p99_ms, found.rate, bar, peer and f"{peer} ({found.client})")
+        Case(
+            label,
+            "ms",
+            0,
+            found.p50_ms,
+            found.p95_ms,
+            found.p99_ms,
+            found.rate,
+            bar,
+            peer and f"{peer} ({found.client})",
+        )
     )
 
 
 @contextmanager
 def _plain_server() -> Iterator[str]:
-    import uvicorn  # noqa: PLC0415 - only this peer needs it here
+    import uvicorn
 
     application = plain_application(guest_wasm("noop"), "noop", [], 2 * (os.cpu_count() or 2))
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error", access_log=False))

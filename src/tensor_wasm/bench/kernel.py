@@ -21,7 +21,9 @@ def measure(home: Path, count: int) -> Report:
     with workshop.guest() as kept:
         kept.run("prepare", VECTOR_ADD)
         kept.run("launch_loop", _WARM_UP)
-        report.add("vector_add, 1,024 elements", timed(kept, count), "us", bar="P50 <= 3 us", peer="NumPy host function")
+        report.add(
+            "vector_add, 1,024 elements", timed(kept, count), "us", bar="P50 <= 3 us", peer="NumPy host function"
+        )
     workshop.close()
     plain = PlainGuest(wasm, _add)
     plain.call("prepare", VECTOR_ADD)

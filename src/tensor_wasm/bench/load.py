@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-
 @dataclass(frozen=True, slots=True)
 class HttpResult:
     """Requests per second, latency percentiles in milliseconds, and answers that were not 2xx."""
@@ -60,8 +59,7 @@ class HttpLoad:
         script = Path(tempfile.mkdtemp(prefix="tensor-wasm-bench-")) / "load.lua"
         script.write_text(_lua(self.body))
         seconds = f"{max(round(self.duration_s), 1)}s"
-        command = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}", "-s", str(script), self.url]
-        return command
+        return ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}", "-s", str(script), self.url]
 
 
 def _lua(body: bytes | None) -> str:
@@ -81,9 +79,7 @@ def _lua(body: bytes | None) -> str:
 def _read_wrk(output: str) -> HttpResult:
     found = json.loads(next(line[5:] for line in output.splitlines() if line.startswith("JSON ")))
     rate = found["requests"] / (found["us"] / 1e6)
-    return HttpResult(
-        rate, found["p50"] / 1e3, found["p95"] / 1e3, found["p99"] / 1e3, found["failures"], "wrk"
-    )
+    return HttpResult(rate, found["p50"] / 1e3, found["p95"] / 1e3, found["p99"] / 1e3, found["failures"], "wrk")
 
 
 @contextmanager

@@ -90,10 +90,10 @@ class PlainInstances:
 
 def plain_application(wasm: bytes, export: str, args: list[int], threads: int) -> Any:
     """An ASGI application: POST anything runs the export in a fresh instance through ``run_in_executor``."""
-    from starlette.applications import Starlette  # noqa: PLC0415 - only this peer needs it
-    from starlette.requests import Request  # noqa: PLC0415
-    from starlette.responses import JSONResponse  # noqa: PLC0415
-    from starlette.routing import Route  # noqa: PLC0415
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
 
     instances = PlainInstances(wasm)
     pool = ThreadPoolExecutor(threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-_BUCKET = re.compile(r'(?P<name>[a-z_]+)_bucket\{(?P<labels>[^}]*)\} (?P<count>\S+)')
+_BUCKET = re.compile(r"(?P<name>[a-z_]+)_bucket\{(?P<labels>[^}]*)\} (?P<count>\S+)")
 _BOUND = re.compile(r'(?:^|,)le="(?P<bound>[^"]+)"')
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--listen-addr", "--listen", "listen_addr", metavar="HOST:PORT", help="Where to listen; port 0: any free.")
+@click.option(
+    "--listen-addr", "--listen", "listen_addr", metavar="HOST:PORT", help="Where to listen; port 0: any free."
+)
 @click.option("--home", metavar="DIRECTORY", help="Where the node keeps its state.")
 @click.option("--device", metavar="NAME", help="Device that runs kernels: auto, cpu or cuda:N.")
 @click.option("--dispatch-permits", "--permits", "dispatch_permits", metavar="N", help="Launches in flight at once.")
@@ -52,6 +54,8 @@ def _announce(session: Session, node: Node, host: str, port: int) -> None:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if session.is_json:
         print_json({"url": url, "pid": os.getpid(), "device": node.device.name, "home": str(config.home)})
-    print_note(f"listening on {url} (device {node.device.name}, {config.workers} workers, home {safe(str(config.home))})")
+    print_note(
+        f"listening on {url} (device {node.device.name}, {config.workers} workers, home {safe(str(config.home))})"
+    )
     if not config.api_tokens:
         print_note("no tokens are set: every caller on this machine is admin (TENSOR_WASM_API_TOKENS changes that)")

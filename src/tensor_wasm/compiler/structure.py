@@ -16,6 +16,10 @@ from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Exit, Guard, Jump, Kernel, Operand, Switch, Trap
 
 
+#: Engines take time that grows with the square of the nesting; real code nests a dozen loops at most.
+LOOP_DEPTH_MAX = 500
+
+
 @dataclass(frozen=True, slots=True)
 class OpenBlock:
     """Open a block; ``Goto(target)`` inside leaves it, and the code of ``target`` comes right after its end."""
@@ -92,9 +96,20 @@ _CLOSE = Close()
 def structure(kernel: Kernel, graph: Graph) -> tuple[Step, ...]:
     """The kernel's control flow as structured steps, each basic block in them exactly once.
 
-    Raises :class:`PtxError` at a loop that can be entered at more than one place.
+    Raises :class:`PtxError` at a loop that can be entered at more than one place, and for loops nested too deeply.
     """
-    return _Structurer(kernel, graph).steps()
+    steps = _Structurer(kernel, graph).steps()
+    open_: list[Step] = []
+    depth = 0
+    for step in steps:
+        if isinstance(step, OpenBlock | OpenLoop | OpenIf):
+            open_.append(step)
+            depth += isinstance(step, OpenLoop)
+            if depth > LOOP_DEPTH_MAX:
+                raise PtxError(f"more than {LOOP_DEPTH_MAX} nested loops are not supported", kernel.line, 1)
+        elif isinstance(step, Close):
+            depth -= isinstance(open_.pop(), OpenLoop)
+    return steps
 
 
 class _Structurer:

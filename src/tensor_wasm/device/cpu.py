@@ -53,7 +53,7 @@ class CpuDevice:
         self.statistics = KernelStatistics()
 
     def load(self, ptx: bytes, entry: str) -> LoadedKernel:
-        """Compile ``entry`` of a PTX text, or take it from the cache; many callers of one text wait for one compilation.
+        """Compile ``entry`` of a PTX text, or take it from the cache; callers of one text wait for one compilation.
 
         Raises :class:`~tensor_wasm.errors.PtxError` with line and column.
         """

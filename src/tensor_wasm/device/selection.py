@@ -15,4 +15,6 @@ def open_device(name: str, modules: ModuleCache, files: SealedFiles) -> Device:
     """
     if name in ("auto", "cpu"):
         return CpuDevice(modules, files)
-    raise ConfigurationError(f"TENSOR_WASM_DEVICE={name}: this release runs kernels on the CPU device only; use auto or cpu")
+    raise ConfigurationError(
+        f"TENSOR_WASM_DEVICE={name}: this release runs kernels on the CPU device only; use auto or cpu"
+    )

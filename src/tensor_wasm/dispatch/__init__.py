@@ -1,7 +1,8 @@
 """The gate (what a launch passes, in WebAssembly) and the ledger (permits and counters, in shared memory)."""
 
-from tensor_wasm.dispatch.gate import Gate, GateFactory, GuestLink, KernelEntry
+from tensor_wasm.dispatch.gate import Gate, GateFactory, GuestLink
 from tensor_wasm.dispatch.ledger import Histogram, Ledger, LedgerView, Slot, TenantCounters
+from tensor_wasm.dispatch.scratch import KernelEntry
 
 __all__ = [
     "Gate",

@@ -68,7 +68,7 @@ class Gate:
         self._store = store
         self._instance = instance
         self._guest_memory = guest_memory
-        self._scratch = instance.extern("scratch")
+        self._scratch: Any = instance.extern("scratch")
         self._kernels = instance.extern("kernels")
         self._top = scratch.HEAP
         self.kernel_count = 0
@@ -85,8 +85,8 @@ class Gate:
     def add(self, module: Module, work_bytes: int, entry: KernelEntry) -> tuple[int, Instance]:
         """Instantiate a kernel with a region of ``work_bytes`` in scratch memory; its id and its instance.
 
-        Raises :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate takes
-        ``KERNELS_MAX`` kernels: whoever calls counts them.
+        Raises :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate
+        takes ``KERNELS_MAX`` kernels: whoever calls counts them.
         """
         descriptor = entry.encode()
         base = self._allocate(work_bytes + len(descriptor))

@@ -213,9 +213,9 @@ def _wait(module: Module, clock: Function, observe: Function) -> Function:
         body.call(clock)
         body.set(now)
         _load_wait_left(body, start, now, left)
-        _refuse_if_over(body, slot, left, code, Code.SATURATED, done)
+        _refuse_if_over(body, slot, left, code, refusal=Code.SATURATED, done=done)
         _load_deadline_left(body, slot, now, left)
-        _refuse_if_over(body, slot, left, code, Code.DEADLINE, done)
+        _refuse_if_over(body, slot, left, code, refusal=Code.DEADLINE, done=done)
         _sleep(body, left)
         body.br(again)
     _queue(body, slot, "sub")
@@ -275,7 +275,7 @@ def _load_deadline_left(body: Body, slot: Local, now: Local, left: Local) -> Non
     body.release(until)
 
 
-def _refuse_if_over(body: Body, slot: Local, left: Local, code: Local, refusal: Code, done: Label) -> None:
+def _refuse_if_over(body: Body, slot: Local, left: Local, code: Local, *, refusal: Code, done: Label) -> None:
     counter = COUNTERS.rejected_saturated if refusal is Code.SATURATED else COUNTERS.rejected_deadline
     body.get(left)
     body.i64_const(0)
@@ -524,7 +524,7 @@ def _launch(module: Module, parts: _Parts) -> Function:
     function = module.function(LAUNCH_PARAMETERS, [I32], name="launch")
     body, p = function.code, function.parameters
     own = (*(body.local(I32) for _ in range(3)), *(body.local(I64) for _ in range(3)))
-    launch = _Launch(p[0], p[1:4], p[4:7], p[7], p[8], p[9], *own)
+    launch = _Launch(p[0], (p[1], p[2], p[3]), (p[4], p[5], p[6]), p[7], p[8], p[9], *own)
     _load_slot(body)
     body.tee(launch.slot)
     body.call(parts.clock)

@@ -116,7 +116,7 @@ class Ledger:
         array = (ctypes.c_ubyte * self.memory.size_bytes).from_address(self.memory.address)
         self._words = memoryview(array).cast("B").cast("i")
         self._longs = memoryview(array).cast("B").cast("q")
-        self._view: NDArray[np.int64] = np.frombuffer(array, dtype=np.int64)
+        self._view: NDArray[np.int64] = np.frombuffer(memoryview(array).cast("B"), dtype=np.int64)
         self._free = deque(range(layout.INSTANCE_SLOTS))
         self._live: dict[int, Slot] = {}
         self._tenants: dict[int, int] = {}
@@ -211,9 +211,7 @@ class Ledger:
         rows_of_counts = counters.tolist()
         if not any(rows_of_counts[-1]) and not any(fields[-1]):
             names.pop()
-        tenants = tuple(
-            _tenant(name, fields[row], rows_of_counts[row]) for row, name in enumerate(names)
-        )
+        tenants = tuple(_tenant(name, fields[row], rows_of_counts[row]) for row, name in enumerate(names))
         return LedgerView(permits, max(used, 0), tenants)
 
     def _counters(self, offset: int) -> NDArray[np.int64]:

@@ -64,7 +64,7 @@ class HostLinker:
     def resolve(
         self, module: Module, imports: Sequence[LinkedImport], *, has_start: bool, has_unbounded_table: bool
     ) -> GuestImports:
-        """Resolve a guest's imports. Raises :class:`InvalidWasm` naming one that nobody provides, or of a wrong type."""
+        """Resolve a guest's imports. Raises :class:`InvalidWasm` naming one that is not provided or of a wrong type."""
         uses_cuda = any(item.module in CUDA_MODULES for item in imports)
         for item in imports:
             _check(item)

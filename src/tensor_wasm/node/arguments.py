@@ -1,4 +1,4 @@
-"""Arguments of an invocation, as JSON gives them, to an export's parameter types: exactly, or an error; never a wrap."""
+"""Arguments of an invocation, as JSON gives them, as an export's parameters: exactly or not at all, never wrapped."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ def _integer(export: Export, position: int, kind: str, value: object) -> int:
         raise InvalidArguments(f"argument {position} of {_shown(export)} must be an integer")
     low, high = _INTEGER_RANGES[kind]
     if not low <= value <= high:
-        raise InvalidArguments(f"argument {position} of {_shown(export)} is out of the range of {kind}: {low} to {high}")
+        raise InvalidArguments(
+            f"argument {position} of {_shown(export)} is out of the range of {kind}: {low} to {high}"
+        )
     bits = _INTEGER_BITS[kind]
     return value - (1 << bits) if value >> (bits - 1) > 0 else value

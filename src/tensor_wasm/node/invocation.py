@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from tensor_wasm.errors import (
-    DeadlineExceeded,
     Ending,
     EndingError,
     InternalError,
     MissingExport,
     QuotaExceeded,
-    TensorWasmError,
 )
 from tensor_wasm.host import Guest, HostServices
 from tensor_wasm.node.arguments import convert

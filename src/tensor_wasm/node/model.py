@@ -47,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class InvocationResult:
-    """An invocation that returned. ``stdout`` and ``stderr`` are what was kept; ``dropped_output_bytes`` what was not."""
+    """An invocation that returned. ``dropped_output_bytes`` did not fit into ``stdout`` and ``stderr``."""
 
     results: list[int | float]
     function_id: str

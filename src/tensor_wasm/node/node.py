@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tensor_wasm.config import Config
 from tensor_wasm.device import open_device
@@ -185,7 +185,7 @@ class Node:
         """End what still runs and give everything back. Safe to call twice."""
         self._closing.close()
 
-    def __enter__(self) -> Node:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

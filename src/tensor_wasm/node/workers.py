@@ -1,12 +1,13 @@
 """The node's own threads, on which guests run: one hop there, one back.
 
-A bounded number of calls waits in front of them. ``run_in_executor`` would cost six times as much a call: a future of its
-own, a lock and two wakes.
+A bounded number of calls waits in front of them. ``run_in_executor`` would cost six times as much a call: a future
+of its own, a lock and two wakes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -61,10 +62,8 @@ class Workers:
                 outcome, error = call(), None
             except BaseException as caught:  # goes to whoever waits for the future
                 outcome, error = None, caught
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
                 loop.call_soon_threadsafe(_finish, future, outcome, error)
-            except RuntimeError:
-                pass  # the loop was closed meanwhile: nobody waits any more
             del task, call, future, outcome, error
 
 

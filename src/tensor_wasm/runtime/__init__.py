@@ -1,4 +1,4 @@
-"""The boundary with Wasmtime: owned bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
+"""The boundary with Wasmtime: bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
 
 from tensor_wasm.runtime.cache import ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame

@@ -113,12 +113,8 @@ engine_increment_epoch = _short("wasmtime_engine_increment_epoch", None, Pointer
 
 # --- WASI --------------------------------------------------------------------------------------------------
 wasi_config_new = _short("wasi_config_new", Pointer)
-wasi_config_set_stdout_custom = _short(
-    "wasi_config_set_stdout_custom", None, Pointer, OutputCallback, Pointer, Pointer
-)
-wasi_config_set_stderr_custom = _short(
-    "wasi_config_set_stderr_custom", None, Pointer, OutputCallback, Pointer, Pointer
-)
+wasi_config_set_stdout_custom = _short("wasi_config_set_stdout_custom", None, Pointer, OutputCallback, Pointer, Pointer)
+wasi_config_set_stderr_custom = _short("wasi_config_set_stderr_custom", None, Pointer, OutputCallback, Pointer, Pointer)
 
 # --- modules -----------------------------------------------------------------------------------------------
 module_new = _long("wasmtime_module_new", Pointer, Pointer, ctypes.c_char_p, _Size, ctypes.POINTER(Pointer))
@@ -168,9 +164,7 @@ linker_get = _short(
     _Size,
     ctypes.POINTER(Extern),
 )
-linker_instantiate_pre = _long(
-    "wasmtime_linker_instantiate_pre", Pointer, Pointer, Pointer, ctypes.POINTER(Pointer)
-)
+linker_instantiate_pre = _long("wasmtime_linker_instantiate_pre", Pointer, Pointer, Pointer, ctypes.POINTER(Pointer))
 instance_pre_delete = _short("wasmtime_instance_pre_delete", None, Pointer)
 
 # --- instances ---------------------------------------------------------------------------------------------
@@ -222,9 +216,7 @@ global_new = _short(
     ctypes.POINTER(_c.wasmtime_global_t),
 )
 globaltype_new = _short("wasm_globaltype_new", Pointer, Pointer, ctypes.c_uint8)
-global_get = _short(
-    "wasmtime_global_get", None, Pointer, ctypes.POINTER(_c.wasmtime_global_t), ctypes.POINTER(Value)
-)
+global_get = _short("wasmtime_global_get", None, Pointer, ctypes.POINTER(_c.wasmtime_global_t), ctypes.POINTER(Value))
 
 # --- endings -----------------------------------------------------------------------------------------------
 trap_new = _short("wasmtime_trap_new", Pointer, ctypes.c_char_p, _Size)
@@ -243,7 +235,9 @@ frame_func_index = _short("wasm_frame_func_index", ctypes.c_uint32, Pointer)
 frame_module_offset = _short("wasm_frame_module_offset", _Size, Pointer)
 
 # --- types -------------------------------------------------------------------------------------------------
-functype_new = _short("wasm_functype_new", Pointer, ctypes.POINTER(_c.wasm_valtype_vec_t), ctypes.POINTER(_c.wasm_valtype_vec_t))
+functype_new = _short(
+    "wasm_functype_new", Pointer, ctypes.POINTER(_c.wasm_valtype_vec_t), ctypes.POINTER(_c.wasm_valtype_vec_t)
+)
 functype_delete = _short("wasm_functype_delete", None, Pointer)
 valtype_new = _short("wasm_valtype_new", Pointer, ctypes.c_uint8)
 valtype_vec_new = _short(

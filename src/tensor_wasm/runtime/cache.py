@@ -49,9 +49,9 @@ class SealedFiles:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(self._seal(name, content))
                     file.write(content)
-                os.replace(temporary, self._directory / name)
+                Path(temporary).replace(self._directory / name)
             except OSError:
-                os.unlink(temporary)
+                Path(temporary).unlink()
 
     def _seal(self, name: str, content: bytes) -> bytes:
         return blake3(name.encode() + b"\0" + content, key=self._key).digest()

@@ -98,12 +98,13 @@ class MemoryPool:
         self._free: dict[int, list[_Reservation]] = {}
         self._keys = itertools.count(1)
         self._thread = threading.local()
-        fields = dict(native.LinearMemory._fields_)
+        fields: dict[str, Any] = dict(native.LinearMemory._fields_)
         # The C side keeps bare pointers to these: they live as long as the pool, the pool as long as the engine.
         self._get_memory = fields["get_memory"](self._on_get)
         self._grow_memory = fields["grow_memory"](self._on_grow)
         self._finalizer = fields["finalizer"](self._on_drop)
-        self._new_memory = dict(native.MemoryCreator._fields_)["new_memory"](self._on_new)
+        creator_fields: dict[str, Any] = dict(native.MemoryCreator._fields_)
+        self._new_memory = creator_fields["new_memory"](self._on_new)
         self.creator = native.MemoryCreator(None, self._new_memory, None)
 
     def charge(self, budget: Budget | None) -> None:
@@ -122,9 +123,7 @@ class MemoryPool:
 
     # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.
 
-    def _on_new(
-        self, _env: int, _type: int, minimum: int, maximum: int, reserve: int, guard: int, out: int
-    ) -> int:
+    def _on_new(self, _env: int, _type: int, minimum: int, maximum: int, reserve: int, guard: int, out: int) -> int:
         budget: Budget | None = getattr(self._thread, "budget", None)
         if budget is not None and not budget.take(minimum):
             return _error(b"memory limit of the instance")

@@ -93,7 +93,18 @@ class Store:
     at a time. Close it: C holds no reference to this object, the engine does.
     """
 
-    __slots__ = ("_key", "budget", "context", "engine", "failure", "interrupt", "output", "owner", "pointer")
+    __slots__ = (
+        "_key",
+        "_template",
+        "budget",
+        "context",
+        "engine",
+        "failure",
+        "interrupt",
+        "output",
+        "owner",
+        "pointer",
+    )
 
     def __init__(
         self,
@@ -109,6 +120,7 @@ class Store:
         self.interrupt = interrupt
         self.output = output
         self.failure: BaseException | None = None
+        self._template: Template | None = None  # keeps the callbacks that its imports call
         key = self._key = next(engine.keys)
         self.pointer = native.store_new(engine.pointer, key, None)
         self.context = native.store_context(self.pointer)
@@ -121,7 +133,7 @@ class Store:
         native.store_limiter(self.pointer, -1, TABLE_ELEMENTS, _INSTANCES, _TABLES, _MEMORIES)
 
     def enable_wasi(self) -> None:
-        """Give the store a WASI context: clocks and random; output captured; no files, network, arguments, environment."""
+        """Give the store a WASI context: clocks, random, captured output; no files, network, arguments, environment."""
         config = native.wasi_config_new()
         if self.output is not None:
             native.wasi_config_set_stdout_custom(config, self.engine.stdout_callback, self._key, None)
@@ -141,6 +153,7 @@ class Store:
         instantiate = (
             native.instance_pre_instantiate_releasing if template.runs_code else native.instance_pre_instantiate
         )
+        self._template = template
         self.engine.pool.charge(self.budget)
         error = instantiate(template.pointer, self.context, ctypes.byref(handle), ctypes.byref(trap))
         if error or trap.value:
@@ -199,7 +212,7 @@ class Store:
         return memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
 
     def grow_memory(self, memory: Any, size_bytes: int) -> None:
-        """Make a memory at least ``size_bytes`` large. Raises :class:`QuotaExceeded` when the limit does not allow it."""
+        """Make a memory at least ``size_bytes`` large. Raises :class:`QuotaExceeded` when that passes the limit."""
         missing = size_bytes - native.memory_data_size(self.context, ctypes.byref(memory))
         if missing <= 0:
             return

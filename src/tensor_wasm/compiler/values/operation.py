@@ -128,9 +128,11 @@ class Result(Enum):
 
     TYPE = "the instruction's last type"
     FIRST = "the instruction's first type"
-    WIDE = "twice as wide with .wide, else the instruction's own type"
+    WIDE = "an integer twice as wide as the instruction's type"
     COUNT = "u32"
-    TRUTH = "a predicate, one for each destination"
+    DOT = "s32 if either type is signed, else u32"
+    TRUTH = "a predicate for each destination"
+    TYPE_AND_TRUTH = "the instruction's type, then a predicate"
 
 
 @dataclass(frozen=True, slots=True)

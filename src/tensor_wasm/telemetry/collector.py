@@ -1,0 +1,203 @@
+"""Metrics of a node: read from its ledger and its statistics when somebody asks, never counted twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from operator import add
+from typing import TYPE_CHECKING
+
+from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
+from tensor_wasm.errors import Ending
+from tensor_wasm.telemetry.build import build
+from tensor_wasm.telemetry.families import Family, Metric, histogram, labels_text, sample
+from tensor_wasm.telemetry.tenants import OTHER, Tenant, TenantLabels
+
+if TYPE_CHECKING:
+    from tensor_wasm.node import Distribution, Node, StatisticsView
+
+DISPATCHES = Family("kernel_dispatches_total", "counter", "Kernel launches completed.")
+LATENCY = Family("kernel_latency_seconds", "histogram", "From a guest's launch call to its return: permit and kernel.")
+EXECUTION = Family("kernel_execution_seconds", "histogram", "Time in the kernel itself.")
+PERMIT_WAIT = Family("dispatch_permit_wait_seconds", "histogram", "Time that launches waited for a permit.")
+PERMITS = Family("dispatch_permits", "gauge", "Launches that may be in flight at once.")
+PERMITS_USED = Family("dispatch_permits_used", "gauge", "Launches in flight.")
+WAITING = Family("dispatch_waiting", "gauge", "Launches that wait for a permit.")
+REJECTIONS = Family("dispatch_rejections_total", "counter", "Launches refused, by reason.")
+FAULTS = Family("kernel_faults_total", "counter", "Kernels that faulted.")
+COMPILE = Family("kernel_compile_seconds", "histogram", "Time to compile one kernel from PTX.")
+CACHE_HITS = Family("kernel_cache_hits_total", "counter", "Kernels found compiled, by tier of the cache.")
+CACHE_MISSES = Family("kernel_cache_misses_total", "counter", "Kernels not found in a tier of the cache.")
+ACTIVE = Family("active_instances", "gauge", "Instances that live now.")
+SPAWNS = Family("instance_spawns_total", "counter", "Instances started.")
+TERMINATIONS = Family("instance_terminations_total", "counter", "Instances ended, by how they ended.")
+SPAWN = Family("instance_spawn_seconds", "histogram", "Time to make an instance ready to call.")
+FUNCTIONS = Family("functions", "gauge", "Functions deployed.")
+GUEST_MEMORY = Family("guest_memory_bytes", "gauge", "Memory of live instances.")
+GPU_MEMORY = Family("gpu_memory_used_bytes", "gauge", "Device memory that guests allocated.")
+BUILD_INFO = Family("build_info", "gauge", "Always 1; the labels say what runs.")
+
+_REASONS = ("saturated", "deadline", "quota")
+_NO_LAUNCHES = TenantCounters(
+    tenant=None,
+    held=0,
+    waiting=0,
+    dispatches=0,
+    rejected_saturated=0,
+    rejected_deadline=0,
+    rejected_quota=0,
+    faults=0,
+    latency=Histogram((0,) * (len(LATENCY_BUCKETS_S) + 1), 0),
+    execution=Histogram((0,) * (len(LATENCY_BUCKETS_S) + 1), 0),
+    permit_wait=Histogram((0,) * (len(LATENCY_BUCKETS_S) + 1), 0),
+)
+
+
+class Collector:
+    """Reads a node's metrics. May be called from any thread; holds up neither launches nor invocations."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._labels = TenantLabels()
+        self._lock = threading.Lock()
+
+    def collect(self) -> list[Metric]:
+        """Every family of the node, with its samples at this moment."""
+        with self._lock:
+            ledger, statistics = self._node.ledger.read(), self._node.statistics.read()
+            busy: dict[Tenant, int] = {row.tenant: row.dispatches for row in ledger.tenants}
+            for tenant, count in statistics.spawns.items():
+                busy[tenant] = busy.get(tenant, 0) + count
+            labels = self._labels.choose(busy)
+        device = self._node.device.name
+        return [
+            *_dispatch(ledger, labels, device),
+            *_kernels(statistics),
+            *_instances(statistics, labels, device),
+            Metric(BUILD_INFO, sample(BUILD_INFO, _build_labels(device), 1)),
+        ]
+
+
+def _build_labels(device: str) -> str:
+    made = build()
+    return labels_text(
+        version=made.version, git_sha=made.git_sha, python=made.python, wasmtime=made.wasmtime, device=device
+    )
+
+
+# --- launches ---------------------------------------------------------------------------------------------
+
+
+def _dispatch(view: LedgerView, labels: Mapping[Tenant, str], device: str) -> list[Metric]:
+    rows = _by_label(view, labels)
+    tenants = [(labels_text(tenant=label), row) for label, row in rows.items()]
+    on_device = [(labels_text(tenant=label, device=device), row) for label, row in rows.items()]
+
+    def samples(
+        family: Family, rows: list[tuple[str, TenantCounters]], value: Callable[[TenantCounters], int]
+    ) -> Metric:
+        return Metric(family, "".join(sample(family, text, value(row)) for text, row in rows))
+
+    def histograms(
+        family: Family, rows: list[tuple[str, TenantCounters]], value: Callable[[TenantCounters], Histogram]
+    ) -> Metric:
+        lines = []
+        for text, row in rows:
+            measured = value(row)
+            lines.append(histogram(family, text, LATENCY_BUCKETS_S, measured.counts, measured.sum_ns / 1e9))
+        return Metric(family, "".join(lines))
+
+    return [
+        samples(DISPATCHES, on_device, lambda row: row.dispatches),
+        histograms(LATENCY, tenants, lambda row: row.latency),
+        histograms(EXECUTION, on_device, lambda row: row.execution),
+        histograms(PERMIT_WAIT, tenants, lambda row: row.permit_wait),
+        Metric(PERMITS, sample(PERMITS, "", view.permits)),
+        Metric(PERMITS_USED, sample(PERMITS_USED, "", view.used)),
+        samples(WAITING, tenants, lambda row: row.waiting),
+        _rejections(rows),
+        samples(FAULTS, tenants, lambda row: row.faults),
+    ]
+
+
+def _rejections(rows: Mapping[str, TenantCounters]) -> Metric:
+    lines = []
+    for label, row in rows.items():
+        counts = (row.rejected_saturated, row.rejected_deadline, row.rejected_quota)
+        for reason, count in zip(_REASONS, counts, strict=True):
+            lines.append(sample(REJECTIONS, labels_text(tenant=label, reason=reason), count))
+    return Metric(REJECTIONS, "".join(lines))
+
+
+def _by_label(view: LedgerView, labels: Mapping[Tenant, str]) -> dict[str, TenantCounters]:
+    """A row for each label; ``other`` always, so that every family has a series from the first scrape."""
+    rows = {OTHER: _NO_LAUNCHES, **{label: _NO_LAUNCHES for label in labels.values()}}
+    for row in view.tenants:
+        label = labels[row.tenant]
+        rows[label] = _sum(rows[label], row) if label == OTHER else row
+    return rows
+
+
+def _sum(one: TenantCounters, two: TenantCounters) -> TenantCounters:
+    return TenantCounters(
+        tenant=None,
+        held=one.held + two.held,
+        waiting=one.waiting + two.waiting,
+        dispatches=one.dispatches + two.dispatches,
+        rejected_saturated=one.rejected_saturated + two.rejected_saturated,
+        rejected_deadline=one.rejected_deadline + two.rejected_deadline,
+        rejected_quota=one.rejected_quota + two.rejected_quota,
+        faults=one.faults + two.faults,
+        latency=_sum_of_histograms(one.latency, two.latency),
+        execution=_sum_of_histograms(one.execution, two.execution),
+        permit_wait=_sum_of_histograms(one.permit_wait, two.permit_wait),
+    )
+
+
+def _sum_of_histograms(one: Histogram, two: Histogram) -> Histogram:
+    return Histogram(tuple(map(add, one.counts, two.counts)), one.sum_ns + two.sum_ns)
+
+
+# --- kernels and instances --------------------------------------------------------------------------------
+
+
+def _distribution(family: Family, measured: Distribution) -> Metric:
+    return Metric(family, histogram(family, "", measured.bounds_s, measured.counts, measured.sum_s))
+
+
+def _kernels(view: StatisticsView) -> list[Metric]:
+    def tiers(family: Family, counts: Mapping[str, int]) -> Metric:
+        return Metric(family, "".join(sample(family, labels_text(tier=tier), n) for tier, n in counts.items()))
+
+    return [
+        _distribution(COMPILE, view.kernel_compile),
+        tiers(CACHE_HITS, view.cache_hits),
+        tiers(CACHE_MISSES, view.cache_misses),
+    ]
+
+
+def _instances(view: StatisticsView, labels: Mapping[Tenant, str], device: str) -> list[Metric]:
+    shown = dict.fromkeys((OTHER, *labels.values()), 0)
+
+    def by_tenant(family: Family, counts: Mapping[Tenant, int], **more: str) -> Metric:
+        sums = shown.copy()
+        for tenant, count in counts.items():
+            sums[labels.get(tenant, OTHER)] += count
+        return Metric(family, "".join(sample(family, labels_text(tenant=n, **more), v) for n, v in sums.items()))
+
+    endings = {(label, ending.value): 0 for label in shown for ending in Ending}
+    for (tenant, ending), count in view.terminations.items():
+        endings[labels.get(tenant, OTHER), ending] += count
+    terminations = "".join(
+        sample(TERMINATIONS, labels_text(tenant=label, outcome=ending), count)
+        for (label, ending), count in endings.items()
+    )
+    return [
+        by_tenant(ACTIVE, view.active),
+        by_tenant(SPAWNS, view.spawns),
+        Metric(TERMINATIONS, terminations),
+        _distribution(SPAWN, view.spawn),
+        Metric(FUNCTIONS, sample(FUNCTIONS, "", view.functions)),
+        by_tenant(GUEST_MEMORY, view.guest_memory_bytes),
+        by_tenant(GPU_MEMORY, view.gpu_memory_bytes, device=device),
+    ]

@@ -1,0 +1,79 @@
+"""Log lines on standard error: text for people, or one JSON object a line.
+
+What is passed as ``extra`` becomes fields. Control characters never reach the output raw: a tenant's text cannot forge
+a line or move an operator's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+#: The loggers that write here: ours, and those of the libraries that serve HTTP.
+_OURS = "tensor_wasm"
+_LIBRARIES = ("uvicorn", "asyncio")
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.123Z INFO tensor_wasm.http message key=value``, a traceback indented below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as text."""
+        fields = "".join(f" {name}={_visible(str(value))}" for name, value in _fields(record).items())
+        line = f"{_moment(record)} {record.levelname:<7} {record.name} {_visible(record.getMessage())}{fields}"
+        if record.exc_info:
+            trace = self.formatException(record.exc_info)
+            line += "".join(f"\n    {_visible(part)}" for part in trace.splitlines())
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One object: ``time``, ``level``, ``logger``, ``message``, the fields, ``exception``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as JSON."""
+        line: dict[str, object] = {
+            "time": _moment(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name, value in _fields(record).items():
+            line.setdefault(name, value)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
+    """Send the program's log to ``stream`` (standard error): ``log_format`` is "text" or "json".
+
+    A second call replaces what the first set. Libraries are heard from WARNING on.
+    """
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    for name in (_OURS, *_LIBRARIES):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(level.upper() if name == _OURS else logging.WARNING)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _moment(record: logging.LogRecord) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{whole}.{int(record.msecs):03d}Z"
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
