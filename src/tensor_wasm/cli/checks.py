@@ -55,13 +55,11 @@ def _guarded(name: str, check: Callable[[Config], tuple[Status, str, str]], conf
         return Check(name, *check(config))
     except Exception as error:
         text = str(error) or type(error).__name__
-        return Check(name, Status.FAIL, text, "this must work before a node can; TENSOR_WASM_LOG=debug shows more")
+        return Check(name, Status.FAIL, text, "a node cannot run here until this works")
 
 
 def _python(_config: Config) -> tuple[Status, str, str]:
     version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Status.FAIL, version, "use Python 3.11 or newer"
     if sys.maxsize <= 1 << 32:
         return Status.FAIL, f"{version}, 32 bits", "use a 64-bit Python: guest memories need the address space"
     return Status.OK, f"{version}, {platform.machine()}", ""

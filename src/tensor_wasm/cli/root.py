@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -13,7 +13,7 @@ import click
 
 from tensor_wasm.cli.failures import ExitCode, Failure
 from tensor_wasm.cli.output import print_error, print_line
-from tensor_wasm.cli.session import global_options
+from tensor_wasm.cli.session import Session, global_options
 from tensor_wasm.errors import TensorWasmError
 
 
@@ -58,13 +58,29 @@ class LazyGroup(click.Group):
         if entry is None:
             return None
         command = getattr(import_module(entry.module), entry.attribute)
-        assert isinstance(command, click.Command)
-        return command
+        return command if isinstance(command, click.Command) else _hand_over(entry, command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table of commands from the summaries alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, entry.summary) for entry in COMMANDS])
+
+
+def _hand_over(entry: Entry, application: Callable[..., object]) -> click.Command:
+    """A command that gives all its arguments to an application with a parser of its own (typer's)."""
+
+    def call(arguments: tuple[str, ...]) -> None:
+        session = click.get_current_context().find_object(Session)
+        is_json = session is not None and session.is_json and "--json" not in arguments
+        application(args=[*arguments, *(["--json"] if is_json else [])], prog_name=f"tensor-wasm {entry.name}")
+
+    return click.Command(
+        entry.name,
+        callback=call,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        short_help=entry.summary,
+    )
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:

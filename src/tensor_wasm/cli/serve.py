@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--log-format", metavar="FORM", help="Log lines as text or json.")
 @with_session
 @click.pass_obj
-def serve(session: Session, **flags: str | None) -> None:
+def serve(session: Session, /, **flags: str | None) -> None:
     """Run a node until SIGTERM or SIGINT; invocations in flight then finish, and the exit code is 0.
 
     Every setting has an environment variable (see `tensor-wasm config show`); a flag goes before it.

@@ -106,11 +106,9 @@ def find_leading(operation: Operation) -> None:
     if operation.type.is_signed:
         a = operation.let(a ^ a.shr_s(top))
     zeros = a.unary("clz").to(I32)
-    if operation.has("shiftamt"):
-        result = select(a.is_zero(), all_ones(I32), zeros)
-    else:
-        result = constant(I32, top) - zeros
-    result.push(operation.body)
+    from_top = select(a.is_zero(), all_ones(I32), zeros)
+    from_bottom = constant(I32, top) - zeros
+    (from_top if operation.has("shiftamt") else from_bottom).push(operation.body)
 
 
 def reverse(operation: Operation) -> None:

@@ -6,6 +6,7 @@ Rounding to nearest is WebAssembly's own; the directed modes are helpers of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from tensor_wasm.compiler.values.formula import F32, Value, absolute, constant, fused, select, with_sign
@@ -72,7 +73,7 @@ def reciprocal_root(operation: Operation) -> None:
     operation.finish(constant(a.type, 1.0) / a.unary("sqrt"))
 
 
-_NEAREST: Final = {
+_NEAREST: Final[dict[str, Callable[..., Value]]] = {
     "add": lambda a, b: a + b,
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,

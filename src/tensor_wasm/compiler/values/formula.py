@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from tensor_wasm.wasm import Body, Local, ValType
 
@@ -200,7 +200,7 @@ class Scope:
         self.body = body
         self._locals: list[Local] = []
 
-    def __enter__(self) -> Scope:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

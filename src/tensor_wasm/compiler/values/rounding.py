@@ -153,7 +153,7 @@ def _fma_f64(mode: str, writer: Writer, a: Value, b: Value, c: Value) -> Value:
     is_small = writer.let(absolute(a * b).compare("lt", 2.0**-500))
     # Such a product moves a c from 2**-300 on nowhere: y is c, and only the product's sign counts.
     writer.give(is_small & absolute(c).compare("ge", 2.0**-300), step(y, sign))
-    a_scaled, b_scaled, c_scaled, y_scaled = _scaled(writer, is_small, a, b, c, y)
+    a_scaled, b_scaled, c_scaled, y_scaled = _scaled(writer, is_small, (a, b, c, y))
     high = writer.let(a_scaled * b_scaled)
     # Scaled back it is below 2**-1200, where no c lies between it and 0: again y is c.
     writer.give(is_small & absolute(high).compare("lt", 2.0**-400), step(y, sign))
@@ -166,12 +166,15 @@ def _fma_f64(mode: str, writer: Writer, a: Value, b: Value, c: Value) -> Value:
     return step(y, writer.let(error))
 
 
-def _scaled(writer: Writer, is_small: Value, a: Value, b: Value, c: Value, y: Value) -> tuple[Value, ...]:
+def _scaled(
+    writer: Writer, is_small: Value, numbers: tuple[Value, Value, Value, Value]
+) -> tuple[Value, Value, Value, Value]:
     """``a b c y`` with ``a * b``, ``c``, ``y`` times one power of two.
 
     Small ones (``|a * b| < 2**-500``, ``|c| < 2**-300``) times 2**800. Others times 2**-200, the larger factor taking
     all of it; a c below 2**-800 is then less than any bit of the product, and any number so small stands for it.
     """
+    a, b, c, y = numbers
     up_half, down = 2.0**400, 2.0**-200
     a_is_larger = writer.let(absolute(a).compare("ge", absolute(b)))
     a_down, b_down = select(a_is_larger, a * down, a), select(a_is_larger, b, b * down)

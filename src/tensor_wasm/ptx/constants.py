@@ -1,0 +1,273 @@
+"""Constants: numbers and expressions of numbers as they are written, and their bits in a type.
+
+PTX ISA, "Constants": integers are 64 bits wide, signed unless they end in ``U`` or do not fit; floats are 64 bits
+wide; hexadecimal floats are exact. A constant takes the size of the operand where it stands.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.lexer import Lexer, is_number, is_word, quote
+from tensor_wasm.ptx.program import ScalarType
+from tensor_wasm.ptx.syntax import Constant, Notation
+
+#: Digits of the longest number; 64 bits need 64 at most.
+NUMBER_LENGTH_MAX = 80
+#: Parentheses and signs within one another in an expression.
+EXPRESSION_DEPTH_MAX = 32
+#: Lanes of a warp, the constant WARP_SZ.
+WARP_SIZE = 32
+
+_MASK = (1 << 64) - 1
+_SIGN = 1 << 63
+_BASES: Final[Mapping[str, int]] = MappingProxyType({"x": 16, "X": 16, "b": 2, "B": 2})
+
+#: A value and whether it is unsigned.
+_Number = tuple[int, bool]
+
+
+def _shifted_right(left: int, right: int) -> int:
+    return left >> right if 0 <= right < 64 else (-1 if left < 0 else 0)
+
+
+def _shifted_left(left: int, right: int) -> int:
+    return left << right if 0 <= right < 64 else 0
+
+
+_PRECEDENCE: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, ">": 7, "<=": 7, ">=": 7,
+        "<<": 8, ">>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10,
+    }
+)  # fmt: skip
+_BINARY: Final[Mapping[str, Callable[[int, int], int]]] = MappingProxyType(
+    {
+        "||": lambda a, b: int(bool(a) or bool(b)),
+        "&&": lambda a, b: int(bool(a) and bool(b)),
+        "|": operator.or_,
+        "^": operator.xor,
+        "&": operator.and_,
+        "==": lambda a, b: int(a == b),
+        "!=": lambda a, b: int(a != b),
+        "<": lambda a, b: int(a < b),
+        ">": lambda a, b: int(a > b),
+        "<=": lambda a, b: int(a <= b),
+        ">=": lambda a, b: int(a >= b),
+        "<<": _shifted_left,
+        ">>": _shifted_right,
+        "+": operator.add,
+        "-": operator.sub,
+        "*": operator.mul,
+        "/": lambda a, b: abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1),
+        "%": lambda a, b: abs(a) % abs(b) * (-1 if a < 0 else 1),
+    }
+)
+
+
+def literal(lexer: Lexer) -> Constant:
+    """The number at the cursor, which goes past it."""
+    token, offset = lexer.token, lexer.start
+    if len(token) > NUMBER_LENGTH_MAX:
+        raise lexer.error(f"the number {quote(token)} is too long")
+    prefix = token[1:2]
+    if token[0] == "0" and prefix in ("f", "F"):
+        constant = Constant(int(token[2:], 16), Notation.F32, offset)
+    elif token[0] == "0" and prefix in ("d", "D"):
+        constant = Constant(int(token[2:], 16), Notation.F64, offset)
+    elif prefix not in _BASES and not token.rstrip("U").isdecimal():
+        constant = Constant(_bits(float(token)), Notation.F64, offset)
+    else:
+        constant = Constant(_integer(lexer)[0] & _MASK, Notation.INTEGER, offset)
+    lexer.advance()
+    return constant
+
+
+def constant(lexer: Lexer) -> Constant:
+    """The constant at the cursor: a number or an expression of integers; the cursor goes past it."""
+    offset = lexer.start
+    is_negative = False
+    if lexer.token in ("-", "+"):
+        is_negative = lexer.token == "-"
+        lexer.advance()
+    if is_number(lexer.token) and _is_float(lexer.token):
+        found = literal(lexer)
+        if is_negative:
+            found.bits ^= 1 << 31 if found.notation is Notation.F32 else _SIGN
+        found.offset = offset
+        return found
+    first = _unary(lexer, 0)
+    if is_negative:
+        first = _fitted(-first[0], first[1])
+    value, _ = _binary(lexer, first, 0, 0)
+    return Constant(value & _MASK, Notation.INTEGER, offset)
+
+
+def integer(lexer: Lexer) -> int:
+    """The value of the integer expression at the cursor; the cursor goes past it."""
+    return _binary(lexer, _unary(lexer, 0), 0, 0)[0]
+
+
+def bits_in(constant: Constant, kind: ScalarType) -> int | None:
+    """The bits of a constant as a value of ``kind``, zero-extended; None where its notation does not fit."""
+    if constant.notation is Notation.INTEGER:
+        if kind is ScalarType.PRED:
+            return int(constant.bits != 0)
+        if kind.is_float:
+            return None
+        if kind.bits > 64 and constant.bits & _SIGN:
+            return constant.bits | (_MASK << 64)
+        return constant.bits & ((1 << kind.bits) - 1)
+    if not (kind.is_float or kind.kind == "b"):
+        return None
+    match kind.bits, constant.notation:
+        case (32, Notation.F32) | (64, Notation.F64):
+            return constant.bits
+        case 16, _:
+            return _pack("<e", _value(constant), 0x7C00, 15)
+        case 32, _:
+            return _pack("<f", _value(constant), 0x7F80_0000, 31)
+        case 64, _:
+            return _bits(_value(constant))
+    return None
+
+
+def _is_float(token: str) -> bool:
+    return token[1:2] in ("f", "F", "d", "D") or (token[1:2] not in _BASES and not token.rstrip("U").isdecimal())
+
+
+def _integer(lexer: Lexer) -> _Number:
+    token = lexer.token
+    digits = token.rstrip("U")
+    try:
+        base = _BASES.get(digits[1:2])
+        if base is not None:
+            value = int(digits[2:], base)
+        else:
+            value = int(digits, 8 if digits[0] == "0" else 10)
+    except ValueError:
+        raise lexer.error(f"{quote(token)} is not a number") from None
+    if value > _MASK:
+        raise lexer.error(f"the number {quote(token)} does not fit in 64 bits")
+    return value, digits != token or value >= _SIGN
+
+
+def _value(constant: Constant) -> float:
+    if constant.notation is Notation.F32:
+        return float(struct.unpack("<f", constant.bits.to_bytes(4, "little"))[0])
+    return float(struct.unpack("<d", constant.bits.to_bytes(8, "little"))[0])
+
+
+def _bits(value: float) -> int:
+    return int.from_bytes(struct.pack("<d", value), "little")
+
+
+def _pack(code: str, value: float, infinity: int, sign_place: int) -> int:
+    try:
+        return int.from_bytes(struct.pack(code, value), "little")
+    except OverflowError:
+        return infinity | (int(value < 0) << sign_place)
+
+
+def _fitted(value: int, is_unsigned: bool) -> _Number:
+    value &= _MASK
+    if not is_unsigned and value & _SIGN:
+        value -= 1 << 64
+    return value, is_unsigned
+
+
+def _unary(lexer: Lexer, depth: int) -> _Number:
+    token = lexer.token
+    if depth > EXPRESSION_DEPTH_MAX:
+        raise lexer.error("the expression is nested too deeply")
+    if is_number(token):
+        if len(token) > NUMBER_LENGTH_MAX:
+            raise lexer.error(f"the number {quote(token)} is too long")
+        if _is_float(token):
+            raise lexer.unexpected("an integer")
+        number = _integer(lexer)
+        lexer.advance()
+        return number
+    if token == "WARP_SZ":
+        lexer.advance()
+        return WARP_SIZE, False
+    if token == "(":
+        return _parenthesis(lexer, depth)
+    if token in ("-", "+", "~", "!"):
+        lexer.advance()
+        value, is_unsigned = _unary(lexer, depth + 1)
+        match token:
+            case "-":
+                return _fitted(-value, is_unsigned)
+            case "~":
+                return _fitted(~value, is_unsigned)
+            case "!":
+                return int(value == 0), False
+        return value, is_unsigned
+    raise lexer.unexpected("a number" if not is_word(token) else "a number, not a name")
+
+
+def _parenthesis(lexer: Lexer, depth: int) -> _Number:
+    """``(expression)``, or a cast ``(.s64) operand``."""
+    if lexer.advance() in (".s64", ".u64"):
+        is_unsigned = lexer.token == ".u64"
+        lexer.advance()
+        _close(lexer)
+        return _fitted(_unary(lexer, depth + 1)[0], is_unsigned)
+    number = _binary(lexer, _unary(lexer, depth + 1), 0, depth + 1)
+    _close(lexer)
+    return number
+
+
+def _close(lexer: Lexer) -> None:
+    if lexer.token != ")":
+        raise lexer.unexpected("')'")
+    lexer.advance()
+
+
+def _binary(lexer: Lexer, left: _Number, least: int, depth: int) -> _Number:
+    """Go on with an expression of which ``left`` was read, as far as operators bind tighter than ``least``."""
+    while True:
+        sign = lexer.token
+        precedence = _PRECEDENCE.get(sign, 0)
+        if precedence <= least:
+            break
+        offset = lexer.start
+        lexer.advance()
+        right = _binary(lexer, _unary(lexer, depth + 1), precedence, depth + 1)
+        left = _apply(lexer, sign, left, right, offset)
+    if lexer.token == "?" and least == 0:
+        return _conditional(lexer, left, depth)
+    return left
+
+
+def _conditional(lexer: Lexer, condition: _Number, depth: int) -> _Number:
+    lexer.advance()
+    chosen = _binary(lexer, _unary(lexer, depth + 1), 0, depth + 1)
+    if lexer.token != ":":
+        raise lexer.unexpected("':'")
+    lexer.advance()
+    other = _binary(lexer, _unary(lexer, depth + 1), 0, depth + 1)
+    return chosen if condition[0] else other
+
+
+def _apply(lexer: Lexer, sign: str, left: _Number, right: _Number, offset: int) -> _Number:
+    if sign in ("/", "%") and right[0] == 0:
+        raise lexer.error("division by zero in a constant expression", offset)
+    is_unsigned = left[1] if sign in ("<<", ">>") else left[1] or right[1]
+    first = _fitted(left[0], is_unsigned)[0]
+    second = right[0] if sign in ("<<", ">>") else _fitted(right[0], is_unsigned)[0]
+    is_truth = _PRECEDENCE[sign] in (1, 2, 6, 7)
+    return _fitted(_BINARY[sign](first, second), is_unsigned and not is_truth)
+
+
+def error_of_notation(constant: Constant, kind: ScalarType, opcode: str) -> PtxError:
+    """What to say about a constant whose notation does not fit; without a place."""
+    if constant.notation is Notation.INTEGER:
+        return PtxError(f"{opcode} needs a float constant here: write 0f3F800000, 0d3FF0000000000000 or 1.0")
+    return PtxError(f"{opcode} needs an integer constant of type .{kind.ptx_name} here")
