@@ -48,8 +48,9 @@ COMPILE_FLAGS = (
 )
 
 
-#: Guests that the installed package runs itself; the package holds copies.
+#: Where the installed package has the guests that it runs itself.
 BENCH_GUESTS = "src/tensor_wasm/bench/guests"
+DEMO_GUESTS = "src/tensor_wasm/_examples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Target:
 # In this order: the benchmark's guest embeds vector_add's PTX.
 TARGETS = (
     Target("hello", "examples/hello"),
-    Target("vector_add", "examples/vector_add", ("vector_add",)),
+    Target("vector_add", "examples/vector_add", ("vector_add",), ("examples/vector_add", DEMO_GUESTS)),
     Target("saxpy", "examples/saxpy", ("saxpy",)),
     Target("bench", "benchmarks/guests", ("empty",), (BENCH_GUESTS,), ("examples/vector_add",)),
     Target("noop", "benchmarks/guests", (), (BENCH_GUESTS,)),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from compiler.launch import Machine
 
+from compiler.launch import Machine
 from tensor_wasm.runtime import Engine
 
 

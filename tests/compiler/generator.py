@@ -10,7 +10,6 @@ import random
 from dataclasses import dataclass
 
 from compiler.build import Builder, immediate
-
 from tensor_wasm.ptx.program import (
     Address,
     Branch,
@@ -52,6 +51,7 @@ class Generator:
         self._left = size
         self.b = Builder()
         self._pools = {bits: [self.b.register(_TYPES[bits][2]) for _ in range(_POOL)] for bits in (16, 32, 64)}
+        self._short: dict[int, list[Register]] = {bits: [] for bits in self._pools}
         self._predicates = [self.b.register(S.PRED) for _ in range(4)]
         self._counters = [self.b.register(S.B32) for _ in range(_DEPTH_MAX + 1)]
         self._pointer = self.b.register(S.B64)
@@ -204,8 +204,18 @@ class Generator:
     def _instruction(self) -> None:
         guard = self._guard() if self._random.random() < 0.25 else None
         write = self._random.choice(
-            (self._binary, self._binary, self._shift, self._compare, self._select, self._convert, self._move)
-            + (self._load, self._write, self._carry)
+            (
+                self._binary,
+                self._binary,
+                self._shift,
+                self._compare,
+                self._select,
+                self._convert,
+                self._move,
+                self._load,
+                self._write,
+                self._carry,
+            )
         )
         write(guard)
 
@@ -214,14 +224,14 @@ class Generator:
         opcode = self._random.choice(("add", "sub", "mul.lo", "min", "max", "and", "or", "xor"))
         kind = _TYPES[bits][2] if opcode in ("and", "or", "xor") else self._random.choice(_TYPES[bits][:2])
         sources = [self._any(bits), self._operand(kind)]
-        self.b.add(opcode, [kind], [self._any(bits)], sources, guard=guard)
+        self.b.add(opcode, [kind], [self._target(bits)], sources, guard=guard)
 
     def _shift(self, guard: Guard | None) -> None:
         bits = self._random.choice((16, 32, 64))
         opcode = self._random.choice(("shl", "shr"))
         kind = _TYPES[bits][2] if opcode == "shl" else self._random.choice(_TYPES[bits])
         amount = self._any(32) if self._random.random() < 0.3 else immediate(self._random.randint(0, 70), S.U32)
-        self.b.add(opcode, [kind], [self._any(bits)], [self._any(bits), amount], guard=guard)
+        self.b.add(opcode, [kind], [self._target(bits)], [self._any(bits), amount], guard=guard)
 
     def _compare(self, guard: Guard | None) -> None:
         bits = self._random.choice((16, 32, 64))
@@ -234,12 +244,12 @@ class Generator:
         bits = self._random.choice((16, 32, 64))
         kind = self._random.choice(_TYPES[bits])
         sources = [self._any(bits), self._operand(kind), self._random.choice(self._predicates)]
-        self.b.add("selp", [kind], [self._any(bits)], sources, guard=guard)
+        self.b.add("selp", [kind], [self._target(bits)], sources, guard=guard)
 
     def _convert(self, guard: Guard | None) -> None:
         from_bits, to_bits = (self._random.choice((16, 32, 64)) for _ in range(2))
         types = [self._random.choice((*_TYPES[to_bits][:2], S.U8, S.S8)), self._random.choice(_TYPES[from_bits][:2])]
-        self.b.add("cvt", types, [self._any(to_bits)], [self._any(from_bits)], guard=guard)
+        self.b.add("cvt", types, [self._target(to_bits)], [self._any(from_bits)], guard=guard)
 
     def _move(self, guard: Guard | None) -> None:
         whole, part, count = self._random.choice(((64, 32, 2), (32, 16, 2), (64, 16, 4)))
@@ -247,12 +257,12 @@ class Generator:
         kind = _TYPES[whole][2]
         match self._random.randint(0, 2):
             case 0:
-                self.b.add("mov", [kind], [self._any(whole)], parts, guard=guard)
+                self.b.add("mov", [kind], [self._target(whole)], parts, guard=guard)
             case 1:
                 kept = [None if self._random.random() < 0.1 else register for register in parts[1:]]
                 self.b.add("mov", [kind], [parts[0], *kept], [self._any(whole)], guard=guard)
             case _:
-                self.b.add("mov", [kind], [self._any(whole)], [self._operand(kind)], guard=guard)
+                self.b.add("mov", [kind], [self._target(whole)], [self._operand(kind)], guard=guard)
 
     def _load(self, guard: Guard | None) -> None:
         kind, count, address = self._place()
@@ -272,12 +282,21 @@ class Generator:
         bits = self._random.choice((32, 64))
         opcode = self._random.choice(("add.cc", "sub.cc", "addc.cc", "subc.cc", "addc", "subc"))
         sources = [self._any(bits), self._any(bits)]
-        self.b.add(opcode, [_TYPES[bits][0]], [self._any(bits)], sources, guard=guard)
+        self.b.add(opcode, [_TYPES[bits][0]], [self._target(bits)], sources, guard=guard)
 
     # --- operands -------------------------------------------------------------------------------------
 
     def _any(self, bits: int) -> Register:
-        return self._random.choice(self._pools[bits])
+        """A register to read: one that every thread ends with, or a short-lived one."""
+        short = self._short[bits]
+        return self._random.choice(short[-4:] if short and self._random.random() < 0.4 else self._pools[bits])
+
+    def _target(self, bits: int) -> Register:
+        """A register to write, sometimes a new one."""
+        if self._random.random() < 0.3:
+            self._short[bits].append(self.b.register(_TYPES[bits][2]))
+            return self._short[bits][-1]
+        return self._any(bits)
 
     def _operand(self, kind: ScalarType) -> Register | object:
         return self._any(kind.bits) if self._random.random() < 0.6 else self._immediate(kind)

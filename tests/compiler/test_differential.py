@@ -6,10 +6,10 @@ import random
 
 import numpy as np
 import pytest
+
 from compiler.generator import DATA_BYTES, THREAD_BYTES, Generator
 from compiler.interpreter import Thread
 from compiler.launch import ARRAYS_AT, Machine
-
 from tensor_wasm.compiler import compile_kernel
 from tensor_wasm.ptx.program import Kernel
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from compiler.launch import ARRAYS_AT, LaunchFault, Machine
 from compiler.text import compiled, kernel_text, line_of
-
 from tensor_wasm.compiler import Fault
 from tensor_wasm.errors import PtxError
 
@@ -57,7 +57,9 @@ def test_a_store_cuts_every_wider_register(machine: Machine, bits: int) -> None:
 
 
 def test_constants_and_addresses_can_be_stored(machine: Machine) -> None:
-    body = _OUT + """
+    body = (
+        _OUT
+        + """
     st.global.u8 [%rd1], 200;
     st.global.s16 [%rd1+2], -2;
     st.global.u32 [%rd1+4], 0xDEADBEEF;
@@ -65,6 +67,7 @@ def test_constants_and_addresses_can_be_stored(machine: Machine) -> None:
     st.global.u32 [%rd1+12], %ntid.x;
     st.global.f64 [%rd1+16], 0d3FF8000000000000;
     ret;"""
+    )
     out = np.zeros(24, np.uint8)
     machine.run(compiled(kernel_text(body)), 1, 1, out)
     assert out[0] == 200
@@ -76,7 +79,9 @@ def test_constants_and_addresses_can_be_stored(machine: Machine) -> None:
 
 
 def test_vectors_move_their_elements_in_order(machine: Machine) -> None:
-    body = _OUT + """    ld.param.u64 %rd2, [data];
+    body = (
+        _OUT
+        + """    ld.param.u64 %rd2, [data];
     ld.global.v4.f32 {%f1, %f2, %f3, %f4}, [%rd2];
     st.global.v4.f32 [%rd1], {%f4, %f3, %f2, %f1};
     ld.global.v2.u64 {%rd5, %rd6}, [%rd2+16];
@@ -86,6 +91,7 @@ def test_vectors_move_their_elements_in_order(machine: Machine) -> None:
     ld.global.v2.u32 {_, %r5}, [%rd2+40];
     st.global.u32 [%rd1+40], %r5;
     ret;"""
+    )
     data = np.arange(1, 49, dtype=np.uint8)
     out = np.zeros(48, np.uint8)
     machine.run(compiled(kernel_text(body, "u64 out, u64 data")), 1, 1, out, data)
@@ -96,17 +102,22 @@ def test_vectors_move_their_elements_in_order(machine: Machine) -> None:
 
 
 def test_a_vector_load_may_overwrite_its_own_address(machine: Machine) -> None:
-    body = _OUT + """    ld.param.u64 %rd2, [data];
+    body = (
+        _OUT
+        + """    ld.param.u64 %rd2, [data];
     ld.global.v2.u64 {%rd2, %rd3}, [%rd2];
     st.global.v2.u64 [%rd1], {%rd2, %rd3};
     ret;"""
+    )
     out, data = np.zeros(2, np.uint64), np.array([5, 6], np.uint64)
     machine.run(compiled(kernel_text(body, "u64 out, u64 data")), 1, 1, out, data)
     assert list(out) == [5, 6]
 
 
 def test_a_load_that_its_guard_turns_off_leaves_the_register_and_checks_no_address(machine: Machine) -> None:
-    body = _OUT + """
+    body = (
+        _OUT
+        + """
     mov.u32 %r1, %tid.x;
     setp.eq.u32 %p1, %r1, 1;
     mov.u32 %r2, 77;
@@ -118,13 +129,16 @@ def test_a_load_that_its_guard_turns_off_leaves_the_register_and_checks_no_addre
     st.global.u32 [%rd4+8], %r2;
     @!%p1 st.global.u32 [%rd4+16], %r2;
     ret;"""
+    )
     out = np.array([9, 0, 0, 0, 0, 0], np.uint32)
     machine.run(compiled(kernel_text(body)), 1, 2, out)
     assert list(out) == [9, 0, 77, 9, 77, 0]
 
 
 def test_parameters_of_every_kind_are_read(machine: Machine) -> None:
-    body = _OUT + """
+    body = (
+        _OUT
+        + """
     ld.param.u8 %rs1, [a];
     ld.param.s16 %r1, [b];
     ld.param.f32 %f1, [c];
@@ -138,6 +152,7 @@ def test_parameters_of_every_kind_are_read(machine: Machine) -> None:
     st.global.v2.u32 [%rd1+24], {%r3, %r2};
     st.global.u8 [%rd1+32], %rs2;
     ret;"""
+    )
     text = kernel_text(body, "u64 out, u8 a, s16 b, f32 c, f64 d").replace(
         ".param .f64 d)", ".param .f64 d, .param .align 8 .b8 e[16])"
     )
@@ -167,7 +182,9 @@ def test_more_parameters_than_have_locals_are_read(machine: Machine) -> None:
 
 
 def test_a_parameter_can_be_read_through_its_address_and_no_further(machine: Machine) -> None:
-    body = _OUT + """
+    body = (
+        _OUT
+        + """
     ld.param.u64 %rd2, [index];
     mov.b64 %rd3, s;
     add.u64 %rd4, %rd3, %rd2;
@@ -176,6 +193,7 @@ def test_a_parameter_can_be_read_through_its_address_and_no_further(machine: Mac
     ld.u32 %r2, [%rd5];
     st.global.v2.u32 [%rd1], {%r1, %r2};
     ret;"""
+    )
     text = kernel_text(body, "u64 out, u64 index").replace("u64 index)", "u64 index, .param .align 4 .b8 s[12])")
     kernel = compiled(text)
     out = np.zeros(2, np.uint32)
@@ -260,11 +278,14 @@ def test_the_last_bytes_of_guest_memory_can_be_used(machine: Machine) -> None:
 
 
 def test_an_offset_counts_before_the_check(machine: Machine) -> None:
-    body = _OUT + """
+    body = (
+        _OUT
+        + """
     st.global.u32 [%rd1+-4], 5;
     add.u64 %rd2, %rd1, 0x100000000;
     st.global.u32 [%rd2-4294967296], 6;
     ret;"""
+    )
     out = np.zeros(4, np.uint32)
     prepared = machine.prepare(compiled(kernel_text(body)), 1, 1, out)
     prepared.call()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
-from compiler.build import graph_kernel
+from tensor_wasm.ptx.graph import Graph
 
+from compiler.build import graph_kernel
 from tensor_wasm.compiler.structure import (
     LOOP_DEPTH_MAX,
     Close,
@@ -23,7 +25,6 @@ from tensor_wasm.compiler.structure import (
     structure,
 )
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Exit, Guard, Immediate, Jump, Kernel, ScalarType, Switch, Terminator, Trap
 
 _SELECTOR = Immediate(0, ScalarType.U32)
@@ -94,7 +95,7 @@ def _follow(kernel: Kernel, blocks: list[int]) -> None:
     """A sequence of blocks is a way through the graph."""
     graph = Graph(kernel)
     assert blocks[0] == 0
-    for block, successor in zip(blocks, blocks[1:], strict=False):
+    for block, successor in itertools.pairwise(blocks):
         assert successor in graph.successors[block], (block, successor, blocks)
 
 
@@ -133,7 +134,7 @@ def test_steps_go_the_ways_of_the_graph(name: str) -> None:
     for seed in range(50):
         blocks = _ways(steps, random.Random(seed))
         _follow(kernel, blocks)
-        taken.update(zip(blocks, blocks[1:], strict=False))
+        taken.update(itertools.pairwise(blocks))
     graph = Graph(kernel)
     edges = {(block, target) for block in range(len(kernel.blocks)) for target in graph.successors[block]}
     assert taken == edges
@@ -181,13 +182,9 @@ def test_deep_nesting_needs_no_deep_stack() -> None:
 
 
 def test_a_long_chain_of_ifs_that_leave_does_not_nest() -> None:
-    # while (a) { if (b) return; ... }: as compilers write long guard clauses.
     count = 1_000
-    ends: list[object] = []
-    for block in range(count):
-        ends.append([count + 1 + block, block + 1])
-    ends.append(None)
-    ends += [None] * count
+    ends: list[object] = [[count + 1 + block, block + 1] for block in range(count)]
+    ends += [None] * (count + 1)
     kernel, _, _ = graph_kernel(*ends)  # type: ignore[arg-type]
     depth = deepest = 0
     for step in _steps(kernel):

@@ -168,6 +168,8 @@ def test_hello_greets_and_computes_without_a_kernel():
     assert host.call("add", 2, 40) == 42
     assert host.call("add", 2**31 - 1, 1) == -(2**31)
     assert [host.call("fibonacci", n) for n in (0, 1, 2, 10, 92)] == [0, 1, 1, 55, 7540113804746346429]
+    assert [host.call("fibonacci", n) for n in (-1, 93)] == [-1, -1]
+    assert host.output[2] == b"fibonacci: n must be from 0 to 92\n" * 2
 
 
 @pytest.mark.parametrize("name", ["hello", "vector_add", "saxpy"])

@@ -6,6 +6,7 @@ environment stands between a command and a node on the same machine.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -97,7 +98,8 @@ class Client:
         try:
             assert connection.sock is not None
             connection.sock.settimeout(timeout_s)
-            connection.request(method, self._prefix + path, body, self._headers | dict(headers or {}))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may refuse before it has taken all
+                connection.request(method, self._prefix + path, body, self._headers | dict(headers or {}))
             response = connection.getresponse()
             content = response.read(_MAX_ANSWER_BYTES + 1)
         except TimeoutError as error:

@@ -185,5 +185,6 @@ def _keep(report: Report, is_json: bool) -> None:
         print_line(f"  {command} invoke {report.function_id} --args '[4096]'")
         print_line(f"  {command} function show {report.function_id}")
         print_line(f"  {command} metrics --filter kernel")
-        print_line(f"  curl {report.url}/functions/{report.function_id}/invoke -d '{{\"args\": [4096]}}'")
+        body = "-H 'Content-Type: application/json' -d '{\"args\": [4096]}'"
+        print_line(f"  curl {report.url}/functions/{report.function_id}/invoke {body}")
     stopped.wait()

@@ -85,11 +85,11 @@ def _size(item: dict[str, Any]) -> str:
 
 
 def _time(item: dict[str, Any]) -> str:
-    created = item.get("created_at")
+    text = _text(item, "created_at")
     try:
-        moment = dt.datetime.fromtimestamp(float(str(created)), dt.UTC)
-    except (ValueError, OverflowError, OSError):
-        return str(created or "")
+        moment = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        return text
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

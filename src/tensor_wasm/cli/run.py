@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import click
@@ -45,12 +47,14 @@ def run(
     from tensor_wasm.config import load
     from tensor_wasm.node import Node
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-run-") as home:
         overrides = {"home": home, "device": device, "invoke_deadline_s": deadline_s, "workers": 1}
         config: Config = load(os.environ, overrides).config
-        with Node(config) as node:
+        # A thread runs the guest so that this one hears Ctrl-C; the node, closed first, then ends the guest.
+        with ThreadPoolExecutor(1) as threads, Node(config) as node:
             function = node.deploy("run", wasm, 0)
-            result = node.invoke(function.id, export, values, tenant=0, input=guest_input)
+            result = threads.submit(node.invoke, function.id, export, values, tenant=0, input=guest_input).result()
     outcome.show(_answer(result), session.is_json)
 
 
@@ -59,7 +63,7 @@ def _answer(result: InvocationResult) -> dict[str, object]:
     answer: dict[str, object] = {
         "result": [outcome.as_json_number(value) for value in result.results] or "ok",
         "instance_id": result.instance_id,
-        "duration_ms": result.duration_s * 1e3,
+        "duration_ms": round(result.duration_s * 1e3, 3),
         "launches": result.launches,
     }
     for name, data in (("stdout", result.stdout), ("stderr", result.stderr)):

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Register, Switch, Terminator
 from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Register, Switch, Terminator
 from tensor_wasm.wasm import ValType
-
 
 #: Liveness of a kernel takes blocks times registers bits, several times; beyond this many nothing is shared.
 LIVENESS_BITS_MAX = 400_000_000
@@ -62,9 +61,7 @@ def used_at_end(terminator: Terminator) -> Iterable[Register]:
             return ()
 
 
-def live_at_start(
-    kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]
-) -> Sequence[int] | None:
+def live_at_start(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]) -> Sequence[int] | None:
     """For each block the registers live at its start, as a bit set of register indices.
 
     ``order`` is any order of all blocks; one near the reverse postorder ends soonest. None when it would take too long.
@@ -85,13 +82,13 @@ def live_at_start(
     live = list(reads)
     for _ in range(_SWEEPS_MAX):
         changed = False
-        for block in reversed(order):
+        for index in reversed(order):
             after = 0
-            for successor in successors[block]:
+            for successor in successors[index]:
                 after |= live[successor]
-            before = reads[block] | (after & ~writes[block])
-            if before != live[block]:
-                live[block] = before
+            before = reads[index] | (after & ~writes[index])
+            if before != live[index]:
+                live[index] = before
                 changed = True
         if not changed:
             return live

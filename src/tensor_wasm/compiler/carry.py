@@ -131,6 +131,6 @@ def _product_64(frame: Frame, instruction: Instruction) -> None:
     for position in (0, 1):
         frame.push_source(instruction, position, kind)
     if "hi" in instruction.modifiers:
-        frame.body.call(frame.library.function("mul_hi_s64" if kind.is_signed else "mul_hi_u64"))
+        frame.body.call(frame.library.function(f"multiply_high.{kind.kind}64"))
     else:
         frame.body.op("i64.mul")

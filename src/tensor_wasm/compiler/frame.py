@@ -37,6 +37,7 @@ class Frame:
         self,
         kernel: Kernel,
         body: Body,
+        *,
         allocation: Allocation,
         region: Region,
         coordinates: Coordinates,
@@ -93,6 +94,11 @@ class Frame:
         if offset:
             self.body.i64_const(offset)
             self.body.op("i64.add")
+
+    def keep(self, register: Register, kind: ScalarType) -> None:
+        """Pop a canonical value of ``kind`` into a register."""
+        convert(self.body, kind, kept_form(register.type))
+        self.body.set(self._registers[register])
 
     def store(self, register: Register | None, kind: ScalarType) -> None:
         """Pop a result of type ``kind``, with anything above its bits, into a register (None: drop it)."""

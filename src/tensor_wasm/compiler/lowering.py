@@ -8,11 +8,11 @@ module) does not know how threads are run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from tensor_wasm.compiler import carry, memory, moves, values
-from tensor_wasm.compiler.allocation import Allocation
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import WINDOW
 from tensor_wasm.compiler.structure import (
@@ -29,22 +29,25 @@ from tensor_wasm.compiler.structure import (
     Step,
 )
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Instruction, Kernel, Register, ScalarType
+from tensor_wasm.ptx.program import Instruction, Register, ScalarType
 from tensor_wasm.wasm import Global, Label, Local, ValType
 
 
-def lower(
-    frame: Frame,
-    steps: Sequence[Step],
-    allocation: Allocation,
-    base: Global,
-    block_globals: Sequence[Global],
-    thread_global: Global,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Exported globals that say which thread of which block runs.
+
+    They are always up to date: a trap of WebAssembly's own leaves no time to set them then.
+    """
+
+    block: Sequence[Global]
+    thread: Global
+
+
+def lower(frame: Frame, steps: Sequence[Step], undefined: Sequence[Register], base: Global, places: Places) -> None:
     """Write ``run``'s body: what holds for the launch, the loops, and in them the steps for one thread.
 
-    ``block_globals`` and ``thread_global`` are kept up to date for whoever asks where a trap happened; a trap of
-    WebAssembly's own leaves no time to set them then.
+    ``undefined`` are the registers that a thread may read before it writes them.
     """
     body = frame.body
     at = frame.coordinates
@@ -52,14 +55,14 @@ def lower(
 
     def thread() -> None:
         body.get(at.thread)
-        body.global_set(thread_global)
-        _clear(frame, allocation.undefined)
+        body.global_set(places.thread)
+        _clear(frame, undefined)
         with body.block() as end:
             _Walk(frame, end).run(steps)
         _increment(frame, at.thread)
 
     def block() -> None:
-        for axis, variable in enumerate(block_globals):
+        for axis, variable in enumerate(places.block):
             body.get(at.block_index[axis])
             body.global_set(variable)
         body.i32_const(0)

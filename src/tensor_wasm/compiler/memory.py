@@ -10,6 +10,8 @@ memory around it belongs to the gate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.frame import Frame
@@ -23,23 +25,41 @@ _HIGH_HALF = 0xFFFFFFFF_00000000
 #: Parameters beyond this many are read from memory at each use instead of once a launch.
 PARAMETER_LOCALS_MAX = 64
 
-#: Writes the accesses themselves: (memory, local with an i32 address, constant offset).
-Access = Callable[[int, Local, int], None]
+
+class _Place(NamedTuple):
+    """Where in a memory: an i32 address in a local, plus a constant number of bytes."""
+
+    memory: int
+    base: Local
+    offset: int = 0
+
+    def after(self, size_bytes: int) -> _Place:
+        return self._replace(offset=self.offset + size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """An access of ``size_bytes`` to the i64 ``address``; ``move`` writes the loads or stores themselves."""
+
+    frame: Frame
+    address: Local
+    size_bytes: int
+    move: Callable[[_Place], None]
 
 
 def load(frame: Frame, instruction: Instruction) -> None:
     """Lower ``ld`` and ``ldu``; a load that its guard turns off leaves its registers."""
     kind = instruction.type
 
-    def access(memory: int, base: Local, offset: int) -> None:
+    def move(place: _Place) -> None:
         for position, register in enumerate(instruction.destinations):
             if register is not None:
-                _load(frame, kind, memory, base, offset + position * kind.size_bytes)
-                frame.store(register, kind)
+                _load(frame, kind, place.after(position * kind.size_bytes))
+                frame.keep(register, kind)
 
     with frame.guarded(instruction.guard):
         if not _load_parameter(frame, instruction):
-            _reach(frame, instruction, len(instruction.destinations), access)
+            _reach(frame, instruction, len(instruction.destinations), move)
 
 
 def store(frame: Frame, instruction: Instruction) -> None:
@@ -48,12 +68,12 @@ def store(frame: Frame, instruction: Instruction) -> None:
     if instruction.space is Space.PARAM or (address is not None and isinstance(address.base, Parameter)):
         raise PtxError("a kernel's parameters cannot be written", instruction.line, instruction.column)
 
-    def access(memory: int, base: Local, offset: int) -> None:
+    def move(place: _Place) -> None:
         for position in range(len(instruction.sources)):
-            _store(frame, instruction, position, memory, base, offset + position * instruction.type.size_bytes)
+            _store(frame, instruction, position, place.after(position * instruction.type.size_bytes))
 
     with frame.guarded(instruction.guard):
-        _reach(frame, instruction, len(instruction.sources), access)
+        _reach(frame, instruction, len(instruction.sources), move)
 
 
 def read_parameters(frame: Frame, kernel: Kernel) -> None:
@@ -67,7 +87,7 @@ def read_parameters(frame: Frame, kernel: Kernel) -> None:
                 if len(frame.parameter_values) >= PARAMETER_LOCALS_MAX:
                     return
                 local = frame.parameter_values[place] = body.local(carrier(place[1]))
-                _load(frame, place[1], _SCRATCH, frame.parameters, place[0])
+                _load(frame, place[1], _Place(_SCRATCH, frame.parameters, place[0]))
                 body.set(local)
 
 
@@ -93,15 +113,15 @@ def _load_parameter(frame: Frame, instruction: Instruction) -> bool:
             continue
         local = frame.parameter_values.get(place)
         if local is None:
-            _load(frame, place[1], _SCRATCH, frame.parameters, place[0])
+            _load(frame, place[1], _Place(_SCRATCH, frame.parameters, place[0]))
         else:
             frame.body.get(local)
-        frame.store(register, place[1])
+        frame.keep(register, place[1])
     return bool(places)
 
 
-def _reach(frame: Frame, instruction: Instruction, count: int, access: Access) -> None:
-    """Check the address of an instruction that moves ``count`` elements, and write ``access`` for where it leads."""
+def _reach(frame: Frame, instruction: Instruction, count: int, move: Callable[[_Place], None]) -> None:
+    """Check the address of an instruction that moves ``count`` elements, and write ``move`` for where it leads."""
     total = instruction.type.size_bytes * count
     address = instruction.address
     assert address is not None
@@ -109,19 +129,19 @@ def _reach(frame: Frame, instruction: Instruction, count: int, access: Access) -
         text = f"{instruction.text} moves {total} bytes, which is no power of two"
         raise PtxError(text, instruction.line, instruction.column)
     if isinstance(address.base, Variable) and _is_inside(frame, address.base, address.offset, total):
-        access(_SCRATCH, frame.base, frame.region.offsets[address.base] + address.offset)
+        move(_Place(_SCRATCH, frame.base, frame.region.offsets[address.base] + address.offset))
         return
-    with frame.temporary(ValType.I64) as place:
+    with frame.temporary(ValType.I64) as local:
         _push_address(frame, address)
-        frame.body.set(place)
+        frame.body.set(local)
+        access = _Access(frame, local, total, move)
         match instruction.space:
             case Space.LOCAL | Space.CONST:
-                _reach_region(frame, place, total, access)
+                _to_region(access)
             case Space.PARAM:
-                _reach_parameters(frame, place, total, access)
+                _to_parameters(access)
             case _:
-                is_load = instruction.root != "st"
-                _reach_guest(frame, place, total, access, is_load=is_load)
+                _to_guest(access, is_load=instruction.root != "st")
 
 
 def _is_inside(frame: Frame, variable: Variable, offset: int, total: int) -> bool:
@@ -151,84 +171,69 @@ def _push_address(frame: Frame, address: Address) -> None:
         body.op("i64.add")
 
 
-def _reach_guest(frame: Frame, place: Local, total: int, access: Access, *, is_load: bool) -> None:
+def _to_guest(access: _Access, *, is_load: bool) -> None:
     """Guest memory; failing that, the windows the kernel has."""
-    body = frame.body
-    region = frame.region
+    frame, body, region = access.frame, access.frame.body, access.frame.region
     has_parameters = region.has_parameter_addresses and is_load
-    body.get(place)
-    body.i64_const(_HIGH_HALF | (total - 1))
+    body.get(access.address)
+    body.i64_const(_HIGH_HALF | (access.size_bytes - 1))
     body.op("i64.and")
     if not region.has_addresses and not has_parameters:
         body.i64_const(0)
         body.op("i64.ne")
         with body.if_():
-            body.get(place)
+            body.get(access.address)
             frame.faults.guest_address(body)
-        _access_at(frame, place, _GUEST, access)
+        _move_at(access, _GUEST)
         return
     body.op("i64.eqz")
     with body.if_():
-        _access_at(frame, place, _GUEST, access)
+        _move_at(access, _GUEST)
         body.else_()
         # A high half of 0 is a misaligned guest address, which no window takes: say so.
-        body.get(place)
+        body.get(access.address)
         body.i64_const(32)
         body.op("i64.shr_u", "i64.eqz")
         with body.if_():
-            body.get(place)
+            body.get(access.address)
             frame.faults.guest_address(body)
         if has_parameters:
-            _reach_parameters(frame, place, total, access, otherwise=_reach_region)
+            _to_parameters(access, otherwise=_to_region)
         else:
-            _reach_region(frame, place, total, access)
+            _to_region(access)
 
 
-def _reach_region(frame: Frame, place: Local, total: int, access: Access) -> None:
+def _to_region(access: _Access) -> None:
     """The kernel's own variables."""
-    _reach_window(frame, place, total, access, frame.window, frame.region.size_bytes)
+    _to_window(access, access.frame.window, access.frame.region.size_bytes)
 
 
-def _reach_parameters(
-    frame: Frame,
-    place: Local,
-    total: int,
-    access: Access,
-    otherwise: Callable[[Frame, Local, int, Access], None] | None = None,
-) -> None:
+def _to_parameters(access: _Access, otherwise: Callable[[_Access], None] | None = None) -> None:
     """The parameter block; where the address is not in it, ``otherwise`` or a fault."""
-    bytes_ = frame.kernel.parameter_bytes
-    _reach_window(frame, place, total, access, frame.parameter_window, bytes_, otherwise)
+    _to_window(access, access.frame.parameter_window, access.frame.kernel.parameter_bytes, otherwise)
 
 
-def _reach_window(
-    frame: Frame,
-    place: Local,
-    total: int,
-    access: Access,
-    start: Local,
-    size_bytes: int,
-    otherwise: Callable[[Frame, Local, int, Access], None] | None = None,
+def _to_window(
+    access: _Access, start: Local, size_bytes: int, otherwise: Callable[[_Access], None] | None = None
 ) -> None:
-    """An access to the ``size_bytes`` from the windowed address ``start`` on; else ``otherwise``, or a fault."""
-    body = frame.body
-    last = size_bytes - total
+    """The ``size_bytes`` from the windowed address ``start`` on; elsewhere ``otherwise``, or a fault."""
+    frame, body = access.frame, access.frame.body
+    last = size_bytes - access.size_bytes
     if last < 0:
         if otherwise is not None:
-            otherwise(frame, place, total, access)
+            otherwise(access)
         else:
             body.i64_const(-1)
             body.i64_const(0)
             frame.faults.window_address(body)
         return
-    shift = total.bit_length() - 1
+    shift = access.size_bytes.bit_length() - 1
     with frame.temporary(ValType.I64) as offset:
-        body.get(place)
+        body.get(access.address)
         body.get(start)
         body.op("i64.sub")
-        body.set(offset)
+        body.tee(offset)
         # Rotated right, an offset that is not a multiple of the size is larger than any that is: one test does.
-        body.get(offset)
         if shift:
             body.i64_const(shift)
             body.op("i64.rotr")
@@ -240,45 +245,44 @@ def _reach_window(
                 body.i64_const(last)
                 frame.faults.window_address(body)
             else:
-                otherwise(frame, place, total, access)
+                otherwise(access)
                 body.else_()
-                _access_at(frame, place, _SCRATCH, access)
+                _move_at(access, _SCRATCH)
     if otherwise is None:
-        _access_at(frame, place, _SCRATCH, access)
+        _move_at(access, _SCRATCH)
 
 
-def _access_at(frame: Frame, place: Local, memory: int, access: Access) -> None:
-    """Access ``memory`` at the low half of an address."""
-    with frame.temporary(ValType.I32) as base:
-        frame.body.get(place)
-        frame.body.op("i32.wrap_i64")
-        frame.body.set(base)
-        access(memory, base, 0)
+def _move_at(access: _Access, memory: int) -> None:
+    """Move the elements from or to ``memory``, at the low half of the address."""
+    with access.frame.temporary(ValType.I32) as base:
+        access.frame.body.get(access.address)
+        access.frame.body.op("i32.wrap_i64")
+        access.frame.body.set(base)
+        access.move(_Place(memory, base))
 
 
-def _load(frame: Frame, kind: ScalarType, memory: int, base: Local, offset: int) -> None:
+def _load(frame: Frame, kind: ScalarType, place: _Place) -> None:
     """Push a canonical value of ``kind`` from memory."""
-    frame.body.get(base)
+    frame.body.get(place.base)
     letter = "s" if kind.is_signed else "u"
-    match carrier(kind):
-        case ValType.I32 if kind.bits < 32:
-            name = f"i32.load{kind.bits}_{letter}"
-        case other:
-            name = f"{other.name.lower()}.load"
-    frame.body.memory(name, offset, memory=memory)
+    name = f"{carrier(kind).name.lower()}.load"
+    if kind.bits < 32:
+        name += f"{kind.bits}_{letter}"
+    frame.body.memory(name, place.offset, memory=place.memory)
 
 
-def _store(frame: Frame, instruction: Instruction, position: int, memory: int, base: Local, offset: int) -> None:
+def _store(frame: Frame, instruction: Instruction, position: int, place: _Place) -> None:
     """Store source ``position``, cut to the instruction's type."""
     body = frame.body
     kind = instruction.type
     source = instruction.sources[position]
-    body.get(base)
+    carried = carrier(kind)
+    body.get(place.base)
     if isinstance(source, Register) and kind.bits < 32 and carrier(source.type) in (ValType.I32, ValType.I64):
         # The narrow stores cut by themselves.
+        carried = carrier(source.type)
         body.get(frame.local(source))
-        name = f"{carrier(source.type).name.lower()}.store{kind.bits}"
     else:
         frame.push(source, kind)
-        name = f"{carrier(kind).name.lower()}.store" + (str(kind.bits) if kind.bits < 32 else "")
-    body.memory(name, offset, memory=memory)
+    name = f"{carried.name.lower()}.store" + (str(kind.bits) if kind.bits < 32 else "")
+    body.memory(name, place.offset, memory=place.memory)

@@ -17,7 +17,7 @@ from tensor_wasm.compiler.compiled import CompiledKernel, ParameterLayout
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.library import Library
-from tensor_wasm.compiler.lowering import lower
+from tensor_wasm.compiler.lowering import Places, lower
 from tensor_wasm.compiler.region import WINDOW, Region, lay_out
 from tensor_wasm.compiler.special import AXES, Coordinates
 from tensor_wasm.compiler.structure import Run, structure
@@ -86,8 +86,16 @@ def _write_run(module: Module, base: Global, kernel: Kernel, region: Region) -> 
     faults = Faults(module)
     run = module.function((ValType.I32,) * _RUN_PARAMETERS, export="run")
     coordinates = Coordinates(run, clock)
-    frame = Frame(kernel, run.code, allocation, region, coordinates, Library(module), faults)
-    lower(frame, steps, allocation, base, block_globals, thread)
+    frame = Frame(
+        kernel,
+        run.code,
+        allocation=allocation,
+        region=region,
+        coordinates=coordinates,
+        library=Library(module),
+        faults=faults,
+    )
+    lower(frame, steps, allocation.undefined, base, Places(block_globals, thread))
     if run.code.size > FUNCTION_BYTES_MAX:
         text = f"kernel {kernel.name} is too large: {run.code.size} bytes of code of {FUNCTION_BYTES_MAX}"
         raise PtxError(text, kernel.line, 1)

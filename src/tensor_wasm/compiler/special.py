@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import ScalarType, Special
+from tensor_wasm.ptx.program import Special
 from tensor_wasm.wasm import Body, Function, Global, Local, ValType
 
 AXES: Final = ("x", "y", "z")

@@ -15,7 +15,6 @@ from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Exit, Guard, Jump, Kernel, Operand, Switch, Trap
 
-
 #: Engines take time that grows with the square of the nesting; real code nests a dozen loops at most.
 LOOP_DEPTH_MAX = 500
 

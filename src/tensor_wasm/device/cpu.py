@@ -101,7 +101,7 @@ class CpuDevice:
     def _read(self, digest: str) -> CompiledKernel | None:
         content = self._files.read(digest)
         if content is not None:
-            with contextlib.suppress(ValueError):  # written by another version under the same name: made anew
+            with contextlib.suppress(InternalError):  # of another version: made anew
                 return CompiledKernel.decode(content)
         return None
 

@@ -131,7 +131,7 @@ def _rejections(rows: Mapping[str, TenantCounters]) -> Metric:
 
 def _by_label(view: LedgerView, labels: Mapping[Tenant, str]) -> dict[str, TenantCounters]:
     """A row for each label; ``other`` always, so that every family has a series from the first scrape."""
-    rows = {OTHER: _NO_LAUNCHES, **{label: _NO_LAUNCHES for label in labels.values()}}
+    rows = {OTHER: _NO_LAUNCHES, **dict.fromkeys(labels.values(), _NO_LAUNCHES)}
     for row in view.tenants:
         label = labels[row.tenant]
         rows[label] = _sum(rows[label], row) if label == OTHER else row

@@ -56,14 +56,8 @@ def histogram(family: Family, labels: str, bounds: tuple[float, ...], counts: Se
 
 
 def number(value: float) -> str:
-    """A number as both formats read it; integers exactly."""
-    if isinstance(value, int):
-        return str(value)
-    return repr(value) if value == value and abs(value) != float("inf") else _special(value)
-
-
-def _special(value: float) -> str:
-    return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
+    """A finite number as both formats read it; integers exactly."""
+    return str(value) if isinstance(value, int) else repr(value)
 
 
 @lru_cache(maxsize=64)
@@ -76,6 +70,6 @@ def _histogram_template(name: str, bounds: tuple[float, ...]) -> str:
 
 
 def _escaped(value: str) -> str:
-    """A label's value. ``%`` is doubled nowhere: labels go in before numbers do, so none may have one."""
+    """A label's value. It may hold no ``%``: labels go into a histogram's template before the numbers do."""
     text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return "".join(character for character in text if character.isprintable() and character != "%")

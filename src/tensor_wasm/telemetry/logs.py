@@ -53,7 +53,8 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
     """Send the program's log to ``stream`` (standard error): ``log_format`` is "text" or "json".
 
-    A second call replaces what the first set. Libraries are heard from WARNING on.
+    A second call replaces what the first set. Libraries are heard from ERROR on: what they warn about is bytes of
+    clients that are not HTTP, at a rate that any client may choose.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
@@ -61,7 +62,7 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
-        logger.setLevel(level.upper() if name == _OURS else logging.WARNING)
+        logger.setLevel(level.upper() if name == _OURS else logging.ERROR)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from compiler.values.harness import Machine
 
+from compiler.values.harness import Machine
 from tensor_wasm.runtime import Engine
 
 

@@ -6,16 +6,11 @@ Floats are bit patterns. ``Format`` knows their layout; :meth:`Format.round` rou
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt
 
 from tensor_wasm.ptx.program import ScalarType
-
-NAN = "nan"
-INFINITY = "inf"
-Number = Fraction | str
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,10 @@ class Format:
         scale = max(field, 1) - self.exponent_max - (self.precision - 1)
         number = Fraction(fraction << scale) if scale >= 0 else Fraction(fraction, 1 << -scale)
         return -number if self.is_negative(bits) else number
+
+    def value_or_infinity(self, bits: int) -> Fraction:
+        """The size of a number; for an infinity one beyond all."""
+        return Fraction(1 << 5000) if self.is_infinite(bits) else abs(self.value(bits))
 
     def round(self, number: Fraction, mode: str, zero_sign: int = 0) -> int:
         """The pattern of ``number`` rounded in ``mode`` (rn rz rm rp); an exact zero gets the sign given."""
@@ -238,8 +237,3 @@ def float_rows(chance: random.Random, form: Format, count: int, rows: int) -> li
 def same_float(form: Format, left: int, right: int) -> bool:
     """Equal patterns, or both NaN: payloads are not compared."""
     return left == right or (form.is_nan(left) and form.is_nan(right))
-
-
-def differing(expected: Iterable[tuple[int, ...]], found: Iterable[tuple[int, ...]]) -> list[int]:
-    """Where two lists of rows differ."""
-    return [index for index, pair in enumerate(zip(expected, found, strict=True)) if pair[0] != pair[1]]

@@ -1,0 +1,195 @@
+"""The ASGI application: one pass around every request, whatever becomes of it.
+
+Request id, metrics, origin and token checks, errors to JSON. One function instead of a stack of middleware: the hot
+route spends its time in the node, not here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from tensor_wasm.config import Config
+from tensor_wasm.errors import (
+    CapacityError,
+    EndingError,
+    KernelError,
+    MethodNotAllowed,
+    RequestError,
+    TensorWasmError,
+    Unauthorized,
+)
+from tensor_wasm.http import wire
+from tensor_wasm.http.access import Access
+from tensor_wasm.http.body import SlowBody
+from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, Table
+from tensor_wasm.http.routes import documents, functions, invocations, probes
+from tensor_wasm.node import Node
+from tensor_wasm.telemetry import HttpMetrics, LagMonitor
+from tensor_wasm.telemetry.http_metrics import OTHER
+
+_log = logging.getLogger("tensor_wasm.http")
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_RETRY_AFTER_S = b"1"
+_CLIENT_GONE = 499
+
+#: Errors whose message was written for the caller. Of all others only the log learns more than their kind.
+_TOLD = (RequestError, EndingError, CapacityError, KernelError)
+
+#: Headers that decide something: a request that has one of them twice is refused.
+_SINGLE = (b"authorization", b"content-length", b"content-type", b"host", b"origin", b"x-tensorwasm-tenant")
+
+
+class Application:
+    """The HTTP API of a node. ``working`` is how many requests of tenants have no answer yet."""
+
+    def __init__(self, node: Node, config: Config, http_metrics: HttpMetrics, lag: LagMonitor | None = None) -> None:
+        self.access = Access(config)
+        self.working = 0
+        self.metrics = http_metrics
+        self.table = Table(_operations(node, http_metrics, lag or LagMonitor()))
+        self._limit_bytes = config.max_body_bytes
+        self._prefix = os.urandom(8).hex()
+        self._numbers = itertools.count(1)
+        for operation in self.table.operations:
+            http_metrics.declare(operation.route, operation.method, operation.status)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"this application does not speak {scope['type']}")
+        started_s = time.perf_counter()
+        pairs = scope["headers"]
+        headers = dict(pairs)
+        call = Call(scope, receive, headers, self._identity(headers), self._limit_bytes)
+        method = scope["method"] if scope["method"] in _METHODS else OTHER
+        route = OTHER
+        operation: Operation | None = None
+        refusal: TensorWasmError | None = None
+        try:
+            operation, call.parameters = self.table.find(scope)
+            route = operation.route
+        except NoSuchMethod as error:
+            route, refusal = error.route, error
+        except TensorWasmError as error:
+            refusal = error
+        self.metrics.started(route, method)
+        status = _CLIENT_GONE
+        works = operation is not None and operation.audience is Audience.TENANT
+        self.working += works
+        try:
+            answer = await self._answer(operation, refusal, call, len(pairs))
+            status = answer.status
+            if status != _CLIENT_GONE:
+                await _send(send, answer, call.id)
+        finally:
+            self.working -= works
+            self.metrics.finished(route, method, status, time.perf_counter() - started_s)
+
+    async def _answer(
+        self, operation: Operation | None, refusal: TensorWasmError | None, call: Call, header_count: int
+    ) -> Answer:
+        """What the operation says, or what became of it instead: every error is an answer."""
+        try:
+            if header_count != len(call.headers):
+                _check_single(call.scope["headers"])
+            if operation is None:
+                # The origin first: to a web page even the list of routes is none of its business.
+                self.access.check_origin(call.headers)
+                assert refusal is not None
+                raise refusal
+            if operation.audience is Audience.TENANT:
+                self.access.check_origin(call.headers)
+                call.tenant = self.access.tenant(self.access.principal(call.headers), call.headers)
+            elif operation.audience is Audience.SCRAPER:
+                self.access.check_origin(call.headers)
+                self.access.check_metrics(call.headers)
+            return await operation.handler(call)
+        except TensorWasmError as error:
+            return self._refused(error, call)
+        except Exception:
+            _log.exception("a request failed", extra={"request_id": call.id})
+            return _error_answer("internal", _GENERIC, 500, call.id)
+
+    def _refused(self, error: TensorWasmError, call: Call) -> Answer:
+        if not isinstance(error, _TOLD):
+            _log.error("a request failed: %s", error, exc_info=error, extra={"request_id": call.id})
+            return _error_answer(error.kind, _GENERIC, error.http_status, call.id)
+        headers: list[tuple[bytes, bytes]] = []
+        if isinstance(error, CapacityError):
+            headers.append((b"retry-after", _RETRY_AFTER_S))
+        elif isinstance(error, Unauthorized):
+            headers.append((b"www-authenticate", b"Bearer"))
+        elif isinstance(error, MethodNotAllowed):
+            headers.append((b"allow", getattr(error, "allowed", "").encode()))
+        elif isinstance(error, SlowBody):
+            headers.append((b"connection", b"close"))
+        return _error_answer(error.kind, error.message, error.http_status, call.id, headers)
+
+    def _identity(self, headers: dict[bytes, bytes]) -> str:
+        """The request's id: the client's own when it is plain, else one that no other request of any node has."""
+        given = headers.get(b"x-request-id")
+        if given is not None and _SAFE_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
+_GENERIC = "the node failed; its log has the details under this request id"
+
+
+def create_app(node: Node, config: Config, http_metrics: HttpMetrics, lag: LagMonitor | None = None) -> Application:
+    """The ASGI application of a node.
+
+    Raises :class:`~tensor_wasm.errors.ConfigurationError` for tokens that cannot be read, and for an address that
+    others can reach on a node without tokens.
+    """
+    return Application(node, config, http_metrics, lag)
+
+
+def _operations(node: Node, http_metrics: HttpMetrics, lag: LagMonitor) -> list[Operation]:
+    described = [
+        *probes.operations(node, http_metrics, lag),
+        *functions.operations(node),
+        *invocations.operations(node),
+    ]
+    return described + documents.operations(described)
+
+
+def _check_single(pairs: Sequence[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in pairs]
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise RequestError(f"the request has more than one {name.decode()} header")
+
+
+def error_body(kind: str, message: str, identity: str) -> bytes:
+    """The body of every answer that is not 2xx."""
+    return wire.encode(wire.ErrorAnswer(wire.ErrorBody(kind, message, identity)))
+
+
+def _error_answer(
+    kind: str, message: str, status: int, identity: str, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> Answer:
+    return Answer(error_body(kind, message, identity), status, headers=headers)
+
+
+async def _send(send: Send, answer: Answer, identity: str) -> None:
+    body = answer.body
+    headers = [
+        (b"content-type", answer.media_type),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", identity.encode()),
+        *answer.headers,
+    ]
+    if answer.status == 204:
+        del headers[:2]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

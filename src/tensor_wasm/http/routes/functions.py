@@ -1,0 +1,144 @@
+"""Functions: deploy, list, describe, delete."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from tensor_wasm.errors import (
+    BodyTooLarge,
+    InvalidBase64,
+    InvalidJson,
+    InvalidName,
+    InvalidWasm,
+    NotFound,
+    NotReady,
+    RequestError,
+    UnsupportedMediaType,
+)
+from tensor_wasm.http import wire
+from tensor_wasm.http.media import JSON, WASM, media_type
+from tensor_wasm.http.operations import Answer, Audience, Call, Operation, Parameter
+from tensor_wasm.node import Function, Node
+
+_PAGE = 100
+_PAGE_MAX = 1000
+_DIGITS_MAX = 6
+
+
+class Functions:
+    """The handlers; each leaves what may block to the node's background threads."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def deploy(self, call: Call) -> Answer:
+        """POST /functions."""
+        kind = media_type(call.headers, JSON, WASM)
+        name = _query(call).get("name", "") if kind == WASM else None
+        if name == "":
+            raise InvalidName("name the function in the query: POST /functions?name=NAME")
+        body = await call.body()
+        function = await self._node.in_background(self._deploy, name, body, call.tenant)
+        location = f"/functions/{function.id}".encode()
+        return Answer(wire.encode(wire.Deployed(function.id)), 201, headers=((b"location", location),))
+
+    def _deploy(self, name: str | None, body: bytes, tenant: int) -> Function:
+        if name is not None:
+            return self._node.deploy(name, body, tenant)
+        request = wire.decode_deploy(body)
+        return self._node.deploy(request.name, wire.decode_base64(request.wasm_b64, "wasm_b64"), tenant)
+
+    async def list(self, call: Call) -> Answer:
+        """GET /functions."""
+        query = _query(call)
+        limit = _limit(query.get("limit"))
+        page = await self._node.in_background(self._node.functions, call.tenant, limit, query.get("after"))
+        return Answer(wire.encode(wire.FunctionList([wire.describe(item) for item in page.items], page.next)))
+
+    async def show(self, call: Call) -> Answer:
+        """GET /functions/:id."""
+        function = await self._node.in_background(self._node.function, call.parameters["id"], call.tenant)
+        return Answer(wire.encode(wire.describe(function)))
+
+    async def delete(self, call: Call) -> Answer:
+        """DELETE /functions/:id."""
+        await self._node.in_background(self._node.delete, call.parameters["id"], call.tenant)
+        return Answer(b"", 204)
+
+
+def operations(node: Node) -> list[Operation]:
+    """The operations on functions."""
+    handlers = Functions(node)
+    text = {"type": "string"}
+    limit = {"type": "integer", "minimum": 1, "maximum": _PAGE_MAX, "default": _PAGE}
+    return [
+        Operation(
+            method="POST",
+            path="/functions",
+            handler=handlers.deploy,
+            audience=Audience.TENANT,
+            summary="Deploy a WebAssembly module as a new function",
+            status=201,
+            request=wire.DeployRequest,
+            response=wire.Deployed,
+            query=(Parameter("name", "The function's name, when the body is the module itself.", text),),
+            errors=(
+                InvalidName, InvalidBase64, InvalidWasm, InvalidJson, UnsupportedMediaType, BodyTooLarge, NotReady,
+            ),
+            accepts_wasm=True,
+        ),
+        Operation(
+            method="GET",
+            path="/functions",
+            handler=handlers.list,
+            audience=Audience.TENANT,
+            summary="List the tenant's functions, oldest first",
+            response=wire.FunctionList,
+            query=(
+                Parameter("limit", "Functions of a page.", limit),
+                Parameter("after", "The id that the page before gave as `next`.", text),
+            ),
+            errors=(RequestError, NotFound),
+        ),
+        Operation(
+            method="GET",
+            path="/functions/{id}",
+            handler=handlers.show,
+            audience=Audience.TENANT,
+            summary="Describe a function: exports, imports, sizes",
+            response=wire.FunctionDescription,
+            errors=(NotFound,),
+        ),
+        Operation(
+            method="DELETE",
+            path="/functions/{id}",
+            handler=handlers.delete,
+            audience=Audience.TENANT,
+            summary="Delete a function; its running invocations finish",
+            status=204,
+            errors=(NotFound,),
+        ),
+    ]  # fmt: skip
+
+
+def _query(call: Call) -> dict[str, str]:
+    """The query's parameters. One that comes twice is refused: which was meant cannot be known."""
+    try:
+        values = parse_qs(
+            call.scope["query_string"].decode(), keep_blank_values=True, max_num_fields=32, errors="strict"
+        )
+    except (ValueError, UnicodeDecodeError):
+        raise RequestError("the query cannot be read: use name=value pairs in percent-encoded UTF-8") from None
+    for name, given in values.items():
+        if len(given) > 1:
+            raise RequestError(f"the query gives {name[:40]!r} more than once")
+    return {name: given[0] for name, given in values.items()}
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _PAGE
+    known = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+    if not known or not 1 <= int(text) <= _PAGE_MAX:
+        raise RequestError(f"limit must be a whole number from 1 to {_PAGE_MAX}")
+    return int(text)

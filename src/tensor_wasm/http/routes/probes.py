@@ -1,0 +1,75 @@
+"""Probes: is it alive, is it ready, what does it count.
+
+They run on asyncio's own threads, not the node's: deploys must not keep an operator from seeing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tensor_wasm.errors import NotReady, Unauthorized
+from tensor_wasm.http import wire
+from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.node import Node
+from tensor_wasm.telemetry import Collector, HttpMetrics, LagMonitor, render
+from tensor_wasm.telemetry.exposition import PROMETHEUS
+
+_HEALTHY = wire.encode(wire.Health("ok"))
+
+
+class Probes:
+    """The handlers."""
+
+    def __init__(self, node: Node, http_metrics: HttpMetrics, lag: LagMonitor) -> None:
+        self._node = node
+        self._sources = (Collector(node), http_metrics, lag)
+
+    async def health(self, _: Call) -> Answer:
+        """GET /healthz: touches no lock, no disk, no thread."""
+        return Answer(_HEALTHY)
+
+    async def ready(self, _: Call) -> Answer:
+        """GET /readyz."""
+        reasons = await asyncio.to_thread(self._node.readiness)
+        if reasons:
+            raise NotReady("not ready: " + "; ".join(reasons))
+        return Answer(wire.encode(wire.Readiness("ready", [])))
+
+    async def metrics(self, call: Call) -> Answer:
+        """GET /metrics: read and written by a background thread."""
+        accept = call.headers.get(b"accept", b"").decode("latin-1")
+        body, content_type = await asyncio.to_thread(render, self._sources, accept)
+        return Answer(body, media_type=content_type.encode())
+
+
+def operations(node: Node, http_metrics: HttpMetrics, lag: LagMonitor) -> list[Operation]:
+    """The probes."""
+    handlers = Probes(node, http_metrics, lag)
+    return [
+        Operation(
+            method="GET",
+            path="/healthz",
+            handler=handlers.health,
+            audience=Audience.ANYONE,
+            summary="Whether the process answers",
+            response=wire.Health,
+        ),
+        Operation(
+            method="GET",
+            path="/readyz",
+            handler=handlers.ready,
+            audience=Audience.ANYONE,
+            summary="Whether the node should get work",
+            response=wire.Readiness,
+            errors=(NotReady,),
+        ),
+        Operation(
+            method="GET",
+            path="/metrics",
+            handler=handlers.metrics,
+            audience=Audience.SCRAPER,
+            summary="Metrics in Prometheus' text, or OpenMetrics when Accept asks for it",
+            response_type=PROMETHEUS.partition(";")[0],
+            errors=(Unauthorized,),
+        ),
+    ]

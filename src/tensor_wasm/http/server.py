@@ -1,0 +1,242 @@
+"""Serving a node over HTTP: from the socket to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+
+import uvicorn
+
+from tensor_wasm.config import Config
+from tensor_wasm.errors import ConfigurationError, InternalError
+from tensor_wasm.http.app import create_app
+from tensor_wasm.http.protocol import protocol_for
+from tensor_wasm.node import Node
+from tensor_wasm.telemetry import HttpMetrics, LagMonitor
+
+_log = logging.getLogger("tensor_wasm.http")
+
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75
+_POLL_S = 0.02
+_LAST_ANSWERS_S = 2
+_WARNING_INTERVAL_S = 60.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+OnStarted = Callable[[str, int], None]
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn with this server's own signals, which says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_listening()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Server:
+    """A node's HTTP server.
+
+    :meth:`run` serves until a signal or :meth:`stop`; :meth:`start_in_thread` does so beside the caller. The node
+    stays open: whoever made it closes it. ``on_started`` is called with host and port when requests are taken.
+
+    Raises :class:`ConfigurationError` when the address cannot be had, or would open a node without tokens to others.
+    """
+
+    def __init__(self, node: Node, config: Config, on_started: OnStarted | None = None) -> None:
+        self._node = node
+        self._config = config
+        self._on_started = on_started
+        self._metrics = HttpMetrics()
+        self._lag = LagMonitor()
+        self._app = create_app(node, config, self._metrics, self._lag)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._address: tuple[str, int] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that requests are taken on. Raises :class:`InternalError` before there is one."""
+        if self._address is None:
+            raise InternalError("the server was not started")
+        return self._address
+
+    def run(self) -> int:
+        """Serve until SIGTERM, SIGINT or :meth:`stop`; 0 when all requests got their answers.
+
+        On the first signal the node takes no more work, and what runs may finish within ``drain_s``; then it is ended.
+        A second signal ends the process at once. On another than the main thread signals are left alone.
+        """
+        listener = _listen(self._config)
+        try:
+            uvloop_policy = uvicorn.Config(self._app, loop="uvloop").get_loop_factory()
+            with asyncio.Runner(loop_factory=uvloop_policy) as runner:
+                runner.run(self._serve(listener))
+        finally:
+            listener.close()
+            self._ready.set()
+        return 0
+
+    def start_in_thread(self) -> tuple[str, int]:
+        """Serve in a thread; host and port once requests are taken. Raises what kept the server from starting."""
+        self._thread = threading.Thread(target=self._run_in_thread, name="http", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self.address
+
+    def stop(self) -> None:
+        """Drain and stop, as a signal does; returns when a server in a thread has ended. Safe to call twice."""
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
+                loop.call_soon_threadsafe(stopping.set)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run()
+        except BaseException as error:  # goes to who waits for the start
+            self._failure = error
+            if self._address is not None:
+                _log.exception("the server ended")
+        finally:
+            self._ready.set()
+
+    async def _serve(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop, self._stopping = loop, asyncio.Event()
+        server = _Uvicorn(self._uvicorn_config(), lambda: self._started(listener))
+        restore = self._take_signals(loop) if threading.current_thread() is threading.main_thread() else None
+        self._lag.start()
+        warner = loop.create_task(self._warn()) if self._app.access.is_exposed else None
+        stopper = loop.create_task(self._stop_when_asked(server))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            self._lag.stop()
+            stopper.cancel()
+            if warner is not None:
+                warner.cancel()
+            if restore is not None:
+                restore()
+            self._loop = self._stopping = None
+
+    def _uvicorn_config(self) -> uvicorn.Config:
+        return uvicorn.Config(
+            self._app,
+            http=protocol_for(self._metrics),  # type: ignore[arg-type]  # a class made at run time
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+            backlog=_BACKLOG,
+        )
+
+    def _started(self, listener: socket.socket) -> None:
+        host, port = listener.getsockname()[:2]
+        self._address = host, port
+        _log.info("listening on %s port %d", host, port)
+        if self._app.access.is_open and not self._app.access.is_exposed:
+            _log.warning("no tokens are set: every caller on this machine is admin for any tenant")
+        if self._on_started is not None:
+            self._on_started(host, port)
+        self._ready.set()
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def _take_signals(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+        """First signal: drain. Second: the process ends as if it had no handler. Returns how to undo this."""
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def received(number: int) -> None:
+            assert self._stopping is not None
+            if self._stopping.is_set():
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            self._stopping.set()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, received, number)
+
+        def restore() -> None:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+        return restore
+
+    async def _stop_when_asked(self, server: _Uvicorn) -> None:
+        """Drain: refuse new work, let running requests finish, end what does not, then close the listener.
+
+        The listener stays open meanwhile, so that /readyz and refusals can say why.
+        """
+        assert self._stopping is not None
+        await self._stopping.wait()
+        self._node.begin_drain()
+        working = self._app.working
+        _log.info("draining: %d requests in flight, at most %g seconds", working, self._config.drain_s)
+        if not await self._wait_until_idle(self._config.drain_s):
+            _log.warning("ending %d requests that did not finish in time", self._app.working)
+            await asyncio.to_thread(self._node.drain, 0.0)
+            await self._wait_until_idle(_LAST_ANSWERS_S)
+        server.should_exit = True
+
+    async def _wait_until_idle(self, timeout_s: float) -> bool:
+        until = time.monotonic() + timeout_s
+        while self._app.working:
+            if time.monotonic() >= until:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    async def _warn(self) -> None:
+        while True:
+            _log.warning(
+                "TENSOR_WASM_DEV_MODE: no tokens are set and other machines can reach this node; whoever does is admin"
+            )
+            await asyncio.sleep(_WARNING_INTERVAL_S)
+
+
+def serve(node: Node, config: Config, on_started: OnStarted | None = None) -> int:
+    """Serve a node until a signal; the process's exit code."""
+    return Server(node, config, on_started).run()
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.listen_host, config.listen_port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"TENSOR_WASM_LISTEN_ADDR={config.listen_addr}: {reason}; choose another address or port"
+        ) from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,229 @@
+"""Recursive descent over the text of a module: directives, variables, kernels and functions.
+
+What is inside a routine's braces is read by :mod:`.statements`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.declarations import declarations, formals, name
+from tensor_wasm.ptx.lexer import Lexer, is_number, is_word, quote
+from tensor_wasm.ptx.program import Space
+from tensor_wasm.ptx.statements import body, location, pragma
+from tensor_wasm.ptx.syntax import Heading, ModuleItem, Routine
+
+_LINKAGES = frozenset({".extern", ".visible", ".weak", ".common"})
+_VARIABLES = {".global": Space.GLOBAL, ".const": Space.CONST, ".shared": Space.SHARED}
+_THREAD_LIMITS = frozenset({".maxntid", ".reqntid"})
+# Directives of a kernel or function that guide a compiler for a GPU and change no result, with their numbers.
+_TUNING = {
+    ".minnctapersm": 1,
+    ".maxnctapersm": 1,
+    ".maxnreg": 1,
+    ".maxclusterrank": 1,
+    ".reqnctapercluster": 3,
+    ".abi_preserve": 1,
+    ".abi_preserve_control": 1,
+    ".noreturn": 0,
+    ".explicitcluster": 0,
+    ".blocksareclusters": 0,
+}
+#: Threads on an axis of a block that .reqntid and .maxntid may name.
+THREADS_MAX = 1 << 31
+
+
+class Parser:
+    """Reads a module item by item; :attr:`heading` is there from the start."""
+
+    def __init__(self, lexer: Lexer) -> None:
+        self._lexer = lexer
+        self.heading = self._heading()
+
+    def items(self) -> Iterator[ModuleItem]:
+        """Variables, kernels and functions in the order of the text. Raises :class:`PtxError`."""
+        lexer = self._lexer
+        while token := lexer.token:
+            if token in _LINKAGES or token in _VARIABLES or token in (".entry", ".func", ".attribute", ".tex"):
+                yield from self._linked()
+            elif token == ".file":
+                self._file()
+            elif token == ".section":
+                self._section()
+            elif token == ".loc":
+                location(lexer)
+            elif token == ".pragma":
+                pragma(lexer)
+            elif token == ".alias":
+                self._alias()
+            elif token in (".version", ".target", ".address_size"):
+                raise lexer.error(f"{token} may stand only once, at the start")
+            elif token == ";":
+                lexer.advance()
+            else:
+                raise lexer.unexpected("a directive such as .visible, .entry, .func or .global")
+
+    def _heading(self) -> Heading:
+        lexer = self._lexer
+        if lexer.token != ".version":
+            raise lexer.unexpected("'.version': is this PTX?")
+        version = lexer.advance()
+        if not is_number(version) or not version.replace(".", "", 1).isdecimal():
+            raise lexer.unexpected("a version such as 8.0")
+        if len(version) > 8:
+            raise lexer.error(f"{quote(version)} is no version of PTX")
+        if lexer.advance() != ".target":
+            raise lexer.unexpected("'.target'")
+        targets = []
+        while True:
+            lexer.advance()
+            targets.append(name(lexer, "a target such as sm_80"))
+            if lexer.token != ",":
+                break
+        if lexer.token == ".address_size":
+            if lexer.advance() != "64":
+                raise lexer.error("only .address_size 64 is supported: compile for 64 bits")
+            lexer.advance()
+        return Heading(version, targets[0])
+
+    def _linked(self) -> Iterator[ModuleItem]:
+        lexer = self._lexer
+        is_extern = False
+        while lexer.token in _LINKAGES:
+            is_extern |= lexer.token == ".extern"
+            lexer.advance()
+        match lexer.token:
+            case ".entry" | ".func":
+                yield self._routine()
+            case token if token in _VARIABLES:
+                lexer.advance()
+                yield from declarations(lexer, _VARIABLES[token], is_extern=is_extern)
+            case ".tex":
+                yield from declarations(lexer, Space.GLOBAL, is_extern=is_extern)
+            case _:
+                raise lexer.unexpected("'.entry', '.func' or a state space")
+
+    def _routine(self) -> Routine:
+        lexer = self._lexer
+        is_entry = lexer.token == ".entry"
+        line, _ = lexer.place()
+        if lexer.advance() == ".attribute":
+            self._attribute()
+        results = formals(lexer, in_function=True) if lexer.token == "(" and not is_entry else ()
+        offset = lexer.start
+        routine = Routine(name(lexer, "a name"), is_entry, (), results, None, None, None, line, offset)
+        if lexer.token == "(":
+            routine.parameters = formals(lexer, in_function=not is_entry)
+        self._limits(routine)
+        if lexer.token == ";":
+            lexer.advance()
+            return routine
+        if lexer.token != "{":
+            raise lexer.unexpected("'{'")
+        routine.body = body(lexer)
+        return routine
+
+    def _limits(self, routine: Routine) -> None:
+        """Directives between a routine's parameters and its body."""
+        lexer = self._lexer
+        while lexer.token.startswith("."):
+            token, offset = lexer.token, lexer.start
+            if token in _THREAD_LIMITS:
+                lexer.advance()
+                limit = self._axes()
+                if token == ".reqntid":
+                    routine.reqntid = self._once(routine.reqntid, limit, offset)
+                else:
+                    routine.maxntid = self._once(routine.maxntid, limit, offset)
+            elif token in _TUNING:
+                lexer.advance()
+                self._numbers(_TUNING[token])
+            elif token == ".pragma":
+                pragma(lexer)
+            elif token in (".attribute", ".unified"):
+                self._attribute()
+            else:
+                raise lexer.unexpected("'{' or a directive of a kernel")
+
+    def _once(
+        self, before: tuple[int, int, int] | None, limit: tuple[int, int, int], offset: int
+    ) -> tuple[int, int, int]:
+        if before is not None:
+            raise self._lexer.error("this directive stands twice", offset)
+        return limit
+
+    def _axes(self) -> tuple[int, int, int]:
+        axes = self._numbers(3)
+        offset = self._lexer.start
+        if not axes or any(not 1 <= axis <= THREADS_MAX for axis in axes):
+            raise self._lexer.error("a block has 1 thread or more on each axis", offset)
+        x, y, z = (*axes, 1, 1)[:3]
+        return x, y, z
+
+    def _numbers(self, count: int) -> list[int]:
+        """Up to ``count`` decimal numbers with commas between them."""
+        lexer = self._lexer
+        numbers: list[int] = []
+        while len(numbers) < count:
+            if not lexer.token.isdecimal() or len(lexer.token) > 10:
+                raise lexer.unexpected("a number")
+            numbers.append(int(lexer.token))
+            if lexer.advance() != "," or len(numbers) == count:
+                break
+            lexer.advance()
+        return numbers
+
+    def _attribute(self) -> None:
+        """``.attribute(.name)``, ``.unified(1, 2)``: nothing in it changes a result here."""
+        lexer = self._lexer
+        if lexer.advance() != "(":
+            raise lexer.unexpected("'('")
+        while lexer.advance() != ")":
+            if not (lexer.token.startswith(".") or is_number(lexer.token) or is_word(lexer.token) or lexer.token == ","):
+                raise lexer.unexpected("')'")
+        lexer.advance()
+
+    def _file(self) -> None:
+        """``.file 1 "name"``, with an optional ``, time, size``."""
+        lexer = self._lexer
+        if not is_number(lexer.advance()):
+            raise lexer.unexpected("a file number")
+        if not lexer.advance().startswith('"'):
+            raise lexer.unexpected("a file name in quotes")
+        while lexer.advance() == ",":
+            if not is_number(lexer.advance()):
+                raise lexer.unexpected("a number")
+
+    def _section(self) -> None:
+        """Debugging data: its name, then bytes in braces."""
+        lexer = self._lexer
+        if not (lexer.advance().startswith(".") or is_word(lexer.token)):
+            raise lexer.unexpected("a section name")
+        if lexer.advance() != "{":
+            raise lexer.unexpected("'{'")
+        lexer.skip_braced()
+
+    def _alias(self) -> None:
+        lexer = self._lexer
+        lexer.advance()
+        name(lexer, "a function name")
+        if lexer.token != ",":
+            raise lexer.unexpected("','")
+        lexer.advance()
+        name(lexer, "a function name")
+        if lexer.token != ";":
+            raise lexer.unexpected("';'")
+        lexer.advance()
+
+
+def parse(text: str) -> tuple[Heading, Iterator[ModuleItem], Lexer]:
+    """The heading of a module, its items as they are read, and the cursor that makes their errors.
+
+    Raises :class:`PtxError`.
+    """
+    if not text.strip():
+        raise PtxError("the text is empty: PTX starts with .version", 1, 1)
+    lexer = Lexer(text)
+    parser = Parser(lexer)
+    return parser.heading, parser.items(), lexer

@@ -1,0 +1,70 @@
+"""Kernels as NVIDIA's compiler and Numba emit them, against NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler.launch import Machine
+from compiler.text import compiled
+from tensor_wasm.compiler import CompiledKernel
+from tensor_wasm.ptx import read
+
+_CORPUS = Path(__file__).parents[1] / "corpus"
+_SEED = 55
+_SIZES = [1, 2, 31, 32, 33, 127, 1000, 1024, 4099]
+_BLOCKS = [1, 7, 32, 96, 256, 1024]
+
+
+def _kernel(file: str) -> CompiledKernel:
+    text = (_CORPUS / f"{file}.ptx").read_text()
+    (kernel,) = read(text).kernels
+    return compiled(text, kernel.name)
+
+
+def _numbers(count: int) -> np.ndarray:
+    return np.random.default_rng(_SEED + count).standard_normal(count).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", _BLOCKS)
+@pytest.mark.parametrize("size", _SIZES)
+def test_vector_add_is_numpys(machine: Machine, size: int, block: int) -> None:
+    a, b, c = _numbers(size), _numbers(size)[::-1].copy(), np.full(size + 8, 9, np.float32)
+    machine.run(_kernel("vector_add"), -(-size // block), block, a, b, c, size)
+    assert (c[:size] == a + b).all()
+    assert (c[size:] == 9).all()
+
+
+@pytest.mark.parametrize("block", [(8, 4, 1), (4, 4, 2), (1, 16, 1), (3, 5, 2)])
+def test_vector_add_of_a_block_with_more_axes_uses_only_x(machine: Machine, block: tuple[int, int, int]) -> None:
+    size = 100
+    a, b, c = _numbers(size), _numbers(size), np.zeros(size, np.float32)
+    machine.run(_kernel("vector_add"), (-(-size // block[0]), 2, 1), block, a, b, c, size)
+    assert (c == a + b).all()
+
+
+def _fused(y: np.ndarray, a: np.float32, x: np.ndarray) -> np.ndarray:
+    """a * x + y rounded once: the product of two f32 is exact in f64; the sum is rounded to odd, then to f32."""
+    product = x.astype(np.float64) * np.float64(a)
+    wide = y.astype(np.float64)
+    total = product + wide
+    shadow = total - product
+    error = (product - (total - shadow)) + (wide - shadow)
+    bits = total.view(np.int64)
+    toward = np.where((error != 0) & (bits & 1 == 0), np.where((error > 0) == (total > 0), 1, -1), 0)
+    return (bits + toward).view(np.float64).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", _BLOCKS)
+@pytest.mark.parametrize("size", _SIZES)
+def test_numba_saxpy_is_numpys_rounded_once(machine: Machine, size: int, block: int) -> None:
+    x, y, a = _numbers(size), _numbers(size)[::-1].copy(), np.float32(1.7)
+    expected = _fused(y, a, x)
+
+    def array(data: np.ndarray) -> tuple[object, ...]:
+        return (0, 0, data.size, 4, data, data.size, 4)
+
+    machine.run(_kernel("numba_saxpy"), -(-size // block), block, size, a, *array(x), *array(y))
+    assert (y == expected).all()

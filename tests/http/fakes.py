@@ -1,0 +1,124 @@
+"""A node that runs no guest: what the HTTP room needs of one, quick and with every ending at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass
+
+from tensor_wasm.dispatch.ledger import LedgerView
+from tensor_wasm.errors import Ending, NotFound, NotReady
+from tensor_wasm.node import Distribution, Export, Function, Import, InvocationResult, Page, StatisticsView
+
+
+@dataclass
+class FakeDevice:
+    name: str = "cpu"
+    kind: str = "cpu"
+
+
+class Reading:
+    def __init__(self, view):
+        self.view = view
+
+    def read(self):
+        return self.view
+
+
+def no_statistics():
+    nothing = Distribution((0.1, 1.0), (0, 0, 0), 0.0)
+    return StatisticsView(
+        kernel_compile=nothing,
+        spawn=nothing,
+        cache_hits={"memory": 0, "disk": 0},
+        cache_misses={"memory": 0, "disk": 0},
+        spawns={},
+        active={},
+        terminations={},
+        guest_memory_bytes={},
+        gpu_memory_bytes={},
+        functions=0,
+    )
+
+
+class FakeNode:
+    """``behaviour`` is what an invocation does: a function of (export, args, input) that returns values or raises."""
+
+    def __init__(self, config):
+        self.config = config
+        self.device = FakeDevice()
+        self.ledger = Reading(LedgerView(64, 0, ()))
+        self.statistics = Reading(no_statistics())
+        self.deployed = {}
+        self.behaviour = lambda export, args, input: list(args)
+        self.calls = []
+        self.slow_s = 0.0
+        self.cancelled = 0
+        self.terminated = asyncio.Event()
+        self.draining = False
+        self.output = (b"", b"", 0)
+
+    def deploy(self, name, wasm, tenant=0):
+        if self.draining:
+            raise NotReady("the node is draining and takes no more work")
+        function = Function(
+            id=str(uuid.uuid4()),
+            name=name,
+            tenant=tenant,
+            digest="ab" * 32,
+            size_bytes=len(wasm),
+            created_at=time.time(),
+            exports=(Export("run", ("i32", "f64"), ("i64",)),),
+            imports=(Import("wasi:cuda/host@0.2.0", "launch"),),
+            memory_pages=17,
+        )
+        self.deployed[function.id] = (function, wasm)
+        return function
+
+    def functions(self, tenant=0, limit=100, after=None):
+        mine = [function for function, _ in self.deployed.values() if function.tenant == tenant]
+        start = 0
+        if after is not None:
+            start = [function.id for function in mine].index(after) + 1
+        items = mine[start : start + limit]
+        return Page(items, items[-1].id if len(mine) > start + limit else None)
+
+    def function(self, id, tenant=0):
+        function, _ = self.deployed.get(id, (None, None))
+        if function is None or function.tenant != tenant:
+            raise NotFound("no such function for this tenant")
+        return function
+
+    def delete(self, id, tenant=0):
+        self.function(id, tenant)
+        del self.deployed[id]
+
+    async def invoke_async(self, id, export=None, args=(), *, tenant=0, input=b"", deadline_s=None):
+        if self.draining:
+            raise NotReady("the node is draining and takes no more work")
+        self.calls.append((id, export, list(args), tenant, input, deadline_s))
+        if self.slow_s:
+            try:
+                await asyncio.sleep(self.slow_s)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        values = self.behaviour(export, args, input)
+        return InvocationResult(values, id, str(uuid.uuid4()), 0.0000125, 3, *self.output)
+
+    async def in_background(self, function, *args):
+        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+    def readiness(self):
+        return ["draining"] if self.draining else []
+
+    def begin_drain(self):
+        self.draining = True
+
+    def drain(self, timeout_s):
+        self.draining = True
+        return True
+
+
+ENDINGS = tuple(Ending)
