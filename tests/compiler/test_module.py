@@ -98,7 +98,7 @@ def test_a_kernel_over_the_size_of_a_function_is_refused() -> None:
     builder = Builder()
     register = builder.register(ScalarType.B64)
     large = immediate(0x1234_5678_9ABC_DEF0, ScalarType.U64)
-    for _ in range(600_000):
+    for _ in range(80_000):
         builder.add("add", [ScalarType.U64], [register], [register, large])
     builder.end(Exit())
     with pytest.raises(PtxError, match="too large"):

@@ -36,8 +36,8 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     )
     yield served
     code = served.stop()
-    assert code == 0, "".join(served.log)
-    assert not any("Traceback" in line for line in served.log), "".join(served.log)
+    assert code == 0, served.log
+    assert "Traceback" not in served.log
 
 
 @pytest.fixture(scope="session")

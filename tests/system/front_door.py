@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from tensor_wasm.cli.client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTOR_ADD = ROOT / "examples" / "vector_add" / "vector_add.wasm"
-_START_S = 30
 _END_S = 30
-_LISTENING = re.compile(r"listening on (http://\S+)")
+_URL = re.compile(r"http://[0-9.:]+")
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -49,54 +47,44 @@ def run_cli(*arguments: object, stdin: bytes = b"", timeout_s: float = 60, **set
 
 
 class Served:
-    """``tensor-wasm serve`` on a free port. ``url`` is where; ``log`` what it wrote to stderr so far."""
+    """``tensor-wasm serve`` on a free port. ``first_line`` is what it said on stdout, ``url`` where it is."""
 
     def __init__(self, home: Path, *flags: str, **settings: str) -> None:
         command = [sys.executable, "-m", "tensor_wasm", "serve", "--listen", "127.0.0.1:0", "--home", str(home), *flags]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**settings)
-        )
-        self.log: list[str] = []
-        self.url = ""
-        self._is_listening = threading.Event()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        if not self._is_listening.wait(_START_S) or not self.url:
+        self._log = home.parent / f"{uuid.uuid4().hex}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(**settings)
+            )
+        assert self.process.stdout is not None
+        self.first_line = self.process.stdout.readline()
+        found = _URL.search(self.first_line)
+        if found is None:
             self.kill()
-            raise AssertionError("the node did not start: " + "".join(self.log))
+            raise AssertionError(f"the node did not start: {self.log}")
+        self.url = found[0]
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-            found = _LISTENING.search(line)
-            if found:
-                self.url = found[1]
-                self._is_listening.set()
-        self._is_listening.set()
-
-    def cli(self, *arguments: object, **more: Any) -> Result:
-        return run_cli("--server", self.url, *arguments, **more)
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr so far."""
+        return self._log.read_text()
 
     @property
     def client(self) -> Client:
         return Client(self.url)
 
-    def ask_to_stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+    def cli(self, *arguments: object, **more: Any) -> Result:
+        return run_cli("--server", self.url, *arguments, **more)
 
     def wait(self) -> int:
         """The exit code."""
         code = self.process.wait(_END_S)
-        self._reader.join(_END_S)
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         return code
 
     def stop(self) -> int:
-        if self.process.poll() is None:
-            self.ask_to_stop()
+        self.process.terminate()
         return self.wait()
 
     def kill(self) -> int:

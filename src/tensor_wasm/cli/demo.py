@@ -18,8 +18,8 @@ import click
 
 from tensor_wasm.cli.client import Client
 from tensor_wasm.cli.exposition import quantile
-from tensor_wasm.cli.failures import Failure
-from tensor_wasm.cli.output import print_json, print_line
+from tensor_wasm.cli.failures import ExitCode, Failure
+from tensor_wasm.cli.output import print_error, print_json, print_line
 from tensor_wasm.cli.session import Session, with_session
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def demo(context: click.Context, keep: bool, elements: int) -> None:
     from tensor_wasm.config import load
     from tensor_wasm.http.server import Server
     from tensor_wasm.node import Node
+    from tensor_wasm.telemetry import logs
 
+    logs.configure("error", "text")
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-demo-") as home:
         overrides = {"home": home, "listen_addr": "127.0.0.1:0", "invoke_deadline_s": _DEADLINE_S}
         # The demo is the same everywhere: settings of a real node in the environment are not its business.
@@ -92,7 +94,8 @@ def demo(context: click.Context, keep: bool, elements: int) -> None:
             finally:
                 server.stop()
     if not report.ok:
-        raise Failure("wrong_result", f"{report.right_sums} of {elements} sums are right")
+        print_error(Failure("wrong_result", f"{report.right_sums} of {elements} sums are right"), is_json=False)
+        context.exit(ExitCode.FAILED)
 
 
 def guest() -> bytes:

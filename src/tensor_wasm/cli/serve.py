@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import click
 
-from tensor_wasm.cli.output import print_json, print_note, safe
+from tensor_wasm.cli.output import print_json, print_line, print_note, safe
 from tensor_wasm.cli.session import Session, with_session
 
 if TYPE_CHECKING:
-    from tensor_wasm.config import Config
     from tensor_wasm.node import Node
 
 
@@ -50,12 +50,11 @@ def serve(session: Session, /, **flags: str | None) -> None:
 
 
 def _announce(session: Session, node: Node, host: str, port: int) -> None:
-    config: Config = node.config
+    """Say on stdout where the node is; the log on stderr says the rest, and that there are no tokens."""
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    if session.is_json:
-        print_json({"url": url, "pid": os.getpid(), "device": node.device.name, "home": str(config.home)})
-    print_note(
-        f"listening on {url} (device {node.device.name}, {config.workers} workers, home {safe(str(config.home))})"
-    )
-    if not config.api_tokens:
-        print_note("no tokens are set: every caller on this machine is admin (TENSOR_WASM_API_TOKENS changes that)")
+    device, home = node.device.name, str(node.config.home)
+    with contextlib.suppress(OSError):  # nobody reads stdout: the node serves all the same
+        if session.is_json:
+            print_json({"url": url, "pid": os.getpid(), "device": device, "home": home})
+        else:
+            print_line(f"listening on {url} (device {device}, home {safe(home)})")

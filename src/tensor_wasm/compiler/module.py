@@ -27,8 +27,11 @@ from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Kernel, Parameter, Program
 from tensor_wasm.wasm import Global, Memory, Module, ValType
 
-#: Limits of WebAssembly engines on one function: bytes of code, and locals.
-FUNCTION_BYTES_MAX = 7_654_321
+#: Engines take functions of up to 7.6 MB, but Cranelift's time grows with the square of the code whose values are the
+#: same for all threads (it moves those out of the loops and keeps them all): 1.3 s for 140 kB of nothing else.
+FUNCTION_BYTES_MAX = 1 << 20
+
+#: The engines' limit on the locals of one function.
 LOCALS_MAX = 50_000
 
 #: Locals that a function has besides registers: indices, parameters, temporaries.

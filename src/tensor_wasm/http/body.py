@@ -19,6 +19,34 @@ class SlowBody(RequestError):
     """The body does not arrive. The connection is of no more use."""
 
 
+class _Patience:
+    """Cancels the current task when it runs out. ``asyncio.timeout`` does the same at eight times the cost."""
+
+    __slots__ = ("_loop", "_task", "_timer", "is_over")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_later(PAUSE_S, self._run_out)
+        self.is_over = False
+
+    def renew(self, most_s: float) -> None:
+        """Wait again, ``most_s`` at most."""
+        self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, min(PAUSE_S, most_s)), self._run_out)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self.is_over and self._task is not None:
+            self._task.uncancel()
+        self._task = None
+
+    def _run_out(self) -> None:
+        if self._task is not None:
+            self.is_over = True
+            self._task.cancel()
+
+
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> bytes:
     """The whole body.
 
@@ -28,30 +56,39 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_byte
     announced = headers.get(b"content-length")
     if announced is not None and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
+    patience = _Patience()
+    try:
+        message = await receive()
+        if message["type"] == "http.request" and not message["more_body"] and len(message["body"]) <= limit_bytes:
+            body: bytes = message["body"]
+            return body
+        return await _read_on(message, receive, limit_bytes, patience)
+    except asyncio.CancelledError:
+        if patience.is_over:
+            raise SlowBody(f"the body came too slowly: send it without pauses of {PAUSE_S:g} seconds") from None
+        raise
+    finally:
+        patience.end()
+
+
+async def _read_on(message: Mapping[str, object], receive: Receive, limit_bytes: int, patience: _Patience) -> bytes:
     loop = asyncio.get_running_loop()
+    started_s = loop.time()
     pieces: list[bytes] = []
     size = 0
-    patience = loop.time() + _GRACE_S
-    try:
-        async with asyncio.timeout(PAUSE_S) as timer:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Cancelled("the client went away")
-                piece = message["body"]
-                size += len(piece)
-                if size > limit_bytes:
-                    raise _too_large(limit_bytes)
-                if not message["more_body"]:
-                    break
-                pieces.append(piece)
-                timer.reschedule(min(loop.time() + PAUSE_S, patience + size / _SLOWEST_BYTES_PER_S))
-    except TimeoutError:
-        raise SlowBody(f"the body came too slowly: at most {PAUSE_S:g} seconds may pass without a byte of it") from None
-    if not pieces:
-        return bytes(piece)
-    pieces.append(piece)
-    return b"".join(pieces)
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client went away")
+        piece = message["body"]
+        assert isinstance(piece, bytes)
+        size += len(piece)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        pieces.append(piece)
+        if not message["more_body"]:
+            return b"".join(pieces)
+        patience.renew(started_s + _GRACE_S + size / _SLOWEST_BYTES_PER_S - loop.time())
+        message = await receive()
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

@@ -87,9 +87,9 @@ class Server:
         """
         listener = _listen(self._config)
         try:
-            uvloop_policy = uvicorn.Config(self._app, loop="uvloop").get_loop_factory()
-            with asyncio.Runner(loop_factory=uvloop_policy) as runner:
-                runner.run(self._serve(listener))
+            settings = self._uvicorn_config()
+            with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
+                runner.run(self._serve(listener, settings))
         finally:
             listener.close()
             self._ready.set()
@@ -123,10 +123,10 @@ class Server:
         finally:
             self._ready.set()
 
-    async def _serve(self, listener: socket.socket) -> None:
+    async def _serve(self, listener: socket.socket, settings: uvicorn.Config) -> None:
         loop = asyncio.get_running_loop()
         self._loop, self._stopping = loop, asyncio.Event()
-        server = _Uvicorn(self._uvicorn_config(), lambda: self._started(listener))
+        server = _Uvicorn(settings, lambda: self._started(listener))
         restore = self._take_signals(loop) if threading.current_thread() is threading.main_thread() else None
         self._lag.start()
         warner = loop.create_task(self._warn()) if self._app.access.is_exposed else None
@@ -145,6 +145,7 @@ class Server:
     def _uvicorn_config(self) -> uvicorn.Config:
         return uvicorn.Config(
             self._app,
+            loop="uvloop",
             http=protocol_for(self._metrics),  # type: ignore[arg-type]  # a class made at run time
             ws="none",
             lifespan="off",

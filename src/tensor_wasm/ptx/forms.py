@@ -11,8 +11,8 @@ Operands, separated by spaces:
   type's width; ``u32`` (any type's name) of that type; ``any`` a register or variable of any type.
 - ``>t`` a destination. ``>t|pred`` with a predicate beside it, ``>t|pred?`` where that may be left out.
 - ``t~``: the register may be wider than the type.
-- ``t*v`` as many elements as the vector width says; ``t*n`` any number of elements; ``t*p`` the whole, or its parts
-  in braces, packed; ``t*a`` ``t*b`` ``t*c`` the fragments of a matrix product.
+- ``t*v`` as many elements as the vector width says; ``t*x`` as the modifier ``x2`` says; ``t*n`` any number; ``t*p``
+  the whole, or its parts in braces, packed; ``t*a`` ``t*b`` ``t*c`` the fragments of a matrix product.
 - ``!pred`` a predicate that may be negated.
 - ``imm`` an integer constant. ``[]`` an address. ``policy`` a cache policy. ``label``, ``table``: branch targets.
 - A ``?`` at the end: may be left out.
@@ -85,7 +85,7 @@ class Pairing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """An operand of a form. ``type`` is in the notation of rows; ``many`` one of ``v n p a b c`` or empty."""
+    """An operand of a form. ``type`` is in the notation of rows; ``many`` one of ``v x n p a b c`` or empty."""
 
     kind: RoleKind
     type: str = ""
@@ -161,9 +161,7 @@ def take_apart(form: Form, parts: Iterable[str]) -> Opcode:
     return Opcode(form, tuple(modifiers), tuple(types), space, vector)
 
 
-def form(
-    root: str, parts: str, operands: str, category: Category, reason: str | None = None
-) -> Form:
+def form(root: str, parts: str, operands: str, category: Category, reason: str | None = None) -> Form:
     """A row, from the notations in the module's docstring."""
     return Form(root, tuple(_slot(part) for part in parts.split()), _roles(operands), category, reason)
 

@@ -259,13 +259,13 @@ _ATOMICS: Final = (
     form("atom", f"{_ATOM} cas L2::cache_hint? {_B}", ">t [] t t policy?", C.SYNCHRONISATION, _ATOMIC),
     form("atom", f"{_ATOM} exch b128", ">t [] t", C.SYNCHRONISATION, _ATOMIC),
     form("atom", f"{_ATOM} cas b128", ">t [] t t", C.SYNCHRONISATION, _ATOMIC),
-    form("atom", f"{_ATOM} add L2::cache_hint? u32|s32|u64|s64|f32|f64", ">t [] t policy?",
+    form("atom", f"{_ATOM} add L2::cache_hint? u32|s32|u64|f32|f64", ">t [] t policy?",
          C.SYNCHRONISATION, _ATOMIC),
     form("atom", f"{_ATOM} add noftz L2::cache_hint? {_H}", ">t [] t policy?", C.SYNCHRONISATION, _ATOMIC),
     form("atom", f"{_ATOM} inc|dec L2::cache_hint? u32", ">t [] t policy?", C.SYNCHRONISATION, _ATOMIC),
     form("atom", f"{_ATOM} min|max L2::cache_hint? {_I3264}", ">t [] t policy?", C.SYNCHRONISATION, _ATOMIC),
     form("red", f"{_ATOM} and|or|xor L2::cache_hint? b32|b64", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("red", f"{_ATOM} add L2::cache_hint? u32|s32|u64|s64|f32|f64", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
+    form("red", f"{_ATOM} add L2::cache_hint? u32|s32|u64|f32|f64", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
     form("red", f"{_ATOM} add noftz L2::cache_hint? {_H}", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
     form("red", f"{_ATOM} inc|dec L2::cache_hint? u32", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
     form("red", f"{_ATOM} min|max L2::cache_hint? {_I3264}", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
@@ -316,14 +316,16 @@ _MATRICES: Final = (
     form("mma", f"{_MMA} s32 {_SMALL} {_SMALL} s32 xor|and? popc?", ">t0*n b32*n b32*n t*n", C.MATRIX, _MATRIX),
     form("mma", f"sp|sp::ordered_metadata {_MMA} f16|f32|s32 f16|bf16|tf32|s8|u8|{_SMALL} f16|bf16|tf32|s8|u8|{_SMALL}"
          " f16|f32|s32", ">any*n any*n any*n any*n b32 imm", C.MATRIX, _MATRIX),
-    form("ldmatrix", f"sync aligned m8n8 x1|x2|x4 trans? {_SHARED}? b16", ">b32*n []", C.MATRIX, _MATRIX),
+    form("ldmatrix", f"sync aligned m8n8 x1|x2|x4 trans? {_SHARED}? b16", ">b32*x []", C.MATRIX, _MATRIX),
     form("movmatrix", "sync aligned m8n8 trans b16", ">b32 b32", C.MATRIX, _MATRIX),
     form("wmma", f"load a|b|c sync aligned row|col {_WMMA} global|{_SHARED}?"
          f" f16|bf16|tf32|f32|f64|s8|u8|s32|{_SMALL}", ">any*n [] u32?", C.MATRIX, _MATRIX),
     form("wmma", f"store d sync aligned row|col {_WMMA} global|{_SHARED}? f16|f32|f64|s32",
          "[] any*n u32?", C.MATRIX, _MATRIX),
-    form("wmma", f"mma xor|and? popc? sync aligned row|col row|col {_WMMA} rn|rz|rm|rp? f16|f32|f64|s32"
-         f" f16|bf16|tf32|f32|f64|s8|u8|{_SMALL}? f16|bf16|tf32|f32|f64|s8|u8|{_SMALL}? f16|f32|f64|s32 satfinite?",
+    form("wmma", f"mma sync aligned row|col row|col {_WMMA} f16|f32 f16|f32 satfinite?", ">any*n any*n any*n any*n",
+         C.MATRIX, _MATRIX),
+    form("wmma", f"mma xor|and? popc? sync aligned row|col row|col {_WMMA} {_R}? f32|f64|s32"
+         f" bf16|tf32|f64|s8|u8|{_SMALL} bf16|tf32|f64|s8|u8|{_SMALL} f32|f64|s32 satfinite?",
          ">any*n any*n any*n any*n", C.MATRIX, _MATRIX),
 )
 

@@ -180,7 +180,9 @@ class Parser:
         if lexer.advance() != "(":
             raise lexer.unexpected("'('")
         while lexer.advance() != ")":
-            if not (lexer.token.startswith(".") or is_number(lexer.token) or is_word(lexer.token) or lexer.token == ","):
+            if not (
+                lexer.token.startswith(".") or is_number(lexer.token) or is_word(lexer.token) or lexer.token == ","
+            ):
                 raise lexer.unexpected("')'")
         lexer.advance()
 

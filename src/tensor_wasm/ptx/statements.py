@@ -288,5 +288,3 @@ def _memory(lexer: Lexer) -> Memory:
         more.append(_operand(lexer))
     expect(lexer, "]")
     return Memory(base, displacement, tuple(more), offset)
-
-

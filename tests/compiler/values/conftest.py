@@ -1,10 +1,9 @@
-"""One engine for all tests of this folder, and a random source whose seed a failing test prints."""
+"""What tests of values share: a machine for single instructions, and a random source whose seed a failure prints."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,10 +12,9 @@ from tensor_wasm.runtime import Engine
 
 
 @pytest.fixture(scope="session")
-def machine() -> Iterator[Machine]:
-    engine = Engine()
-    yield Machine(engine)
-    engine.close()
+def machine(engine: Engine) -> Machine:
+    """Evaluates instructions."""
+    return Machine(engine)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The ``.approx`` functions against f64 mathematics, within the ISA's error bounds, and their tables of special values."""
+"""The ``.approx`` functions: within the ISA's error bounds of f64 mathematics, and its tables of special values."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
+
 from compiler.values import oracle
 from compiler.values.harness import Machine, instruction
 from compiler.values.oracle import F32, F64, NAN_BITS
-
 from tensor_wasm.ptx.program import ScalarType
 
 ROWS = 3000
@@ -47,7 +47,8 @@ def by_exponent(chance: random.Random, *, negative: bool) -> list[int]:
 
 
 SPECIAL: dict[str, dict[int, int]] = {
-    "ex2.approx.f32": {MINUS | INFINITY: ZERO, MINUS: ONE, ZERO: ONE, INFINITY: INFINITY, NAN: NAN, 1: ONE, MINUS | 1: ONE},
+    "ex2.approx.f32": {MINUS | INFINITY: ZERO, MINUS: ONE, ZERO: ONE, INFINITY: INFINITY, NAN: NAN, 1: ONE,
+                       MINUS | 1: ONE},
     "ex2.approx.ftz.f32": {MINUS | INFINITY: ZERO, MINUS | 1: ONE, pattern(-126.5): ZERO, pattern(-126.0): 0x0080_0000},
     "lg2.approx.f32": {MINUS | INFINITY: NAN, MINUS: MINUS | INFINITY, ZERO: MINUS | INFINITY, INFINITY: INFINITY,
                        NAN: NAN, MINUS | ONE: NAN, MINUS | 1: NAN, ONE: ZERO, 1: pattern(-149.0)},
@@ -60,10 +61,11 @@ SPECIAL: dict[str, dict[int, int]] = {
                         MINUS | 0x007F_FFFF: MINUS | 0x007F_FFFF},
     "rcp.approx.f32": {MINUS | INFINITY: MINUS, MINUS: MINUS | INFINITY, ZERO: INFINITY, INFINITY: ZERO, NAN: NAN},
     "rcp.approx.ftz.f32": {1: INFINITY, MINUS | 1: MINUS | INFINITY, 0x7F00_0001: ZERO},
-    "sqrt.approx.f32": {MINUS | INFINITY: NAN, MINUS | ONE: NAN, MINUS: MINUS, ZERO: ZERO, INFINITY: INFINITY, NAN: NAN},
+    "sqrt.approx.f32": {MINUS | INFINITY: NAN, MINUS | ONE: NAN, MINUS: MINUS, ZERO: ZERO, INFINITY: INFINITY,
+                        NAN: NAN},
     "sqrt.approx.ftz.f32": {1: ZERO, MINUS | 1: MINUS},
-    "rsqrt.approx.f32": {MINUS | INFINITY: NAN, MINUS | ONE: NAN, MINUS: MINUS | INFINITY, ZERO: INFINITY, INFINITY: ZERO,
-                         NAN: NAN},
+    "rsqrt.approx.f32": {MINUS | INFINITY: NAN, MINUS | ONE: NAN, MINUS: MINUS | INFINITY, ZERO: INFINITY,
+                         INFINITY: ZERO, NAN: NAN},
     "rsqrt.approx.ftz.f32": {1: INFINITY, MINUS | 1: MINUS | INFINITY},
 }  # fmt: skip
 

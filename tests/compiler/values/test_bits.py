@@ -180,7 +180,7 @@ def test_truth_tables_with_a_predicate(machine: Machine, chance: random.Random) 
     for name in ("and", "or"):
         for table in (0x80, 0xFE, 0x96, 0, chance.getrandbits(8)):
             for negated in (frozenset[int](), frozenset({4})):
-                sources = [B32, B32, B32, Immediate(table, B32), ScalarType.PRED]
+                sources: list[ScalarType | Immediate] = [B32, B32, B32, Immediate(table, B32), ScalarType.PRED]
                 form = instruction(f"lop3.{name}.b32", sources, destinations=2, negated=negated)
                 for row, found in zip(rows, machine.run(form, rows), strict=True):
                     word = looked_up(*row[:3], table)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
+
 from compiler.values import oracle
 from compiler.values.harness import TYPES, Machine, instruction
 from compiler.values.oracle import F32, F64, NAN_BITS, Format

@@ -70,7 +70,7 @@ def test_insertion(machine: Machine, chance: random.Random, name: str) -> None:
     mask = (1 << kind.bits) - 1
     values = [(a & mask, b & mask) for a, b in integer_rows(chance, [kind.bits, kind.bits], 3)]
     rows = [(a, b, c, d) for a, b in values for c in PLACES for d in PLACES]
-    compare(machine, f"bfi.{name}", [kind, kind, U32, U32], rows, 2, lambda *ops: inserted(*ops, kind.bits))
+    compare(machine, f"bfi.{name}", [kind, kind, U32, U32], rows, 2, lambda a, b, c, d: inserted(a, b, c, d, kind.bits))
 
 
 @pytest.mark.parametrize("mode", ["clamp", "wrap"])

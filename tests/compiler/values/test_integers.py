@@ -66,7 +66,7 @@ def remainder(a: int, b: int) -> int:
     return a - b * quotient(a, b) if b else -1
 
 
-SIMPLE = {
+SIMPLE: dict[str, Callable[..., int]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul.lo": lambda a, b: a * b,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from compiler.values.harness import Machine, instruction
 
+from compiler.values.harness import Machine, instruction
 from tensor_wasm.compiler import values
 from tensor_wasm.compiler.library import Library
 from tensor_wasm.errors import PtxError

@@ -150,19 +150,24 @@ def _extreme(operation: Operation, name: str) -> None:
 
 
 def _number(operation: Operation, name: str, a: Value, b: Value, position: int) -> Value:
-    """The extreme of those of ``a`` and ``b`` that are numbers. A constant ``b`` is known to be one, or not."""
+    """The extreme of those of ``a`` and ``b`` that are numbers."""
     bits = operation.constant(position)
     if position > 1:
         a = operation.let(a)
-    result = a.binary(name, b)
-    if bits is None or _is_nan_pattern(bits, operation.type):
-        result = select(b.is_nan(), a, result)
-    return select(a.is_nan(), b, result)
+    if bits is not None and _decides_alone(bits, operation.type, name):
+        return select(a.compare("lt" if name == "min" else "gt", b), a, b)
+    return select(a.is_nan(), b, select(b.is_nan(), a, a.binary(name, b)))
 
 
-def _is_nan_pattern(bits: int, kind: ScalarType) -> bool:
+def _decides_alone(bits: int, kind: ScalarType, name: str) -> bool:
+    """Whether with this constant one comparison is enough: it is a number, and no zero that the other could beat."""
     infinity = 0x7F80_0000 if kind is ScalarType.F32 else 0x7FF0_0000_0000_0000
-    return bits & (infinity | infinity - 1) > infinity
+    sign = 1 << kind.bits - 1
+    size = bits & (sign - 1)
+    is_beatable = name == "min" if bits < sign else name == "max"
+    # Subnormal constants may be flushed to zeros, so they count as such.
+    least_normal = infinity & -infinity
+    return size <= infinity and not (size < least_normal and is_beatable)
 
 
 def hyperbolic_tangent(operation: Operation) -> None:

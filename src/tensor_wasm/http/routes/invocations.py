@@ -127,8 +127,8 @@ def operations(node: Node) -> list[Operation]:
             response=wire.Invoked,
             errors=(
                 NotFound, MissingExport, InvalidArguments, TooManyArguments, InvalidDeadline, InvalidBase64,
-                InvalidJson, UnsupportedMediaType, BodyTooLarge, GuestTrap, DeadlineExceeded, Terminated, QuotaExceeded, Cancelled,
-                Saturated, CapacityExhausted, NotReady,
+                InvalidJson, UnsupportedMediaType, BodyTooLarge, GuestTrap, DeadlineExceeded, Terminated,
+                QuotaExceeded, Cancelled, Saturated, CapacityExhausted, NotReady,
             ),
         )
     ]  # fmt: skip

@@ -1,3 +1,4 @@
+# ruff: noqa: A002, A006 - the node's own names
 """A node that runs no guest: what the HTTP room needs of one, quick and with every ending at hand."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from tensor_wasm.dispatch.ledger import LedgerView
-from tensor_wasm.errors import Ending, NotFound, NotReady
+from tensor_wasm.errors import NotFound, NotReady
 from tensor_wasm.node import Distribution, Export, Function, Import, InvocationResult, Page, StatisticsView
 
 
@@ -119,6 +120,3 @@ class FakeNode:
     def drain(self, timeout_s):
         self.draining = True
         return True
-
-
-ENDINGS = tuple(Ending)

@@ -1,0 +1,210 @@
+"""From a routine's flat sequence of instructions, labels and ways out to basic blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tensor_wasm.ptx.lexer import Lexer, quote
+from tensor_wasm.ptx.program import (
+    Block,
+    Branch,
+    Exit,
+    Guard,
+    Instruction,
+    Jump,
+    Operand,
+    Switch,
+    Terminator,
+    Trap,
+)
+from tensor_wasm.ptx.scopes import Scope
+
+
+@dataclass(slots=True)
+class Target:
+    """A label as it is named at a place in the text."""
+
+    name: str
+    scope: Scope
+    offset: int
+
+
+@dataclass(slots=True)
+class _Mark:
+    """A label: the number it has in its scope."""
+
+    number: int
+    line: int
+
+
+@dataclass(slots=True)
+class _Leave:
+    """A way out of a block: to ``targets``, or to the end of the thread; ``selector`` chooses one of several."""
+
+    guard: Guard | None
+    targets: tuple[Target, ...]
+    selector: Operand | None
+    is_trap: bool
+    is_uniform: bool
+    line: int
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A block whose targets are still indices of drafts."""
+
+    line: int
+    instructions: list[Instruction] = field(default_factory=list)
+    terminator: Terminator | None = None
+
+
+class Flow:
+    """Collects what a routine consists of, in the order of the text; then :meth:`blocks`."""
+
+    __slots__ = ("_labels", "_lexer", "_sequence")
+
+    def __init__(self, lexer: Lexer) -> None:
+        self._lexer = lexer
+        self._sequence: list[Instruction | _Mark | _Leave] = []
+        self._labels = 0
+
+    @property
+    def add(self) -> Callable[[Instruction], None]:
+        """Append an instruction that goes on to the next."""
+        return self._sequence.append
+
+    def label(self, line: int) -> int:
+        """A label here; its number."""
+        self._labels += 1
+        self._sequence.append(_Mark(self._labels, line))
+        return self._labels
+
+    def jump(self, guard: Guard | None, target: Target, line: int, *, is_uniform: bool) -> None:
+        """``bra``."""
+        self._sequence.append(_Leave(guard, (target,), None, is_trap=False, is_uniform=is_uniform, line=line))
+
+    def switch(self, guard: Guard | None, selector: Operand, targets: tuple[Target, ...], line: int) -> None:
+        """``brx.idx``."""
+        self._sequence.append(_Leave(guard, targets, selector, is_trap=False, is_uniform=False, line=line))
+
+    def end(self, guard: Guard | None, line: int, *, is_trap: bool) -> None:
+        """``ret``, ``exit``, ``trap``: the thread ends."""
+        self._sequence.append(_Leave(guard, (), None, is_trap=is_trap, is_uniform=False, line=line))
+
+    def blocks(self, line: int) -> tuple[Block, ...]:
+        """The blocks that can be reached, in the order of the text; ``line`` is that of an empty routine.
+
+        Raises :class:`PtxError` for a label that is not declared.
+        """
+        numbers = self._used_labels()
+        drafts, places = self._drafts(frozenset(number for several in numbers.values() for number in several), line)
+        self._close(drafts, numbers, places)
+        return _reachable(drafts)
+
+    def _used_labels(self) -> dict[int, tuple[int, ...]]:
+        """For each way out, by its place in the sequence, the numbers of its labels."""
+        return {
+            place: tuple(self._number(target) for target in item.targets)
+            for place, item in enumerate(self._sequence)
+            if type(item) is _Leave
+        }
+
+    def _number(self, target: Target) -> int:
+        scope: Scope | None = target.scope
+        while scope is not None:
+            number = scope.labels.get(target.name)
+            if number is not None:
+                return number
+            scope = scope.parent
+        raise self._lexer.error(f"there is no label {quote(target.name)} here", target.offset)
+
+    def _drafts(self, used: frozenset[int], line: int) -> tuple[list[_Draft], dict[int, int]]:
+        """Cut the sequence into drafts. ``places`` are drafts by the number of a label, and by minus the place in the
+        sequence of a way out, the draft that it ends."""
+        drafts = [_Draft(line)]
+        places: dict[int, int] = {}
+        current: _Draft | None = drafts[0]
+        for place, item in enumerate(self._sequence):
+            if type(item) is _Mark and item.number not in used:
+                continue
+            if current is None or (type(item) is _Mark and current.instructions):
+                if current is not None:
+                    current.terminator = Jump(len(drafts))
+                current = _Draft(item.line)
+                drafts.append(current)
+            if type(item) is _Mark:
+                places[item.number] = len(drafts) - 1
+            elif type(item) is _Leave:
+                places[-place - 1] = len(drafts) - 1
+                current = None
+                if item.guard is not None:
+                    current = _Draft(item.line)
+                    drafts.append(current)
+            else:
+                assert isinstance(item, Instruction)
+                current.instructions.append(item)
+        return drafts, places
+
+    def _close(self, drafts: list[_Draft], numbers: dict[int, tuple[int, ...]], places: dict[int, int]) -> None:
+        """Give every draft its terminator."""
+        for place, labels in numbers.items():
+            item = self._sequence[place]
+            assert isinstance(item, _Leave)
+            index = places[-place - 1]
+            targets = tuple(places[number] for number in labels)
+            out: Terminator
+            if item.selector is not None:
+                out = Switch(item.selector, targets)
+            elif targets:
+                out = Jump(targets[0])
+            else:
+                out = Trap(item.line) if item.is_trap else Exit()
+            if item.guard is not None:
+                if isinstance(out, Jump):
+                    out = Branch(item.guard, out.target, index + 1, item.is_uniform)
+                else:
+                    drafts.append(_Draft(item.line, terminator=out))
+                    out = Branch(item.guard, len(drafts) - 1, index + 1)
+            drafts[index].terminator = out
+        for draft in drafts:
+            if draft.terminator is None:
+                draft.terminator = Exit()
+
+
+def _targets(terminator: Terminator | None) -> tuple[int, ...]:
+    match terminator:
+        case Jump(target):
+            return (target,)
+        case Branch(_, taken, otherwise):
+            return (taken, otherwise)
+        case Switch(_, targets):
+            return targets
+    return ()
+
+
+def _reachable(drafts: list[_Draft]) -> tuple[Block, ...]:
+    reached = {0}
+    waiting = [0]
+    while waiting:
+        for target in _targets(drafts[waiting.pop()].terminator):
+            if target not in reached:
+                reached.add(target)
+                waiting.append(target)
+    kept = sorted(reached)
+    index_of = {draft: index for index, draft in enumerate(kept)}
+    blocks = []
+    for index, place in enumerate(kept):
+        draft = drafts[place]
+        terminator = draft.terminator
+        match terminator:
+            case Jump(target):
+                terminator = Jump(index_of[target])
+            case Branch(guard, taken, otherwise, is_uniform):
+                terminator = Branch(guard, index_of[taken], index_of[otherwise], is_uniform)
+            case Switch(selector, targets):
+                terminator = Switch(selector, tuple(index_of[target] for target in targets))
+        assert terminator is not None
+        line = draft.instructions[0].line if draft.instructions else draft.line
+        blocks.append(Block(index, tuple(draft.instructions), terminator, line))
+    return tuple(blocks)

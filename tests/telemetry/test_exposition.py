@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from fake_node import FakeDevice, Reading, no_statistics
+from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
+from tensor_wasm.node import Distribution, StatisticsView
+from tensor_wasm.telemetry import Collector, HttpMetrics, LagMonitor, render
+from tensor_wasm.telemetry.exposition import wants_openmetrics
+from tensor_wasm.telemetry.families import Family, histogram, labels_text, sample
+from tensor_wasm.telemetry.tenants import SHOWN_MAX
+
+BUCKETS = len(LATENCY_BUCKETS_S) + 1
+
+#: Families of the contract that exist so far, by kind.
+CONTRACT = {
+    "kernel_dispatches_total": "counter",
+    "kernel_latency_seconds": "histogram",
+    "kernel_execution_seconds": "histogram",
+    "dispatch_permit_wait_seconds": "histogram",
+    "dispatch_permits": "gauge",
+    "dispatch_permits_used": "gauge",
+    "dispatch_waiting": "gauge",
+    "dispatch_rejections_total": "counter",
+    "kernel_faults_total": "counter",
+    "kernel_compile_seconds": "histogram",
+    "kernel_cache_hits_total": "counter",
+    "kernel_cache_misses_total": "counter",
+    "active_instances": "gauge",
+    "instance_spawns_total": "counter",
+    "instance_terminations_total": "counter",
+    "instance_spawn_seconds": "histogram",
+    "functions": "gauge",
+    "gpu_memory_used_bytes": "gauge",
+    "guest_memory_bytes": "gauge",
+    "http_requests_total": "counter",
+    "http_request_duration_seconds": "histogram",
+    "http_requests_in_flight": "gauge",
+    "event_loop_lag_seconds": "histogram",
+    "build_info": "gauge",
+}
+
+
+def counters(tenant, dispatches=0, **more):
+    counts = [0] * BUCKETS
+    counts[6] = dispatches  # (2.5e-5, 5e-5]
+    same = Histogram(tuple(counts), dispatches * 40_000)
+    values = {
+        "held": 0,
+        "waiting": 0,
+        "rejected_saturated": 0,
+        "rejected_deadline": 0,
+        "rejected_quota": 0,
+        "faults": 0,
+        "latency": same,
+        "execution": same,
+        "permit_wait": same,
+    }
+    return TenantCounters(tenant=tenant, dispatches=dispatches, **(values | more))
+
+
+def node_with(rows=(), statistics=None, permits=64, used=0):
+    return SimpleNamespace(
+        device=FakeDevice(),
+        ledger=Reading(LedgerView(permits, used, tuple(rows))),
+        statistics=Reading(statistics or no_statistics()),
+    )
+
+
+def http_metrics():
+    metrics = HttpMetrics()
+    metrics.declare("/healthz", "GET", 200)
+    return metrics
+
+
+def samples(text):
+    """Value by (sample name without prefix, labels)."""
+    found = {}
+    for family in parse_text(text):
+        for item in family.samples:
+            key = (item.name.removeprefix("tensor_wasm_"), tuple(sorted(item.labels.items())))
+            assert key not in found, f"{key} twice"
+            found[key] = item.value
+    return found
+
+
+def scrape(node, accept="", sources=()):
+    body, _ = render([Collector(node), *sources], accept)
+    return body.decode()
+
+
+def value(found, name, **labels):
+    return found[name, tuple(sorted(labels.items()))]
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text"])
+def test_every_family_of_the_contract_is_there_from_the_first_scrape_with_zeros(accept):
+    body = scrape(node_with(), accept, [http_metrics(), LagMonitor()])
+    parse = parse_openmetrics if accept else parse_text
+    families = {family.name.removeprefix("tensor_wasm_"): family for family in parse(body)}
+    for name, kind in CONTRACT.items():
+        family = families.pop(name.removesuffix("_total"))
+        assert family.type == kind
+        assert family.documentation
+        assert family.samples, f"{name} has no series"
+        if name not in ("dispatch_permits", "build_info"):
+            assert {item.value for item in family.samples} == {0.0}
+    assert families == {}
+
+
+def test_histograms_have_the_bounds_of_the_contract():
+    body = scrape(node_with([counters(7, 3)]))
+    bounds = [
+        labels[0][1]
+        for (name, labels), _ in samples(body).items()
+        if name == "kernel_latency_seconds_bucket" and ("tenant", "7") in labels
+    ]
+    assert [float(bound) for bound in bounds] == [*LATENCY_BUCKETS_S, float("inf")]
+    assert 'le="5e-05"' in body
+    assert 'le="0.0005"' in body
+
+
+def test_a_tenants_launches_are_its_own_series():
+    rows = [
+        counters(7, 30, waiting=2, rejected_saturated=4, rejected_deadline=5, rejected_quota=6, faults=1),
+        counters(18446744073709551615, 1),
+    ]
+    found = samples(scrape(node_with(rows, permits=8, used=3)))
+    assert value(found, "kernel_dispatches_total", tenant="7", device="cpu") == 30
+    assert value(found, "kernel_dispatches_total", tenant="18446744073709551615", device="cpu") == 1
+    assert value(found, "kernel_latency_seconds_count", tenant="7") == 30
+    assert value(found, "kernel_latency_seconds_sum", tenant="7") == pytest.approx(30 * 40e-6)
+    assert value(found, "kernel_latency_seconds_bucket", tenant="7", le="2.5e-05") == 0
+    assert value(found, "kernel_latency_seconds_bucket", tenant="7", le="5e-05") == 30
+    assert value(found, "kernel_latency_seconds_bucket", tenant="7", le="+Inf") == 30
+    assert value(found, "kernel_execution_seconds_count", tenant="7", device="cpu") == 30
+    assert value(found, "dispatch_permit_wait_seconds_count", tenant="7") == 30
+    assert value(found, "dispatch_permits") == 8
+    assert value(found, "dispatch_permits_used") == 3
+    assert value(found, "dispatch_waiting", tenant="7") == 2
+    for reason, count in (("saturated", 4), ("deadline", 5), ("quota", 6)):
+        assert value(found, "dispatch_rejections_total", tenant="7", reason=reason) == count
+    assert value(found, "kernel_faults_total", tenant="7") == 1
+
+
+def test_instances_and_kernels_are_counted():
+    statistics = StatisticsView(
+        kernel_compile=Distribution((0.1, 1.0), (1, 2, 3), 9.5),
+        spawn=Distribution((0.001,), (5, 1), 0.25),
+        cache_hits={"memory": 8, "disk": 1},
+        cache_misses={"memory": 2, "disk": 3},
+        spawns={3: 6, None: 2},
+        active={3: 1},
+        terminations={(3, "returned"): 4, (3, "trapped"): 1, (None, "deadline"): 2},
+        guest_memory_bytes={3: 65_536},
+        gpu_memory_bytes={3: 4096},
+        functions=2,
+    )
+    found = samples(scrape(node_with(statistics=statistics)))
+    assert value(found, "kernel_compile_seconds_bucket", le="1.0") == 3
+    assert value(found, "kernel_compile_seconds_sum") == 9.5
+    assert value(found, "instance_spawn_seconds_count") == 6
+    assert value(found, "kernel_cache_hits_total", tier="memory") == 8
+    assert value(found, "kernel_cache_misses_total", tier="disk") == 3
+    assert value(found, "instance_spawns_total", tenant="3") == 6
+    assert value(found, "instance_spawns_total", tenant="other") == 2
+    assert value(found, "active_instances", tenant="3") == 1
+    assert value(found, "instance_terminations_total", tenant="3", outcome="returned") == 4
+    assert value(found, "instance_terminations_total", tenant="3", outcome="cancelled") == 0
+    assert value(found, "instance_terminations_total", tenant="other", outcome="deadline") == 2
+    assert value(found, "guest_memory_bytes", tenant="3") == 65_536
+    assert value(found, "gpu_memory_used_bytes", tenant="3", device="cpu") == 4096
+    assert value(found, "functions") == 2
+
+
+def test_past_the_limit_the_least_busy_tenants_are_summed():
+    rows = [counters(tenant, 1000 - tenant, faults=1) for tenant in range(SHOWN_MAX + 50)] + [counters(None, 9)]
+    found = samples(scrape(node_with(rows)))
+    shown = {dict(labels)["tenant"] for name, labels in found if name == "kernel_dispatches_total"}
+    assert shown == {str(tenant) for tenant in range(SHOWN_MAX)} | {"other"}
+    summed = sum(1000 - tenant for tenant in range(SHOWN_MAX, SHOWN_MAX + 50)) + 9
+    assert value(found, "kernel_dispatches_total", tenant="other", device="cpu") == summed
+    assert value(found, "kernel_latency_seconds_count", tenant="other") == summed
+    assert value(found, "kernel_faults_total", tenant="other") == 50
+    total = sum(row.dispatches for row in rows)
+    assert sum(count for (name, _), count in found.items() if name == "kernel_dispatches_total") == total
+
+
+def test_a_tenant_takes_anothers_place_only_when_much_busier():
+    rows = dict.fromkeys(range(SHOWN_MAX), 100)
+    node = node_with([counters(tenant, count) for tenant, count in rows.items()])
+    collector = Collector(node)
+
+    def shown_with(newcomer):
+        everyone = [*rows.items(), (9999, newcomer)]
+        node.ledger.view = LedgerView(64, 0, tuple(counters(tenant, count) for tenant, count in everyone))
+        found = samples(render([collector], "")[0].decode())
+        return ("kernel_dispatches_total", (("device", "cpu"), ("tenant", "9999"))) in found
+
+    render([collector], "")
+    assert not shown_with(150)
+    assert shown_with(201)
+    assert shown_with(201)
+
+
+def test_a_scrape_with_200_tenants_is_quick():
+    rows = [counters(tenant, 5) for tenant in range(200)]
+    statistics = StatisticsView(
+        **{
+            **{name: getattr(no_statistics(), name) for name in StatisticsView.__slots__},
+            "spawns": dict.fromkeys(range(200), 3),
+            "terminations": {(tenant, "returned"): 3 for tenant in range(200)},
+        }
+    )
+    collector = Collector(node_with(rows, statistics))
+    render([collector], "")
+    times = []
+    for _ in range(7):
+        started = time.process_time()
+        body, _ = render([collector], "")
+        times.append(time.process_time() - started)
+    assert len(body) > 500_000
+    assert min(times) <= 0.020
+
+
+def test_openmetrics_is_chosen_by_weight():
+    prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+    assert wants_openmetrics(prometheus)
+    assert wants_openmetrics("application/openmetrics-text")
+    assert not wants_openmetrics("application/openmetrics-text;q=0.2, text/plain;q=0.9")
+    assert not wants_openmetrics("application/openmetrics-text;q=0")
+    assert not wants_openmetrics("application/openmetrics-text;q=much")
+    assert not wants_openmetrics("text/plain")
+    assert not wants_openmetrics("")
+    assert not wants_openmetrics("*/*")
+
+
+def test_content_types_are_the_formats_own():
+    assert render([], "") == (b"", "text/plain; version=0.0.4; charset=utf-8")
+    body, kind = render([], "application/openmetrics-text")
+    assert body == b"# EOF\n"
+    assert kind.startswith("application/openmetrics-text; version=1.0.0")
+
+
+def test_build_info_says_what_runs():
+    (labels,) = [dict(labels) for name, labels in samples(scrape(node_with())) if name == "build_info"]
+    assert labels.keys() == {"version", "git_sha", "python", "wasmtime", "device"}
+    assert labels["device"] == "cpu"
+    assert all(labels.values())
+
+
+def test_labels_cannot_break_a_line():
+    family = Family("thing", "histogram", "A thing.")
+    nasty = labels_text(route='a"b\\c\nd%s%')
+    text = sample(family, nasty, 1) + histogram(family, nasty, (0.1,), (1, 0), 0.05)
+    for line in text.splitlines():
+        assert line.startswith("tensor_wasm_thing")
+        assert 'route="a\\"b\\\\c\\nds"' in line
+
+
+def test_random_histograms_read_back_exactly():
+    seed = 20_240_601
+    generator = np.random.default_rng(seed)
+    family = Family("random_seconds", "histogram", "Random.")
+    for _ in range(20):
+        bounds = tuple(sorted({float(x) for x in generator.uniform(1e-9, 1e4, 9)}))
+        counts = [int(x) for x in generator.integers(0, 1 << 50, len(bounds) + 1)]
+        total = float(generator.uniform(0, 1e12))
+        text = "# TYPE tensor_wasm_random_seconds histogram\n" + histogram(family, "", bounds, counts, total)
+        (parsed,) = parse_text(text)
+        values = [int(item.value) for item in parsed.samples if item.name.endswith("_bucket")]
+        assert values == list(np.cumsum(counts)), f"seed {seed}"
+        assert [float(item.labels["le"]) for item in parsed.samples[:-2]] == [*bounds, float("inf")], f"seed {seed}"
+        assert parsed.samples[-2].value == total
+        assert parsed.samples[-1].value == sum(counts)
