@@ -142,7 +142,7 @@ def test_local_memory_is_read_as_it_was_written(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "fault"),
-    [(32, Fault.ADDRESS), (-4, Fault.ADDRESS), (2, Fault.MISALIGNED), (30, Fault.MISALIGNED), (1 << 32, Fault.ADDRESS),
+    [(32, Fault.ADDRESS), (-4, Fault.ADDRESS), (2, Fault.MISALIGNED), (30, Fault.ADDRESS), (26, Fault.MISALIGNED), (1 << 32, Fault.ADDRESS),
      (-(1 << 32), Fault.ADDRESS), (1 << 20, Fault.ADDRESS)],
 )  # fmt: skip
 @pytest.mark.parametrize("access", ["st.local.u32 [%rd3], 1;", "ld.local.u32 %r1, [%rd3];", "st.u32 [%rd3], 1;"])
