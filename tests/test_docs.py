@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -311,3 +312,52 @@ def test_modules_named_as_commands_can_be_run():
     assert modules
     for module in modules:
         import_module(module)
+
+
+def snippet(page: str, holding: str) -> str:
+    """The one shell block of a page that has this text."""
+    (found,) = [body for language, body in FENCE.findall(BY_NAME[page]) if language == "sh" and holding in body]
+    return found
+
+
+def run_snippet(body: str, folder: Path) -> list[str]:
+    """Run a page's commands with this Python; what they printed, by line."""
+    python = shlex.quote(sys.executable)
+    lines = [line for line in body.splitlines() if "pip install" not in line]
+    script = re.sub(r"^tensor-wasm\b", f"{python} -m tensor_wasm", "\n".join(lines), flags=re.MULTILINE)
+    script = re.sub(r"^python\b", python, script, flags=re.MULTILINE)
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_function_of_the_first_steps_is_built_and_runs_as_they_say(tmp_path):
+    said = re.search(r"twice\.c.*?prints `(\d+)`", BY_NAME["docs/getting-started.md"], re.DOTALL)[1]
+    assert run_snippet(snippet("docs/getting-started.md", "twice.c"), tmp_path) == [said]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("holding", "printed"),
+    [("hello.wasm --export add", "42"), ("run examples/vector_add", "1000000"), ("kernel check", "supported")],
+)
+def test_the_commands_of_the_first_steps_print_what_they_say(holding, printed):
+    assert run_snippet(snippet("docs/getting-started.md", holding), ROOT)[-1].endswith(printed)
+    assert printed in BY_NAME["docs/getting-started.md"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hello", "vector_add", "saxpy"])
+def test_the_commands_of_the_examples_pages_run(name):
+    lines = run_snippet(snippet(f"examples/{name}/README.md", "tensor-wasm run"), ROOT)
+    expected = {
+        "hello": ["Hello from WebAssembly.", "ok", "42", "7540113804746346429"],
+        "vector_add": ["1000000"],
+        "saxpy": ["1000000.0", lines[-1]],
+    }
+    assert lines == expected[name]
+    if name == "saxpy":
+        assert float(lines[-1]) < 1e-4

@@ -26,6 +26,7 @@ def test_help_names_every_command_and_the_exit_codes(cli):
     for entry in root.COMMANDS:
         assert entry.name in result.out
     assert "124 deadline" in " ".join(result.out.split())
+    assert cli().out == result.out
 
 
 def test_help_imports_neither_a_command_nor_the_runtime():
@@ -82,6 +83,9 @@ def test_version_command_and_option_agree(cli):
     "arguments",
     [
         ["no-such-command"],
+        ["--json"],
+        ["function"],
+        ["function", "no-such-command"],
         ["run"],
         ["--no-such-option"],
         ["invoke", "an-id", "--deadline", "soon"],

@@ -68,3 +68,13 @@ def test_numba_saxpy_is_numpys_rounded_once(machine: Machine, size: int, block: 
 
     machine.run(_kernel("numba_saxpy"), -(-size // block), block, size, a, *array(x), *array(y))
     assert (y == expected).all()
+
+
+@pytest.mark.parametrize("size", [1, 100, 127, 128, 129, 255, 256, 257, 1000])
+def test_triton_add_is_numpys(machine: Machine, size: int) -> None:
+    kernel = _kernel("triton_add")
+    assert kernel.reqntid == (128, 1, 1)
+    x, y, out = _numbers(size), _numbers(size)[::-1].copy(), np.full(size + 300, 9, np.float32)
+    machine.run(kernel, -(-size // 256), 128, x, y, out, size, 0, 0)
+    assert (out[:size] == x + y).all()
+    assert (out[size:] == 9).all()

@@ -56,7 +56,7 @@ def test_the_same_as_json():
     [
         (b"garbage", "-:1:"),
         (BARRIER.replace(b"bar.sync 0", b"\x1b[2J"), "-:10:"),
-        (b"", "-: error"),
+        (b"", "-:1:1:"),
         (b"\xff\xfe", "-:"),
     ],
 )

@@ -86,7 +86,10 @@ def test_run_leaves_nothing_behind(tmp_path, guest_file):
 def test_an_endless_run_can_be_ended_and_leaves_nothing(tmp_path, guest_file, number):
     command = [sys.executable, "-m", "tensor_wasm", "run", str(guest_file), "--export", "spin"]
     process = subprocess.Popen(command, env=environment(TMPDIR=str(tmp_path)), stderr=subprocess.PIPE)
-    time.sleep(1.5)
+    until = time.monotonic() + 30
+    while not list(tmp_path.glob("*/node.db")) and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.3)  # the guest runs by now, or the node is just about to run it: both must end
     process.send_signal(number)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 130

@@ -2,67 +2,83 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from tensor_wasm.bench.report import Report
+from tensor_wasm.cli.output import print_json, print_line
+from tensor_wasm.cli.session import Session, with_session
 
-app = typer.Typer(help="Measure this machine; every case with its peer in the same run.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tensor_wasm.bench import Report
 
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-_Count = Annotated[int, typer.Option("--count", min=1000, help="Samples of each case.")]
-_Seconds = Annotated[float, typer.Option("--seconds", min=1, help="How long each load lasts.")]
+_count = click.option("--count", type=click.IntRange(min=1000), metavar="N", help="Samples of each case.")
 
 
-@app.command()
-def dispatch(as_json: _Json = False, count: _Count = 200_000) -> None:
+@click.group()
+def bench() -> None:
+    """Measure this machine; every case has its peer in the same run."""
+
+
+@bench.command()
+@_count
+@with_session
+@click.pass_obj
+def dispatch(session: Session, count: int | None) -> None:
     """Launch an empty kernel, alone and on a busy node."""
-    from tensor_wasm.bench import dispatch as benchmark
+    from tensor_wasm.bench.dispatch import measure
 
-    _run(lambda home: benchmark.measure(home, count), as_json=as_json)
+    _run(session, lambda home: measure(home, count or 200_000))
 
 
-@app.command()
-def kernel(as_json: _Json = False, count: _Count = 50_000) -> None:
+@bench.command()
+@_count
+@with_session
+@click.pass_obj
+def kernel(session: Session, count: int | None) -> None:
     """Launch vector_add over 1,024 elements."""
-    from tensor_wasm.bench import kernel as benchmark
+    from tensor_wasm.bench.kernel import measure
 
-    _run(lambda home: benchmark.measure(home, count), as_json=as_json)
+    _run(session, lambda home: measure(home, count or 50_000))
 
 
-@app.command()
-def instance(as_json: _Json = False, count: _Count = 5_000) -> None:
+@bench.command()
+@_count
+@with_session
+@click.pass_obj
+def instance(session: Session, count: int | None) -> None:
     """Make, call and drop a fresh instance."""
-    from tensor_wasm.bench import instance as benchmark
+    from tensor_wasm.bench.instance import measure
 
-    _run(lambda home: benchmark.measure(home, count), as_json=as_json)
+    _run(session, lambda home: measure(home, count or 5_000))
 
 
-@app.command()
-def invoke(as_json: _Json = False, seconds: _Seconds = 5.0) -> None:
+@bench.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=5.0, show_default=True, help="How long a load lasts.")
+@with_session
+@click.pass_obj
+def invoke(session: Session, seconds: float) -> None:
     """Serve invocations over HTTP."""
-    from tensor_wasm.bench import invoke as benchmark
+    from tensor_wasm.bench.invoke import measure
 
-    _run(lambda home: benchmark.measure(home, seconds), as_json=as_json)
+    _run(session, lambda home: measure(home, seconds))
 
 
-def _run(measure: Callable[[Path], Report], *, as_json: bool) -> None:
+def _run(session: Session | None, measure: Callable[[Path], Report]) -> None:
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-bench-") as home:
         report = measure(Path(home))
-    if as_json:
-        sys.stdout.write(json.dumps(report.as_dict(), indent=2) + "\n")
+    if session is not None and session.is_json:
+        print_json(report.as_dict())
         return
     for line in _lines(report):
-        sys.stdout.write(line + "\n")
+        print_line(line)
 
 
 def _lines(report: Report) -> list[str]:
+    """The report as a table."""
     width = max(len(case.name) for case in report.cases)
     lines = [f"{'case':<{width}}  {'P50':>10} {'P95':>10} {'P99':>10}  {'rate/s':>9}  {'vs peer':>8}  bar"]
     for case in report.cases:

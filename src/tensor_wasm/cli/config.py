@@ -10,7 +10,7 @@ from tensor_wasm.cli.output import print_json, print_note, print_table, safe
 from tensor_wasm.cli.session import Session, with_session
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def config() -> None:
     """Show the settings of a node."""
 

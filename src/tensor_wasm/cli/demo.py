@@ -150,10 +150,10 @@ def _show(report: Report, is_json: bool) -> None:
         ),
         (
             "launches",
-            f"{report.launches} of vector_add: CUDA C, compiled to PTX by NVRTC, run here as WebAssembly SIMD",
+            f"{report.launches} of vector_add: CUDA C, compiled to PTX by NVRTC, and that to WebAssembly here",
         ),
         ("result", f"{report.right_sums:,} of {report.elements:,} sums are right"),
-        ("dispatch", f"P95 {p95} a launch, after {_SMALL_INVOCATIONS} more invocations ({_LATENCY} in /metrics)"),
+        ("dispatch", f"P95 {p95} a launch over {_SMALL_INVOCATIONS} more invocations ({_LATENCY} in /metrics)"),
     )
     print_line("One node, one function, one CUDA kernel")
     print_line()

@@ -12,7 +12,7 @@ from tensor_wasm.cli.output import print_json, print_line, print_table, safe
 from tensor_wasm.cli.session import Session, with_session
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def function() -> None:
     """List, show and delete functions."""
 

@@ -51,7 +51,7 @@ class FileReport:
     error: ReadError | None = None
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def kernel() -> None:
     """Check PTX kernels."""
 
@@ -102,6 +102,7 @@ def _show(report: FileReport) -> None:
         if found.supported:
             print_line(f"{file}: {name}: {paint('supported', 'ok')}")
             continue
-        print_line(f"{file}: {name}: {paint('not supported', 'fail')}, {len(found.missing)} places")
+        places = "1 place" if len(found.missing) == 1 else f"{len(found.missing)} places"
+        print_line(f"{file}: {name}: {paint('not supported', 'fail')}, {places}")
         for item in found.missing:
             print_line(f"{file}:{item.line}:{item.column}: {safe(item.opcode)}: {safe(item.reason)}")

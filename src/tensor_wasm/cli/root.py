@@ -11,7 +11,7 @@ from importlib import import_module
 
 import click
 
-from tensor_wasm.cli.failures import ExitCode, Failure
+from tensor_wasm.cli.failures import ExitCode, Failure, usage
 from tensor_wasm.cli.output import print_error, print_line
 from tensor_wasm.cli.session import Session, global_options
 from tensor_wasm.errors import TensorWasmError
@@ -36,7 +36,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("function", "tensor_wasm.cli.function", "function", "List, show and delete functions."),
     Entry("kernel", "tensor_wasm.cli.kernel", "kernel", "Check PTX kernels."),
     Entry("metrics", "tensor_wasm.cli.metrics", "metrics", "Print a node's metrics."),
-    Entry("bench", "tensor_wasm.cli.bench", "app", "Measure dispatch, kernels, instances and invocations."),
+    Entry("bench", "tensor_wasm.cli.bench", "bench", "Measure dispatch, kernels, instances and invocations."),
     Entry("doctor", "tensor_wasm.cli.doctor", "doctor", "Say whether this host can run a node, and what to do if not."),
     Entry("config", "tensor_wasm.cli.config", "config", "Show the settings and where each value comes from."),
     Entry("completions", "tensor_wasm.cli.completions", "completions", "Print a completion script for a shell."),
@@ -71,8 +71,9 @@ def _hand_over(entry: Entry, application: Callable[..., object]) -> click.Comman
 
     def call(arguments: tuple[str, ...]) -> None:
         session = click.get_current_context().find_object(Session)
-        is_json = session is not None and session.is_json and "--json" not in arguments
-        application(args=[*arguments, *(["--json"] if is_json else [])], prog_name=f"tensor-wasm {entry.name}")
+        if session is not None and session.is_json:
+            raise usage(f"write --json at the end: tensor-wasm {entry.name} ... --json")
+        application(args=arguments, prog_name=f"tensor-wasm {entry.name}")
 
     return click.Command(
         entry.name,
@@ -93,6 +94,7 @@ def _print_version(context: click.Context, _parameter: click.Parameter, is_asked
 
 @click.group(
     cls=LazyGroup,
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 ok, 1 the work failed, 2 wrong usage, 3 server unreachable, 4 denied, 5 not found, "
     "124 deadline. Global options may also stand after the command.",
@@ -110,7 +112,7 @@ def root() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Never shows a traceback, but with ``TENSOR_WASM_LOG=debug``."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a test's stream may have no encoding to change
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -39,6 +39,7 @@ def run(
 
     The node that runs it lives in a temporary directory and leaves nothing behind.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended early, it still removes its directory
     values = read_arguments(args)
     check_deadline(deadline_s)
     wasm = read_file(file)
@@ -47,7 +48,6 @@ def run(
     from tensor_wasm.config import load
     from tensor_wasm.node import Node
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-run-") as home:
         overrides = {"home": home, "device": device, "invoke_deadline_s": deadline_s, "workers": 1}
         config: Config = load(os.environ, overrides).config

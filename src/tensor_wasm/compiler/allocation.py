@@ -70,15 +70,13 @@ def live_at_start(kernel: Kernel, successors: Sequence[Sequence[int]], order: Se
         return None
     reads, writes = [0] * len(kernel.blocks), [0] * len(kernel.blocks)
     for block in kernel.blocks:
-        read = write = 0
+        read: set[int] = set()
+        write: set[int] = set()
         for instruction in block.instructions:
-            for register in used(instruction):
-                read |= (1 << register.index) & ~write
-            for register in defined(instruction):
-                write |= 1 << register.index
-        for register in used_at_end(block.terminator):
-            read |= (1 << register.index) & ~write
-        reads[block.index], writes[block.index] = read, write
+            read.update(register.index for register in used(instruction) if register.index not in write)
+            write.update(register.index for register in defined(instruction))
+        read.update(register.index for register in used_at_end(block.terminator) if register.index not in write)
+        reads[block.index], writes[block.index] = _packed(read), _packed(write)
     live = list(reads)
     for _ in range(_SWEEPS_MAX):
         changed = False
@@ -183,7 +181,22 @@ def _intervals(
     return intervals.values()
 
 
+def _packed(bits: set[int]) -> int:
+    """The number with these bits set."""
+    data = bytearray(max(bits, default=0) // 8 + 1)
+    for bit in bits:
+        data[bit // 8] |= 1 << bit % 8
+    return int.from_bytes(data, "little")
+
+
 def _bits(number: int) -> Iterator[int]:
+    """The bits that are set in a number, ascending."""
+    if number.bit_count() > 64:  # taking them off one by one copies the number each time
+        data = number.to_bytes((number.bit_length() + 7) // 8, "little")
+        for place, byte in enumerate(data):
+            if byte:
+                yield from (8 * place + bit for bit in _bits(byte))
+        return
     while number:
         lowest = number & -number
         yield lowest.bit_length() - 1

@@ -157,11 +157,11 @@ class _Body:
             case Label(name, line, offset):
                 names.label(name, self._flow.label(line), offset)
             case Registers(kind, declared):
-                for name, count in declared:
+                for register, count in declared:
                     if count is None:
-                        names.declare_register(name.text, kind, name.offset)
+                        names.declare_register(register.text, kind, register.offset)
                     else:
-                        names.declare_registers(name.text, kind, count, name.offset)
+                        names.declare_registers(register.text, kind, count, register.offset)
             case Declaration():
                 variable = self._maker.variable(item)
                 names.declare(item.name, variable, item.offset)

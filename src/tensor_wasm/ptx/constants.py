@@ -72,16 +72,16 @@ _BINARY: Final[Mapping[str, Callable[[int, int], int]]] = MappingProxyType(
 
 def literal(lexer: Lexer) -> Constant:
     """The number at the cursor, which goes past it."""
-    token, offset = lexer.token, lexer.start
-    if len(token) > NUMBER_LENGTH_MAX:
-        raise lexer.error(f"the number {quote(token)} is too long")
-    prefix = token[1:2]
-    if token[0] == "0" and prefix in ("f", "F"):
-        constant = Constant(int(token[2:], 16), Notation.F32, offset)
-    elif token[0] == "0" and prefix in ("d", "D"):
-        constant = Constant(int(token[2:], 16), Notation.F64, offset)
-    elif prefix not in _BASES and not token.rstrip("U").isdecimal():
-        constant = Constant(_bits(float(token)), Notation.F64, offset)
+    current, offset = lexer.current, lexer.start
+    if len(current) > NUMBER_LENGTH_MAX:
+        raise lexer.error(f"the number {quote(current)} is too long")
+    prefix = current[1:2]
+    if current[0] == "0" and prefix in ("f", "F"):
+        constant = Constant(int(current[2:], 16), Notation.F32, offset)
+    elif current[0] == "0" and prefix in ("d", "D"):
+        constant = Constant(int(current[2:], 16), Notation.F64, offset)
+    elif prefix not in _BASES and not current.rstrip("U").isdecimal():
+        constant = Constant(_bits(float(current)), Notation.F64, offset)
     else:
         constant = Constant(_integer(lexer)[0] & _MASK, Notation.INTEGER, offset)
     lexer.advance()
@@ -92,10 +92,10 @@ def constant(lexer: Lexer) -> Constant:
     """The constant at the cursor: a number or an expression of integers; the cursor goes past it."""
     offset = lexer.start
     is_negative = False
-    if lexer.token in ("-", "+"):
-        is_negative = lexer.token == "-"
+    if lexer.current in ("-", "+"):
+        is_negative = lexer.current == "-"
         lexer.advance()
-    if is_number(lexer.token) and _is_float(lexer.token):
+    if is_number(lexer.current) and _is_float(lexer.current):
         found = literal(lexer)
         if is_negative:
             found.bits ^= 1 << 31 if found.notation is Notation.F32 else _SIGN
@@ -137,13 +137,13 @@ def bits_in(constant: Constant, kind: ScalarType) -> int | None:
     return None
 
 
-def _is_float(token: str) -> bool:
-    return token[1:2] in ("f", "F", "d", "D") or (token[1:2] not in _BASES and not token.rstrip("U").isdecimal())
+def _is_float(current: str) -> bool:
+    return current[1:2] in ("f", "F", "d", "D") or (current[1:2] not in _BASES and not current.rstrip("U").isdecimal())
 
 
 def _integer(lexer: Lexer) -> _Number:
-    token = lexer.token
-    digits = token.rstrip("U")
+    current = lexer.current
+    digits = current.rstrip("U")
     try:
         base = _BASES.get(digits[1:2])
         if base is not None:
@@ -151,10 +151,10 @@ def _integer(lexer: Lexer) -> _Number:
         else:
             value = int(digits, 8 if digits[0] == "0" else 10)
     except ValueError:
-        raise lexer.error(f"{quote(token)} is not a number") from None
+        raise lexer.error(f"{quote(current)} is not a number") from None
     if value > _MASK:
-        raise lexer.error(f"the number {quote(token)} does not fit in 64 bits")
-    return value, digits != token or value >= _SIGN
+        raise lexer.error(f"the number {quote(current)} does not fit in 64 bits")
+    return value, digits != current or value >= _SIGN
 
 
 def _value(constant: Constant) -> float:
@@ -182,26 +182,26 @@ def _fitted(value: int, is_unsigned: bool) -> _Number:
 
 
 def _unary(lexer: Lexer, depth: int) -> _Number:
-    token = lexer.token
+    current = lexer.current
     if depth > EXPRESSION_DEPTH_MAX:
         raise lexer.error("the expression is nested too deeply")
-    if is_number(token):
-        if len(token) > NUMBER_LENGTH_MAX:
-            raise lexer.error(f"the number {quote(token)} is too long")
-        if _is_float(token):
+    if is_number(current):
+        if len(current) > NUMBER_LENGTH_MAX:
+            raise lexer.error(f"the number {quote(current)} is too long")
+        if _is_float(current):
             raise lexer.unexpected("an integer")
         number = _integer(lexer)
         lexer.advance()
         return number
-    if token == "WARP_SZ":
+    if current == "WARP_SZ":
         lexer.advance()
         return WARP_SIZE, False
-    if token == "(":
+    if current == "(":
         return _parenthesis(lexer, depth)
-    if token in ("-", "+", "~", "!"):
+    if current in ("-", "+", "~", "!"):
         lexer.advance()
         value, is_unsigned = _unary(lexer, depth + 1)
-        match token:
+        match current:
             case "-":
                 return _fitted(-value, is_unsigned)
             case "~":
@@ -209,13 +209,13 @@ def _unary(lexer: Lexer, depth: int) -> _Number:
             case "!":
                 return int(value == 0), False
         return value, is_unsigned
-    raise lexer.unexpected("a number" if not is_word(token) else "a number, not a name")
+    raise lexer.unexpected("a number" if not is_word(current) else "a number, not a name")
 
 
 def _parenthesis(lexer: Lexer, depth: int) -> _Number:
     """``(expression)``, or a cast ``(.s64) operand``."""
     if lexer.advance() in (".s64", ".u64"):
-        is_unsigned = lexer.token == ".u64"
+        is_unsigned = lexer.current == ".u64"
         lexer.advance()
         _close(lexer)
         return _fitted(_unary(lexer, depth + 1)[0], is_unsigned)
@@ -225,7 +225,7 @@ def _parenthesis(lexer: Lexer, depth: int) -> _Number:
 
 
 def _close(lexer: Lexer) -> None:
-    if lexer.token != ")":
+    if lexer.current != ")":
         raise lexer.unexpected("')'")
     lexer.advance()
 
@@ -233,7 +233,7 @@ def _close(lexer: Lexer) -> None:
 def _binary(lexer: Lexer, left: _Number, least: int, depth: int) -> _Number:
     """Go on with an expression of which ``left`` was read, as far as operators bind tighter than ``least``."""
     while True:
-        sign = lexer.token
+        sign = lexer.current
         precedence = _PRECEDENCE.get(sign, 0)
         if precedence <= least:
             break
@@ -241,7 +241,7 @@ def _binary(lexer: Lexer, left: _Number, least: int, depth: int) -> _Number:
         lexer.advance()
         right = _binary(lexer, _unary(lexer, depth + 1), precedence, depth + 1)
         left = _apply(lexer, sign, left, right, offset)
-    if lexer.token == "?" and least == 0:
+    if lexer.current == "?" and least == 0:
         return _conditional(lexer, left, depth)
     return left
 
@@ -249,7 +249,7 @@ def _binary(lexer: Lexer, left: _Number, least: int, depth: int) -> _Number:
 def _conditional(lexer: Lexer, condition: _Number, depth: int) -> _Number:
     lexer.advance()
     chosen = _binary(lexer, _unary(lexer, depth + 1), 0, depth + 1)
-    if lexer.token != ":":
+    if lexer.current != ":":
         raise lexer.unexpected("':'")
     lexer.advance()
     other = _binary(lexer, _unary(lexer, depth + 1), 0, depth + 1)

@@ -34,19 +34,19 @@ _POINTEE_SPACES = frozenset({".const", ".global", ".local", ".shared", ".param"}
 
 def name(lexer: Lexer, wanted: str) -> str:
     """The plain name at the cursor, which goes past it."""
-    token = lexer.token
-    if not is_word(token) or "." in token:
+    current = lexer.current
+    if not is_word(current) or "." in current:
         raise lexer.unexpected(wanted)
-    if len(token) > NAME_LENGTH_MAX:
-        raise lexer.error(f"the name {quote(token)} is longer than {NAME_LENGTH_MAX} characters")
+    if len(current) > NAME_LENGTH_MAX:
+        raise lexer.error(f"the name {quote(current)} is longer than {NAME_LENGTH_MAX} characters")
     lexer.advance()
-    return token
+    return current
 
 
-def expect(lexer: Lexer, token: str) -> None:
+def expect(lexer: Lexer, current: str) -> None:
     """Go past ``token``. Raises :class:`PtxError` where something else stands."""
-    if lexer.token != token:
-        raise lexer.unexpected(f"'{token}'")
+    if lexer.current != current:
+        raise lexer.unexpected(f"'{current}'")
     lexer.advance()
 
 
@@ -65,7 +65,7 @@ def registers(lexer: Lexer) -> Registers:
     offset = lexer.start
     kind = TYPES.get(lexer.advance())
     if kind is None:
-        if lexer.token in _VECTORS:
+        if lexer.current in _VECTORS:
             raise lexer.error("vector registers are not supported: declare one register for each element")
         raise lexer.unexpected("a type such as .b32")
     lexer.advance()
@@ -74,7 +74,7 @@ def registers(lexer: Lexer) -> Registers:
         start = lexer.start
         text = name(lexer, "a register name")
         names.append((Name(text, start), _register_count(lexer)))
-        if lexer.token != ",":
+        if lexer.current != ",":
             break
         lexer.advance()
     expect(lexer, ";")
@@ -82,14 +82,14 @@ def registers(lexer: Lexer) -> Registers:
 
 
 def _register_count(lexer: Lexer) -> int | None:
-    if lexer.token != "<":
+    if lexer.current != "<":
         return None
     lexer.advance()
-    if not lexer.token.isdecimal():
+    if not lexer.current.isdecimal():
         raise lexer.unexpected("a number of registers")
-    if len(lexer.token) > 10 or int(lexer.token) > REGISTERS_MAX:
-        raise lexer.error(f"{quote(lexer.token)} registers are too many")
-    count = int(lexer.token)
+    if len(lexer.current) > 10 or int(lexer.current) > REGISTERS_MAX:
+        raise lexer.error(f"{quote(lexer.current)} registers are too many")
+    count = int(lexer.current)
     lexer.advance()
     expect(lexer, ">")
     return count
@@ -107,13 +107,13 @@ def declarations(lexer: Lexer, space: Space, *, is_extern: bool) -> list[Declara
             dimensions = (*dimensions, width)
             aligned = aligned or kind.size_bytes * width
         values = None
-        if lexer.token == "=":
+        if lexer.current == "=":
             lexer.advance()
             values = _Values(lexer, dimensions).read()
         declared = Declaration(text, space, kind, aligned, dimensions, values, is_extern, offset, is_opaque)
         _check_size(lexer, declared)
         found.append(declared)
-        if lexer.token != ",":
+        if lexer.current != ",":
             break
         lexer.advance()
     expect(lexer, ";")
@@ -124,24 +124,24 @@ def _element(lexer: Lexer) -> tuple[ScalarType, int, int | None, bool]:
     """What stands between the state space and the name: type, vector width, alignment, and whether it is opaque."""
     kind: ScalarType | None = None
     width, aligned, is_opaque = 1, None, False
-    while lexer.token.startswith("."):
-        token = lexer.token
-        if token == ".align":
+    while lexer.current.startswith("."):
+        current = lexer.current
+        if current == ".align":
             aligned = alignment(lexer)
             continue
-        if token == ".attribute":
+        if current == ".attribute":
             lexer.advance()
             expect(lexer, "(")
-            while lexer.token.startswith(".") or lexer.token == ",":
+            while lexer.current.startswith(".") or lexer.current == ",":
                 lexer.advance()
             expect(lexer, ")")
             continue
-        if token in _OPAQUE or token == ".tex":
+        if current in _OPAQUE or current == ".tex":
             kind, is_opaque = ScalarType.B64, True
-        elif token in _VECTORS:
-            width = _VECTORS[token]
-        elif token in TYPES and TYPES[token] is not ScalarType.PRED:
-            kind = kind if is_opaque else TYPES[token]
+        elif current in _VECTORS:
+            width = _VECTORS[current]
+        elif current in TYPES and TYPES[current] is not ScalarType.PRED:
+            kind = kind if is_opaque else TYPES[current]
         else:
             raise lexer.unexpected("a type such as .b32")
         lexer.advance()
@@ -152,11 +152,11 @@ def _element(lexer: Lexer) -> tuple[ScalarType, int, int | None, bool]:
 
 def _dimensions(lexer: Lexer) -> tuple[int | None, ...]:
     dimensions: list[int | None] = []
-    while lexer.token == "[":
+    while lexer.current == "[":
         if len(dimensions) == DIMENSIONS_MAX:
             raise lexer.error(f"an array has at most {DIMENSIONS_MAX} dimensions")
         lexer.advance()
-        if lexer.token == "]":
+        if lexer.current == "]":
             if dimensions:
                 raise lexer.error("only the first dimension of an array may be left out")
             dimensions.append(None)
@@ -191,7 +191,7 @@ class _Values:
         self._found: list[tuple[int, Value]] = []
 
     def read(self) -> tuple[tuple[int, Value], ...]:
-        if self._lexer.token == "{":
+        if self._lexer.current == "{":
             self._braces(0, 0)
         else:
             self._found.append((0, self._value()))
@@ -204,18 +204,18 @@ class _Values:
         lexer.advance()
         limit = self._limit(level, start)
         index = start
-        while lexer.token != "}":
+        while lexer.current != "}":
             if limit is not None and index >= limit:
                 raise lexer.error("there are more initial values than elements")
-            if lexer.token == "{":
+            if lexer.current == "{":
                 self._braces(level + 1, index)
                 index += self._strides[level + 1]
             else:
                 self._found.append((index, self._value()))
                 index += 1
-            if lexer.token == ",":
+            if lexer.current == ",":
                 lexer.advance()
-            elif lexer.token != "}":
+            elif lexer.current != "}":
                 raise lexer.unexpected("',' or '}'")
         lexer.advance()
 
@@ -229,15 +229,15 @@ class _Values:
     def _value(self) -> Value:
         """A constant, or an address: ``name``, ``name+8``, ``generic(name)+8``."""
         lexer = self._lexer
-        if not is_word(lexer.token) or lexer.token == "WARP_SZ":
+        if not is_word(lexer.current) or lexer.current == "WARP_SZ":
             value: Constant = constant(lexer)
-            if lexer.token == "(":
+            if lexer.current == "(":
                 raise lexer.error("parts of an address as an initial value are not supported")
             return value
         offset = lexer.start
-        is_generic = lexer.token == "generic"
+        is_generic = lexer.current == "generic"
         text = name(lexer, "a name")
-        if is_generic and lexer.token == "(":
+        if is_generic and lexer.current == "(":
             lexer.advance()
             offset = lexer.start
             text = name(lexer, "a variable name")
@@ -247,48 +247,48 @@ class _Values:
 
 def addend(lexer: Lexer) -> int:
     """What follows a name in an address: ``+8``, ``-8``, ``+-8`` or nothing."""
-    if lexer.token == "+":
+    if lexer.current == "+":
         lexer.advance()
         return integer(lexer)
-    return integer(lexer) if lexer.token == "-" else 0
+    return integer(lexer) if lexer.current == "-" else 0
 
 
 def formals(lexer: Lexer, *, in_function: bool) -> tuple[Formal, ...]:
     """Parameters or results in parentheses; the cursor goes past them. Registers are for functions only."""
     expect(lexer, "(")
     found: list[Formal] = []
-    while lexer.token != ")":
+    while lexer.current != ")":
         if len(found) == FORMALS_MAX:
             raise lexer.error(f"at most {FORMALS_MAX} parameters are allowed")
         found.append(_formal(lexer, in_function=in_function))
-        if lexer.token == ",":
+        if lexer.current == ",":
             lexer.advance()
-        elif lexer.token != ")":
+        elif lexer.current != ")":
             raise lexer.unexpected("',' or ')'")
     lexer.advance()
     return tuple(found)
 
 
 def _formal(lexer: Lexer, *, in_function: bool) -> Formal:
-    is_register = lexer.token == ".reg" and in_function
-    if lexer.token != ".param" and not is_register:
+    is_register = lexer.current == ".reg" and in_function
+    if lexer.current != ".param" and not is_register:
         raise lexer.unexpected("'.param'")
     lexer.advance()
     kind: ScalarType | None = None
     aligned: int | None = None
-    while lexer.token.startswith("."):
-        token = lexer.token
-        if token == ".align":
+    while lexer.current.startswith("."):
+        current = lexer.current
+        if current == ".align":
             aligned = alignment(lexer)
             continue
-        if token == ".ptr":
+        if current == ".ptr":
             lexer.advance()
             _pointee(lexer)
             continue
-        if token in _OPAQUE:
+        if current in _OPAQUE:
             kind = ScalarType.B64
-        elif token in TYPES and (is_register or TYPES[token] is not ScalarType.PRED):
-            kind = TYPES[token]
+        elif current in TYPES and (is_register or TYPES[current] is not ScalarType.PRED):
+            kind = TYPES[current]
         else:
             raise lexer.unexpected("a type such as .u64")
         lexer.advance()
@@ -305,7 +305,7 @@ def _formal(lexer: Lexer, *, in_function: bool) -> Formal:
 
 def _pointee(lexer: Lexer) -> None:
     """``.ptr .space .align n``: promises about where a pointer leads. Nothing here relies on them."""
-    if lexer.token in _POINTEE_SPACES:
+    if lexer.current in _POINTEE_SPACES:
         lexer.advance()
-    if lexer.token == ".align":
+    if lexer.current == ".align":
         alignment(lexer)

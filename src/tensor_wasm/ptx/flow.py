@@ -126,7 +126,7 @@ class Flow:
         places: dict[int, int] = {}
         current: _Draft | None = drafts[0]
         for place, item in enumerate(self._sequence):
-            if type(item) is _Mark and item.number not in used:
+            if (current is None or item.number not in used) if type(item) is _Mark else current is None:
                 continue
             if current is None or (type(item) is _Mark and current.instructions):
                 if current is not None:

@@ -42,14 +42,14 @@ _WORD_STARTS = frozenset("%$_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY
 _NUMBER_STARTS = frozenset("0123456789")
 
 
-def is_word(token: str) -> bool:
+def is_word(current: str) -> bool:
     """Whether a token is a word: an opcode, name or register."""
-    return token[:1] in _WORD_STARTS and token != ""
+    return current[:1] in _WORD_STARTS and current != ""
 
 
-def is_number(token: str) -> bool:
+def is_number(current: str) -> bool:
     """Whether a token is a number."""
-    return token[:1] in _NUMBER_STARTS or (token[:1] == "." and token[1:2] in _NUMBER_STARTS) if token else False
+    return current[:1] in _NUMBER_STARTS or (current[:1] == "." and current[1:2] in _NUMBER_STARTS) if current else False
 
 
 def quote(text: str) -> str:
@@ -79,13 +79,13 @@ def decode(text: bytes | str) -> str:
 
 
 class Lexer:
-    """A cursor over the tokens of ``text``: ``token`` is the current one, ``start`` its offset in characters."""
+    """A cursor over the tokens of ``text``: ``current`` is where it stands, ``start`` its offset in characters."""
 
-    __slots__ = ("_counted", "_line", "_line_start", "_next", "start", "text", "token")
+    __slots__ = ("_counted", "_line", "_line_start", "_next", "start", "text", "current")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.token = ""
+        self.current = ""
         self.start = 0
         self._line = 1
         self._line_start = 0
@@ -96,11 +96,11 @@ class Lexer:
     def advance(self) -> str:
         """Go to the next token and return it; empty at the end. Raises :class:`PtxError` where there is none."""
         match = self._next()
-        self.token = token = match[1]
+        self.current = current = match[1]
         self.start = match.start(1)
-        if not token and self.start < len(self.text):
+        if not current and self.start < len(self.text):
             raise self._no_token()
-        return token
+        return current
 
     def skip_braced(self) -> None:
         """Go past the ``}`` that ends what the current ``{`` opened, without looking at it (debugging data)."""
@@ -127,7 +127,7 @@ class Lexer:
 
     def unexpected(self, wanted: str) -> PtxError:
         """The error for a current token that is not ``wanted``."""
-        found = quote(self.token) if self.token else "the end of the text"
+        found = quote(self.current) if self.current else "the end of the text"
         return self.error(f"expected {wanted}, found {found}")
 
     def _no_token(self) -> PtxError:

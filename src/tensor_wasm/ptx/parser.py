@@ -44,29 +44,29 @@ class Parser:
     def items(self) -> Iterator[ModuleItem]:
         """Variables, kernels and functions in the order of the text. Raises :class:`PtxError`."""
         lexer = self._lexer
-        while token := lexer.token:
-            if token in _LINKAGES or token in _VARIABLES or token in (".entry", ".func", ".attribute", ".tex"):
+        while current := lexer.current:
+            if current in _LINKAGES or current in _VARIABLES or current in (".entry", ".func", ".attribute", ".tex"):
                 yield from self._linked()
-            elif token == ".file":
+            elif current == ".file":
                 self._file()
-            elif token == ".section":
+            elif current == ".section":
                 self._section()
-            elif token == ".loc":
+            elif current == ".loc":
                 location(lexer)
-            elif token == ".pragma":
+            elif current == ".pragma":
                 pragma(lexer)
-            elif token == ".alias":
+            elif current == ".alias":
                 self._alias()
-            elif token in (".version", ".target", ".address_size"):
-                raise lexer.error(f"{token} may stand only once, at the start")
-            elif token == ";":
+            elif current in (".version", ".target", ".address_size"):
+                raise lexer.error(f"{current} may stand only once, at the start")
+            elif current == ";":
                 lexer.advance()
             else:
                 raise lexer.unexpected("a directive such as .visible, .entry, .func or .global")
 
     def _heading(self) -> Heading:
         lexer = self._lexer
-        if lexer.token != ".version":
+        if lexer.current != ".version":
             raise lexer.unexpected("'.version': is this PTX?")
         version = lexer.advance()
         if not is_number(version) or not version.replace(".", "", 1).isdecimal():
@@ -79,9 +79,9 @@ class Parser:
         while True:
             lexer.advance()
             targets.append(name(lexer, "a target such as sm_80"))
-            if lexer.token != ",":
+            if lexer.current != ",":
                 break
-        if lexer.token == ".address_size":
+        if lexer.current == ".address_size":
             if lexer.advance() != "64":
                 raise lexer.error("only .address_size 64 is supported: compile for 64 bits")
             lexer.advance()
@@ -90,15 +90,15 @@ class Parser:
     def _linked(self) -> Iterator[ModuleItem]:
         lexer = self._lexer
         is_extern = False
-        while lexer.token in _LINKAGES:
-            is_extern |= lexer.token == ".extern"
+        while lexer.current in _LINKAGES:
+            is_extern |= lexer.current == ".extern"
             lexer.advance()
-        match lexer.token:
+        match lexer.current:
             case ".entry" | ".func":
                 yield self._routine()
-            case token if token in _VARIABLES:
+            case current if current in _VARIABLES:
                 lexer.advance()
-                yield from declarations(lexer, _VARIABLES[token], is_extern=is_extern)
+                yield from declarations(lexer, _VARIABLES[current], is_extern=is_extern)
             case ".tex":
                 yield from declarations(lexer, Space.GLOBAL, is_extern=is_extern)
             case _:
@@ -106,20 +106,20 @@ class Parser:
 
     def _routine(self) -> Routine:
         lexer = self._lexer
-        is_entry = lexer.token == ".entry"
+        is_entry = lexer.current == ".entry"
         line, _ = lexer.place()
         if lexer.advance() == ".attribute":
             self._attribute()
-        results = formals(lexer, in_function=True) if lexer.token == "(" and not is_entry else ()
+        results = formals(lexer, in_function=True) if lexer.current == "(" and not is_entry else ()
         offset = lexer.start
         routine = Routine(name(lexer, "a name"), is_entry, (), results, None, None, None, line, offset)
-        if lexer.token == "(":
+        if lexer.current == "(":
             routine.parameters = formals(lexer, in_function=not is_entry)
         self._limits(routine)
-        if lexer.token == ";":
+        if lexer.current == ";":
             lexer.advance()
             return routine
-        if lexer.token != "{":
+        if lexer.current != "{":
             raise lexer.unexpected("'{'")
         routine.body = body(lexer)
         return routine
@@ -127,21 +127,21 @@ class Parser:
     def _limits(self, routine: Routine) -> None:
         """Directives between a routine's parameters and its body."""
         lexer = self._lexer
-        while lexer.token.startswith("."):
-            token, offset = lexer.token, lexer.start
-            if token in _THREAD_LIMITS:
+        while lexer.current.startswith("."):
+            current, offset = lexer.current, lexer.start
+            if current in _THREAD_LIMITS:
                 lexer.advance()
                 limit = self._axes()
-                if token == ".reqntid":
+                if current == ".reqntid":
                     routine.reqntid = self._once(routine.reqntid, limit, offset)
                 else:
                     routine.maxntid = self._once(routine.maxntid, limit, offset)
-            elif token in _TUNING:
+            elif current in _TUNING:
                 lexer.advance()
-                self._numbers(_TUNING[token])
-            elif token == ".pragma":
+                self._numbers(_TUNING[current])
+            elif current == ".pragma":
                 pragma(lexer)
-            elif token in (".attribute", ".unified"):
+            elif current in (".attribute", ".unified"):
                 self._attribute()
             else:
                 raise lexer.unexpected("'{' or a directive of a kernel")
@@ -166,9 +166,9 @@ class Parser:
         lexer = self._lexer
         numbers: list[int] = []
         while len(numbers) < count:
-            if not lexer.token.isdecimal() or len(lexer.token) > 10:
+            if not lexer.current.isdecimal() or len(lexer.current) > 10:
                 raise lexer.unexpected("a number")
-            numbers.append(int(lexer.token))
+            numbers.append(int(lexer.current))
             if lexer.advance() != "," or len(numbers) == count:
                 break
             lexer.advance()
@@ -181,7 +181,7 @@ class Parser:
             raise lexer.unexpected("'('")
         while lexer.advance() != ")":
             if not (
-                lexer.token.startswith(".") or is_number(lexer.token) or is_word(lexer.token) or lexer.token == ","
+                lexer.current.startswith(".") or is_number(lexer.current) or is_word(lexer.current) or lexer.current == ","
             ):
                 raise lexer.unexpected("')'")
         lexer.advance()
@@ -200,7 +200,7 @@ class Parser:
     def _section(self) -> None:
         """Debugging data: its name, then bytes in braces."""
         lexer = self._lexer
-        if not (lexer.advance().startswith(".") or is_word(lexer.token)):
+        if not (lexer.advance().startswith(".") or is_word(lexer.current)):
             raise lexer.unexpected("a section name")
         if lexer.advance() != "{":
             raise lexer.unexpected("'{'")
@@ -210,11 +210,11 @@ class Parser:
         lexer = self._lexer
         lexer.advance()
         name(lexer, "a function name")
-        if lexer.token != ",":
+        if lexer.current != ",":
             raise lexer.unexpected("','")
         lexer.advance()
         name(lexer, "a function name")
-        if lexer.token != ";":
+        if lexer.current != ";":
             raise lexer.unexpected("';'")
         lexer.advance()
 

@@ -47,24 +47,24 @@ def body(lexer: Lexer) -> list[BodyItem]:
     depth = 1
     lexer.advance()
     while True:
-        token = lexer.token
-        if is_word(token):
+        current = lexer.current
+        if is_word(current):
             items.append(_word(lexer))
-        elif token == "@":
+        elif current == "@":
             items.append(_predicated(lexer))
-        elif token == "{":
+        elif current == "{":
             if depth == SCOPE_DEPTH_MAX:
                 raise lexer.error(f"scopes are nested deeper than {SCOPE_DEPTH_MAX}")
             depth += 1
             items.append(Scope.OPEN)
             lexer.advance()
-        elif token == "}":
+        elif current == "}":
             depth -= 1
             lexer.advance()
             if not depth:
                 return items
             items.append(Scope.CLOSE)
-        elif token == ";":
+        elif current == ";":
             lexer.advance()
         else:
             _directive(lexer, items)
@@ -74,13 +74,13 @@ def location(lexer: Lexer) -> None:
     """``.loc file line column``, with ``, function_name label`` and ``, inlined_at file line column`` after it."""
     lexer.advance()
     _three_numbers(lexer)
-    while lexer.token == ",":
+    while lexer.current == ",":
         lexer.advance()
-        if lexer.token == "function_name":
+        if lexer.current == "function_name":
             lexer.advance()
             name(lexer, "a label")
             addend(lexer)
-        elif lexer.token == "inlined_at":
+        elif lexer.current == "inlined_at":
             lexer.advance()
             _three_numbers(lexer)
         else:
@@ -99,23 +99,23 @@ def pragma(lexer: Lexer) -> None:
 
 def _three_numbers(lexer: Lexer) -> None:
     for _ in range(3):
-        if not is_number(lexer.token):
+        if not is_number(lexer.current):
             raise lexer.unexpected("a number")
         lexer.advance()
 
 
 def _directive(lexer: Lexer, items: list[BodyItem]) -> None:
-    token = lexer.token
-    if token == ".reg":
+    current = lexer.current
+    if current == ".reg":
         items.append(registers(lexer))
-    elif token == ".loc":
+    elif current == ".loc":
         location(lexer)
-    elif token == ".pragma":
+    elif current == ".pragma":
         pragma(lexer)
-    elif token in _SPACES:
+    elif current in _SPACES:
         lexer.advance()
-        items.extend(declarations(lexer, _SPACES[token], is_extern=False))
-    elif not token:
+        items.extend(declarations(lexer, _SPACES[current], is_extern=False))
+    elif not current:
         raise lexer.error("the text ends inside a kernel or function: a } is missing")
     else:
         raise lexer.unexpected("an instruction, a label or a declaration")
@@ -124,7 +124,7 @@ def _directive(lexer: Lexer, items: list[BodyItem]) -> None:
 def _word(lexer: Lexer) -> BodyItem:
     """An instruction, or a label with what may belong to it."""
     line, column = lexer.place()
-    word, offset = lexer.token, lexer.start
+    word, offset = lexer.current, lexer.start
     if lexer.advance() != ":":
         return _instruction(lexer, word, None, line, column, offset)
     if "." in word or len(word) > NAME_LENGTH_MAX:
@@ -148,7 +148,7 @@ def _names(lexer: Lexer) -> tuple[Name, ...]:
         lexer.advance()
         start = lexer.start
         found.append(Name(name(lexer, "a name"), start))
-        if lexer.token != ",":
+        if lexer.current != ",":
             break
     expect(lexer, ";")
     return tuple(found)
@@ -159,9 +159,9 @@ def _prototype(lexer: Lexer) -> None:
     if lexer.advance() == "(":
         formals(lexer, in_function=True)
     name(lexer, "'_'")
-    if lexer.token == "(":
+    if lexer.current == "(":
         formals(lexer, in_function=True)
-    while lexer.token in (".noreturn", ".abi_preserve", ".abi_preserve_control"):
+    while lexer.current in (".noreturn", ".abi_preserve", ".abi_preserve_control"):
         if is_number(lexer.advance()):
             lexer.advance()
     expect(lexer, ";")
@@ -173,10 +173,10 @@ def _predicated(lexer: Lexer) -> Statement:
     if is_negated:
         lexer.advance()
     register = name(lexer, "a predicate register")
-    if not is_word(lexer.token):
+    if not is_word(lexer.current):
         raise lexer.unexpected("an instruction")
     line, column = lexer.place()
-    word, start = lexer.token, lexer.start
+    word, start = lexer.current, lexer.start
     lexer.advance()
     return _instruction(lexer, word, Predicate(register, is_negated, offset), line, column, start)
 
@@ -185,21 +185,21 @@ def _instruction(
     lexer: Lexer, opcode: str, predicate: Predicate | None, line: int, column: int, offset: int
 ) -> Statement:
     """An instruction, of which the first word is read, up to past its semicolon."""
-    while lexer.token.startswith("."):
-        opcode += lexer.token
+    while lexer.current.startswith("."):
+        opcode += lexer.current
         if len(opcode) > OPCODE_LENGTH_MAX:
             break
         lexer.advance()
     if len(opcode) > OPCODE_LENGTH_MAX:
         raise lexer.error(f"unknown opcode {quote(opcode)}", offset)
     operands: list[Operand] = []
-    if lexer.token != ";":
+    if lexer.current != ";":
         is_call = opcode.startswith("call")
         while True:
-            operands.append(_group(lexer) if is_call and lexer.token == "(" else _operand(lexer))
-            if lexer.token == ";":
+            operands.append(_group(lexer) if is_call and lexer.current == "(" else _operand(lexer))
+            if lexer.current == ";":
                 break
-            if lexer.token != ",":
+            if lexer.current != ",":
                 raise lexer.unexpected("',' or ';'")
             if len(operands) == OPERANDS_MAX:
                 raise lexer.error("too many operands")
@@ -209,12 +209,12 @@ def _instruction(
 
 
 def _operand(lexer: Lexer) -> Operand:
-    token, offset = lexer.token, lexer.start
-    if is_word(token) and token != "WARP_SZ":
+    current, offset = lexer.current, lexer.start
+    if is_word(current) and current != "WARP_SZ":
         following = lexer.advance()
-        named = Name(token, offset)
+        named = Name(current, offset)
         return named if following in _ENDS else _more(lexer, named)
-    match token:
+    match current:
         case "{":
             return Vector(_list(lexer, "}"), offset)
         case "[":
@@ -228,7 +228,7 @@ def _operand(lexer: Lexer) -> Operand:
 
 def _more(lexer: Lexer, named: Name) -> Operand:
     """An operand that starts with a name and does not end with it."""
-    match lexer.token:
+    match lexer.current:
         case "|":
             lexer.advance()
             start = lexer.start
@@ -239,26 +239,26 @@ def _more(lexer: Lexer, named: Name) -> Operand:
 
 
 def _word_operand(lexer: Lexer) -> str:
-    token = lexer.token
-    if not is_word(token):
+    current = lexer.current
+    if not is_word(current):
         raise lexer.unexpected("a register")
     lexer.advance()
-    return token
+    return current
 
 
 def _list(lexer: Lexer, end: str) -> tuple[Operand, ...]:
     """Names and constants from the bracket at the cursor to ``end``."""
     found: list[Operand] = []
     lexer.advance()
-    while lexer.token != end:
-        if lexer.token in ("{", "[", "!"):
+    while lexer.current != end:
+        if lexer.current in ("{", "[", "!"):
             raise lexer.unexpected("a register or a constant")
         found.append(_operand(lexer))
         if len(found) > OPERANDS_MAX:
             raise lexer.error("too many elements")
-        if lexer.token == ",":
+        if lexer.current == ",":
             lexer.advance()
-        elif lexer.token != end:
+        elif lexer.current != end:
             raise lexer.unexpected(f"',' or '{end}'")
     lexer.advance()
     return tuple(found)
@@ -274,16 +274,16 @@ def _memory(lexer: Lexer) -> Memory:
     offset = lexer.start
     lexer.advance()
     base: Name | None = None
-    if is_word(lexer.token) and lexer.token != "WARP_SZ":
-        base = Name(lexer.token, lexer.start)
+    if is_word(lexer.current) and lexer.current != "WARP_SZ":
+        base = Name(lexer.current, lexer.start)
         lexer.advance()
-        displacement = addend(lexer) if lexer.token != "]" else 0
+        displacement = addend(lexer) if lexer.current != "]" else 0
     else:
         displacement = integer(lexer)
     more: list[Operand] = []
-    while lexer.token == "," and len(more) < 4:
+    while lexer.current == "," and len(more) < 4:
         lexer.advance()
-        if lexer.token == "[":
+        if lexer.current == "[":
             raise lexer.unexpected("a register or a vector")
         more.append(_operand(lexer))
     expect(lexer, "]")

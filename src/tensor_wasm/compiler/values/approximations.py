@@ -6,7 +6,6 @@ of the function over the reduced range, lowest degree first; the error named bes
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,7 +23,6 @@ from tensor_wasm.compiler.values.formula import (
 )
 from tensor_wasm.compiler.values.helper import Helper, Writer
 from tensor_wasm.compiler.values.operation import canonical_nan
-from tensor_wasm.wasm import Body
 
 #: 2**r for |r| <= 1/2; 2**-28.5. Exact at 0, so powers of two come out exact.
 _EXPONENTIAL: Final = (
@@ -77,23 +75,10 @@ def _polynomial(writer: Writer, coefficients: Sequence[float], x: Value) -> Valu
     return writer.let(total)
 
 
-def _limit(x: Value, low: float, high: float) -> Value:
-    """An f64 within two bounds, or NaN. As vectors, because there `pmin` and `pmax` are one instruction each."""
-
-    def push(body: Body) -> None:
-        x.push(body)
-        body.op("f64x2.splat")
-        for bound, name in ((high, "f64x2.pmin"), (low, "f64x2.pmax")):
-            body.v128_const(struct.pack("<2d", bound, bound))
-            body.op(name)
-        body.lane("f64x2.extract_lane", 0)
-
-    return Value(F64, push)
-
-
 def _power_of_two(writer: Writer, x: Value) -> Value:
     """2**x in f64, for f32 results: x beyond +-300 counts as that."""
-    limited = writer.let(_limit(x, -300.0, 300.0))
+    not_above = writer.let(select(x.compare("gt", 300.0), constant(F64, 300.0), x))
+    limited = writer.let(select(not_above.compare("lt", -300.0), constant(F64, -300.0), not_above))
     # Adding this constant rounds to an integer, which then stands in the low bits of the pattern.
     shifted = writer.let(limited + _ROUNDER)
     rest = writer.let(limited - (shifted - _ROUNDER))
