@@ -181,6 +181,12 @@ def test_a_refusal_is_its_kind_its_message_and_an_exit_code(remote, node, status
     assert remote("invoke", ID).out == ""
 
 
+def test_a_defect_of_the_node_names_the_request_to_look_for(remote, node):
+    error = {"kind": "internal", "message": "see the log", "request_id": "req-9"}
+    node.answer(f"GET /functions/{ID}", {"error": error}, 500)
+    assert remote("function", "show", ID).err == "error: internal: see the log (request req-9 in the node's log)\n"
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [

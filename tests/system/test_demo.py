@@ -16,7 +16,7 @@ def test_the_demo_checks_a_million_sums_and_leaves_nothing_behind(tmp_path):
     result = run_cli("demo", TMPDIR=str(tmp_path))
     assert result.code == 0, result.err
     assert "1,000,000 of 1,000,000 sums are right" in result.out
-    assert re.search(r"dispatch +P95 [0-9.]+ µs", result.out)
+    assert re.search(r"dispatch +P50 [0-9.]+ µs, P95 [0-9.]+ µs", result.out)
     assert "device" in result.out
     assert list(tmp_path.iterdir()) == []
 
@@ -25,7 +25,7 @@ def test_the_demo_as_json():
     report = run_cli("demo", "--json", "--elements", "1000").json
     assert report["ok"] is True
     assert (report["elements"], report["right_sums"], report["launches"]) == (1000, 1000, 1)
-    assert 0 < report["dispatch_p95_us"] < 1e6
+    assert 0 < report["dispatch_p50_us"] <= report["dispatch_p95_us"] < 1e6
 
 
 def test_a_settings_environment_does_not_change_the_demo(tmp_path):

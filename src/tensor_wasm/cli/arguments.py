@@ -30,6 +30,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def read_file(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a file, ``-`` for stdin. Raises :class:`Failure` when there is none, or it is too large."""
     if path == _STDIN:
+        if sys.stdin is None:
+            raise usage("there is no stdin to read from")
         return _bounded(sys.stdin.buffer, limit_bytes, "stdin")
     if not path or "\0" in path:
         raise usage("the name of a file cannot be empty")

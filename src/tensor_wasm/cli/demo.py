@@ -49,6 +49,7 @@ class Report:
     invoke_ms: float
     guest_ms: float
     launches: int
+    dispatch_p50_us: float | None
     dispatch_p95_us: float | None
     ok: bool
 
@@ -117,7 +118,7 @@ def _measure(node: Node, url: str, wasm: bytes, elements: int) -> Report:
     invoked = time.perf_counter()
     for _ in range(_SMALL_INVOCATIONS):
         client.invoke(function_id, {"export": "run", "args": [_SMALL_ELEMENTS]}, _DEADLINE_S)
-    p95_s = quantile(client.metrics(), _LATENCY, 0.95)
+    metrics = client.metrics()
     return Report(
         device=node.device.name,
         url=url,
@@ -129,16 +130,25 @@ def _measure(node: Node, url: str, wasm: bytes, elements: int) -> Report:
         invoke_ms=(invoked - deployed) * 1e3,
         guest_ms=float(answer["duration_ms"]),
         launches=int(answer["launches"]),
-        dispatch_p95_us=None if p95_s is None else p95_s * 1e6,
+        dispatch_p50_us=_dispatch_us(metrics, 0.5),
+        dispatch_p95_us=_dispatch_us(metrics, 0.95),
         ok=answer["result"] == [elements],
     )
+
+
+def _dispatch_us(metrics: str, fraction: float) -> float | None:
+    seconds = quantile(metrics, _LATENCY, fraction)
+    return None if seconds is None else seconds * 1e6
 
 
 def _show(report: Report, is_json: bool) -> None:
     if is_json:
         print_json(asdict(report))
         return
-    p95 = "no samples" if report.dispatch_p95_us is None else f"{report.dispatch_p95_us:.2f} µs"
+    dispatch = ", ".join(
+        f"{name} {'no samples' if value is None else f'{value:.2f} µs'}"
+        for name, value in (("P50", report.dispatch_p50_us), ("P95", report.dispatch_p95_us))
+    )
     machine = f"{_processor()}, {os.cpu_count()} cores"
     lines = (
         ("device", f"{report.device}: {machine}"),
@@ -153,7 +163,8 @@ def _show(report: Report, is_json: bool) -> None:
             f"{report.launches} of vector_add: CUDA C, compiled to PTX by NVRTC, and that to WebAssembly here",
         ),
         ("result", f"{report.right_sums:,} of {report.elements:,} sums are right"),
-        ("dispatch", f"P95 {p95} a launch over {_SMALL_INVOCATIONS} more invocations ({_LATENCY} in /metrics)"),
+        ("dispatch", f"{dispatch} a launch, over {_SMALL_INVOCATIONS} more invocations"),
+        ("", f"(from {_LATENCY} at {report.url}/metrics)"),
     )
     print_line("One node, one function, one CUDA kernel")
     print_line()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from tensor_wasm.cli.failures import Failure
+from tensor_wasm.errors import InternalError
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _KEPT_CONTROLS = "\n\t"
@@ -50,6 +51,8 @@ def print_json(value: object) -> None:
 def print_error(failure: Failure, is_json: bool) -> None:
     """``error: kind: message`` to stderr; with ``is_json`` the error object to stdout too."""
     kind, message = safe(failure.kind), safe(failure.message.replace("\n", " "))
+    if failure.kind == InternalError.kind and failure.request_id is not None:
+        message += f" (request {safe(failure.request_id)} in the node's log)"
     if is_json:
         error = {"kind": failure.kind, "message": failure.message}
         if failure.request_id is not None:

@@ -21,6 +21,8 @@ from tensor_wasm.ptx.syntax import Constant, Notation
 NUMBER_LENGTH_MAX = 80
 #: Parentheses and signs within one another in an expression.
 EXPRESSION_DEPTH_MAX = 32
+#: Operators of one precedence in a row.
+EXPRESSION_TERMS_MAX = 256
 #: Lanes of a warp, the constant WARP_SZ.
 WARP_SIZE = 32
 
@@ -77,9 +79,9 @@ def literal(lexer: Lexer) -> Constant:
         raise lexer.error(f"the number {quote(current)} is too long")
     prefix = current[1:2]
     if current[0] == "0" and prefix in ("f", "F"):
-        constant = Constant(int(current[2:], 16), Notation.F32, offset)
+        constant = Constant(_digits(current[2:], 16), Notation.F32, offset)
     elif current[0] == "0" and prefix in ("d", "D"):
-        constant = Constant(int(current[2:], 16), Notation.F64, offset)
+        constant = Constant(_digits(current[2:], 16), Notation.F64, offset)
     elif prefix not in _BASES and not current.rstrip("U").isdecimal():
         constant = Constant(_bits(float(current)), Notation.F64, offset)
     else:
@@ -146,15 +148,16 @@ def _integer(lexer: Lexer) -> _Number:
     digits = current.rstrip("U")
     try:
         base = _BASES.get(digits[1:2])
-        if base is not None:
-            value = int(digits[2:], base)
-        else:
-            value = int(digits, 8 if digits[0] == "0" else 10)
+        value = _digits(digits, 8 if digits[0] == "0" else 10) if base is None else _digits(digits[2:], base)
     except ValueError:
         raise lexer.error(f"{quote(current)} is not a number") from None
     if value > _MASK:
         raise lexer.error(f"the number {quote(current)} does not fit in 64 bits")
     return value, digits != current or value >= _SIGN
+
+
+def _digits(digits: str, base: int) -> int:
+    return int(digits, base)
 
 
 def _value(constant: Constant) -> float:
@@ -232,11 +235,15 @@ def _close(lexer: Lexer) -> None:
 
 def _binary(lexer: Lexer, left: _Number, least: int, depth: int) -> _Number:
     """Go on with an expression of which ``left`` was read, as far as operators bind tighter than ``least``."""
+    terms = 0
     while True:
         sign = lexer.current
         precedence = _PRECEDENCE.get(sign, 0)
         if precedence <= least:
             break
+        terms += 1
+        if terms == EXPRESSION_TERMS_MAX:
+            raise lexer.error("the expression is too long")
         offset = lexer.start
         lexer.advance()
         right = _binary(lexer, _unary(lexer, depth + 1), precedence, depth + 1)

@@ -43,10 +43,10 @@ def name(lexer: Lexer, wanted: str) -> str:
     return current
 
 
-def expect(lexer: Lexer, current: str) -> None:
-    """Go past ``token``. Raises :class:`PtxError` where something else stands."""
-    if lexer.current != current:
-        raise lexer.unexpected(f"'{current}'")
+def expect(lexer: Lexer, wanted: str) -> None:
+    """Go past the token ``wanted``. Raises :class:`PtxError` where something else stands."""
+    if lexer.current != wanted:
+        raise lexer.unexpected(f"'{wanted}'")
     lexer.advance()
 
 
@@ -210,6 +210,12 @@ class _Values:
             if lexer.current == "{":
                 self._braces(level + 1, index)
                 index += self._strides[level + 1]
+            elif many := lexer.integers():
+                if limit is not None and index + len(many.values) > limit:
+                    raise lexer.error("there are more initial values than elements", many.offset)
+                self._found.append((index, many))
+                index += len(many.values)
+                continue
             else:
                 self._found.append((index, self._value()))
                 index += 1

@@ -126,8 +126,11 @@ class Flow:
         places: dict[int, int] = {}
         current: _Draft | None = drafts[0]
         for place, item in enumerate(self._sequence):
-            if (current is None or item.number not in used) if type(item) is _Mark else current is None:
-                continue
+            if type(item) is _Mark:
+                if item.number not in used:
+                    continue
+            elif current is None:
+                continue  # no thread gets here
             if current is None or (type(item) is _Mark and current.instructions):
                 if current is not None:
                     current.terminator = Jump(len(drafts))
@@ -151,7 +154,9 @@ class Flow:
         for place, labels in numbers.items():
             item = self._sequence[place]
             assert isinstance(item, _Leave)
-            index = places[-place - 1]
+            index = places.get(-place - 1)
+            if index is None:
+                continue
             targets = tuple(places[number] for number in labels)
             out: Terminator
             if item.selector is not None:

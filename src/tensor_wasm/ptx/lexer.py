@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.syntax import Integers
 
 #: Characters of offending text that a message shows.
 QUOTE_LENGTH = 40
@@ -36,6 +37,8 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _BRACED = re.compile(r"""(?>[^}"/]++|//[^\n]*+|/\*(?>[^*]++|\*(?!/))*+\*/|/|"[^"\n]*+"|")*+\}""")
+_EMPTY_STATEMENTS = re.compile(f"(?>{_SKIP};)*+")
+_INTEGERS = re.compile(r"(?>[ \t\r\n]*+-?+(?:[1-9][0-9]{0,17}+|0[xX][0-9a-fA-F]{1,16}+|0)[ \t\r\n]*+,)++", re.ASCII)
 _OFFENDER = re.compile(r"[^\s,;]+|.")
 
 _WORD_STARTS = frozenset("%$_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -49,7 +52,9 @@ def is_word(current: str) -> bool:
 
 def is_number(current: str) -> bool:
     """Whether a token is a number."""
-    return current[:1] in _NUMBER_STARTS or (current[:1] == "." and current[1:2] in _NUMBER_STARTS) if current else False
+    return (
+        current[:1] in _NUMBER_STARTS or (current[:1] == "." and current[1:2] in _NUMBER_STARTS) if current else False
+    )
 
 
 def quote(text: str) -> str:
@@ -90,8 +95,7 @@ class Lexer:
         self._line = 1
         self._line_start = 0
         self._counted = 0
-        self._next = _TOKEN.finditer(text).__next__
-        self.advance()
+        self._go_to(0)
 
     def advance(self) -> str:
         """Go to the next token and return it; empty at the end. Raises :class:`PtxError` where there is none."""
@@ -107,8 +111,23 @@ class Lexer:
         match = _BRACED.match(self.text, self.start + 1)
         if match is None:
             raise self.error("this { is never closed")
-        self._next = _TOKEN.finditer(self.text, match.end()).__next__
-        self.advance()
+        self._go_to(match.end())
+
+    def skip_empty_statements(self) -> None:
+        """Go past the ``;`` at the cursor and all that follow it at once."""
+        match = _EMPTY_STATEMENTS.match(self.text, self.start)
+        assert match is not None
+        self._go_to(match.end())
+
+    def integers(self) -> Integers | None:
+        """A run of plain integers, each with a comma after it, from the cursor on, which goes past it; or None."""
+        match = _INTEGERS.match(self.text, self.start)
+        if match is None:
+            return None
+        values = [int(digits, 0) for digits in match[0].split(",")[:-1]]
+        found = Integers(values, self.start)
+        self._go_to(match.end())
+        return found
 
     def place(self) -> tuple[int, int]:
         """Line and column of the current token, from 1. Places are asked for in ascending order."""
@@ -129,6 +148,10 @@ class Lexer:
         """The error for a current token that is not ``wanted``."""
         found = quote(self.current) if self.current else "the end of the text"
         return self.error(f"expected {wanted}, found {found}")
+
+    def _go_to(self, offset: int) -> None:
+        self._next = _TOKEN.finditer(self.text, offset).__next__
+        self.advance()
 
     def _no_token(self) -> PtxError:
         rest = self.text[self.start : self.start + QUOTE_LENGTH + 1]

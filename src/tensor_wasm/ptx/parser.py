@@ -60,7 +60,7 @@ class Parser:
             elif current in (".version", ".target", ".address_size"):
                 raise lexer.error(f"{current} may stand only once, at the start")
             elif current == ";":
-                lexer.advance()
+                lexer.skip_empty_statements()
             else:
                 raise lexer.unexpected("a directive such as .visible, .entry, .func or .global")
 
@@ -181,7 +181,10 @@ class Parser:
             raise lexer.unexpected("'('")
         while lexer.advance() != ")":
             if not (
-                lexer.current.startswith(".") or is_number(lexer.current) or is_word(lexer.current) or lexer.current == ","
+                lexer.current.startswith(".")
+                or is_number(lexer.current)
+                or is_word(lexer.current)
+                or lexer.current == ","
             ):
                 raise lexer.unexpected("')'")
         lexer.advance()

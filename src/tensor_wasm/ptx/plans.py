@@ -42,8 +42,11 @@ def accepted(kind: ScalarType, *, is_relaxed: bool = False) -> frozenset[ScalarT
 
 @dataclass(slots=True)
 class Expected:
-    """A role with its type. ``type`` is None where any register will do. ``count`` is the number of elements, 0 for
-    any number in braces or one without, None for packing."""
+    """A role with its type.
+
+    ``type`` is None where any register will do. ``count`` is the number of elements, 0 for any number of them, None
+    for a whole or its parts.
+    """
 
     role: Role
     type: ScalarType | None

@@ -65,7 +65,7 @@ def body(lexer: Lexer) -> list[BodyItem]:
                 return items
             items.append(Scope.CLOSE)
         elif current == ";":
-            lexer.advance()
+            lexer.skip_empty_statements()
         else:
             _directive(lexer, items)
 
@@ -126,7 +126,7 @@ def _word(lexer: Lexer) -> BodyItem:
     line, column = lexer.place()
     word, offset = lexer.current, lexer.start
     if lexer.advance() != ":":
-        return _instruction(lexer, word, None, line, column, offset)
+        return _instruction(lexer, word, None, (line, column, offset))
     if "." in word or len(word) > NAME_LENGTH_MAX:
         raise lexer.error(f"{quote(word)} is no label", offset)
     match lexer.advance():
@@ -175,16 +175,14 @@ def _predicated(lexer: Lexer) -> Statement:
     register = name(lexer, "a predicate register")
     if not is_word(lexer.current):
         raise lexer.unexpected("an instruction")
-    line, column = lexer.place()
-    word, start = lexer.current, lexer.start
+    word, place = lexer.current, (*lexer.place(), lexer.start)
     lexer.advance()
-    return _instruction(lexer, word, Predicate(register, is_negated, offset), line, column, start)
+    return _instruction(lexer, word, Predicate(register, is_negated, offset), place)
 
 
-def _instruction(
-    lexer: Lexer, opcode: str, predicate: Predicate | None, line: int, column: int, offset: int
-) -> Statement:
-    """An instruction, of which the first word is read, up to past its semicolon."""
+def _instruction(lexer: Lexer, opcode: str, predicate: Predicate | None, place: tuple[int, int, int]) -> Statement:
+    """An instruction, of which the first word is read, up to past its semicolon; ``place`` of that word."""
+    line, column, offset = place
     while lexer.current.startswith("."):
         opcode += lexer.current
         if len(opcode) > OPCODE_LENGTH_MAX:

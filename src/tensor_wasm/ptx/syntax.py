@@ -147,12 +147,20 @@ class Registers:
     offset: int
 
 
-Value = Constant | Sum | Name
+@dataclass(slots=True)
+class Integers:
+    """Plain integers, one after the other: tables of constants are long."""
+
+    values: list[int]
+    offset: int
+
+
+Value = Constant | Sum | Integers
 
 
 @dataclass(slots=True)
 class Declaration:
-    """A variable. ``dimensions`` holds None for ``[]``; ``values`` are (index of element, value).
+    """A variable. ``dimensions`` holds None for ``[]``; ``values`` are (index of the first element, value).
 
     ``is_opaque``: a texture, sampler or surface reference.
     """

@@ -9,7 +9,7 @@ from tensor_wasm.ptx.declarations import VARIABLE_BYTES_MAX
 from tensor_wasm.ptx.lexer import Lexer, quote
 from tensor_wasm.ptx.program import Parameter, ScalarType, Space, Variable
 from tensor_wasm.ptx.scopes import Entity, Scope
-from tensor_wasm.ptx.syntax import Constant, Declaration, Formal, Sum
+from tensor_wasm.ptx.syntax import Constant, Declaration, Formal, Integers, Notation, Sum, Value
 
 #: Bytes of a kernel's parameters (CUDA allows 32,764 from 12.1 on).
 PARAMETER_BYTES_MAX = 32_764
@@ -82,7 +82,7 @@ class Variables:
         if declared.values is not None:
             # ``size`` is that of one element of the open dimension.
             stride = max(size // declared.type.size_bytes, 1)
-            last = max((index for index, _ in declared.values), default=-1)
+            last = max((_end(index, value) for index, value in declared.values), default=0) - 1
             size *= last // stride + 1
         elif declared.is_extern:
             size = 0
@@ -99,7 +99,7 @@ class Variables:
         """The bytes of initial values, and those of them that are addresses."""
         assert declared.values is not None
         kind, element = declared.type, declared.type.size_bytes
-        length = max((index + 1 for index, _ in declared.values), default=0) * element
+        length = max((_end(index, value) for index, value in declared.values), default=0) * element
         self._initial_bytes += length
         if self._initial_bytes > INITIAL_BYTES_MAX:
             text = f"the initial values are too large: at most {INITIAL_BYTES_MAX} bytes are allowed"
@@ -108,16 +108,27 @@ class Variables:
         pointers: list[tuple[int, Variable, int]] = []
         for index, value in declared.values:
             place = index * element
-            if isinstance(value, Constant):
+            if isinstance(value, Integers):
+                data[place : place + len(value.values) * element] = self._packed(declared, value)
+            elif isinstance(value, Constant):
                 bits = bits_in(value, kind)
                 if bits is None:
                     text = error_of_notation(value, kind, quote(declared.name)).text
                     raise self._lexer.error(text, value.offset)
                 data[place : place + element] = bits.to_bytes(element, "little")
             else:
-                assert isinstance(value, Sum)
                 pointers.append((place, self._pointee(value, kind), value.addend))
         return bytes(data), tuple(pointers)
+
+    def _packed(self, declared: Declaration, many: Integers) -> bytes:
+        kind = declared.type
+        if kind.is_float:
+            text = error_of_notation(Constant(0, Notation.INTEGER, many.offset), kind, quote(declared.name)).text
+            raise self._lexer.error(text, many.offset)
+        mask, element = (1 << kind.bits) - 1, kind.size_bytes
+        if element == 1:
+            return bytes(value & mask for value in many.values)
+        return b"".join((value & mask).to_bytes(element, "little") for value in many.values)
 
     def _pointee(self, value: Sum, kind: ScalarType) -> Variable:
         name = value.name
@@ -128,3 +139,8 @@ class Variables:
             raise self._lexer.error("an address as an initial value needs a 64-bit integer type", name.offset)
         assert isinstance(found, Variable)
         return found
+
+
+def _end(index: int, value: Value) -> int:
+    """The index after a value's last element."""
+    return index + (len(value.values) if isinstance(value, Integers) else 1)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from tensor_wasm.wasm import opcodes
 from tensor_wasm.wasm.leb import signed, unsigned
@@ -30,7 +30,7 @@ class ValType(Enum):
 class Local(NamedTuple):
     """A parameter or local variable of a function."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks for
     type: ValType
 
 
@@ -51,7 +51,7 @@ class Label:
         self._body = body
         self.level = level
 
-    def __enter__(self) -> Label:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

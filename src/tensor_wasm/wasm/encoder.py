@@ -204,7 +204,7 @@ class Module:
         return table
 
     def global_(
-        self, kind: ValType, initial: int | float = 0, *, mutable: bool = True, export: str | None = None
+        self, kind: ValType, initial: float = 0, *, mutable: bool = True, export: str | None = None
     ) -> Global:
         """Define a global variable with a constant initial value."""
         variable = Global(self._global_space.next_index, kind, mutable)
@@ -327,7 +327,7 @@ def _limits(minimum: int, maximum: int | None, shared: bool = False) -> bytes:
     return bytes((3 if shared else 1,)) + unsigned(minimum) + unsigned(maximum)
 
 
-def _constant(kind: ValType, value: int | float) -> bytes:
+def _constant(kind: ValType, value: float) -> bytes:
     """A constant expression; references are null."""
     match kind:
         case ValType.I32:
