@@ -1,4 +1,3 @@
-# ruff: noqa: A002, A006 - the node's own names
 """A node that runs no guest: what the HTTP room needs of one, quick and with every ending at hand."""
 
 from __future__ import annotations

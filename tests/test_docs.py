@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import pytest
-import typer
 
 from tensor_wasm import abi, errors
 from tensor_wasm.abi import Code, Tag, limits
@@ -69,11 +68,6 @@ def resolve(command_line: str) -> tuple[click.Command, list[str]]:
 
 
 def child(group: click.Group, name: str) -> click.Command:
-    """A subcommand, also of an application that the root hands its arguments to."""
-    for entry in COMMANDS:
-        attribute = getattr(import_module(entry.module), entry.attribute)
-        if group is root and entry.name == name and isinstance(attribute, typer.Typer):
-            return typer.main.get_command(attribute)
     following = group.get_command(click.Context(group), name)
     assert following is not None, f"{group.name} has no command {name!r}"
     return following

@@ -233,7 +233,7 @@ SETTINGS: tuple[Setting, ...] = (
         "output_bytes",
         _size(0, 1 << 30),
         1 << 20,
-        "Standard output and error kept of one invocation, each; the rest is dropped.",
+        "Standard output and error kept of one invocation, together; the rest is dropped.",
         shown="1 MiB",
     ),
     Setting(

@@ -87,7 +87,10 @@ class Prepared:
         view = self.memory("memory")
         for array, address in self.placed:
             data = np.frombuffer(view[address : address + array.nbytes], dtype=array.dtype)
-            array[...] = data.reshape(array.shape)
+            if array.flags.writeable:
+                array[...] = data.reshape(array.shape)
+            else:
+                assert (array.reshape(-1) == data).all(), "a read-only argument was written"
 
     def _fault(self, failure: Failure) -> LaunchFault:
         lines = [line_at(self.kernel, frame.module_offset) for frame in failure.frames]

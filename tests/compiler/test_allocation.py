@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from tensor_wasm.ptx.graph import Graph
 
 from compiler.build import Builder, immediate
 from compiler.generator import Generator
@@ -13,6 +12,7 @@ from tensor_wasm.compiler import allocation
 from tensor_wasm.compiler.allocation import allocate, defined, live_at_start, used, used_at_end
 from tensor_wasm.compiler.module import compile_kernel
 from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Exit, Guard, Jump, Kernel, ScalarType
 
 _SEED = 3_003

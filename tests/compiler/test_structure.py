@@ -6,7 +6,6 @@ import itertools
 import random
 
 import pytest
-from tensor_wasm.ptx.graph import Graph
 
 from compiler.build import graph_kernel
 from tensor_wasm.compiler.structure import (
@@ -25,6 +24,7 @@ from tensor_wasm.compiler.structure import (
     structure,
 )
 from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Exit, Guard, Immediate, Jump, Kernel, ScalarType, Switch, Terminator, Trap
 
 _SELECTOR = Immediate(0, ScalarType.U32)

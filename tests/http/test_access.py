@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from serving import running
 from tensor_wasm.config import load
 from tensor_wasm.errors import ConfigurationError, Misdirected
 from tensor_wasm.http.access import Access, is_loopback
@@ -38,8 +39,6 @@ def test_without_a_known_token_nothing_of_a_tenant_is_answered(protected, path, 
 
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory):
-    from conftest_http import running
-
     with running(tmp_path_factory.mktemp("home"), api_tokens=TOKENS) as server:
         yield server
 
@@ -118,7 +117,9 @@ def test_a_name_that_was_made_to_point_here_gets_nothing(server, host, path):
     assert server.node.calls == []
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "file://"]
+)
 def test_a_page_of_another_site_gets_nothing(server, origin):
     answer = server.invoke({}, {"Origin": origin, "Host": "127.0.0.1:8080"})
     assert (answer.status, answer.kind) == (421, "misdirected")

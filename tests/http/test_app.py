@@ -19,15 +19,21 @@ def test_a_plain_id_of_the_client_is_kept_and_any_other_is_not(server):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/functions/", "/functions/a/b", "/functions/a/invoke/", "//healthz", "/functions//invoke", "/%2e%2e/etc/passwd", "/healthz/", "/functions/%00", "/é".encode().decode("latin-1")]
-)
-def test_what_is_no_route_is_a_404_of_the_contract(server, path):
-    with_slash = server.request("PUT", path.encode("latin-1").decode("latin-1")) if path.isascii() else None
-    if path == "/functions/%00":
-        assert server.get(path).kind == "not_found"
-    elif with_slash is not None:
-        answer = server.get(path)
-        assert (answer.status, answer.kind) == (404, "route_not_found")
+    "path",
+    [
+        "/", "/nowhere", "/functions/", "/functions/a/b", "/functions/a/invoke/", "//healthz", "/functions//invoke",
+        "/%2e%2e/etc/passwd", "/healthz/", "/functions/a%2Fb", "/HEALTHZ", "/%ff",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_no_route_is_a_404_of_the_contract(server, method, path):
+    answer = server.request(method, path)
+    assert (answer.status, answer.kind) == (404, "route_not_found")
+
+
+def test_an_id_is_whatever_stands_in_its_place(server):
+    for identity in ("%00", "..", "a%20b", "%F0%9F%98%80", "x" * 4000):
+        assert server.get(f"/functions/{identity}").kind == "not_found"
 
 
 @pytest.mark.parametrize(

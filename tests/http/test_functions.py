@@ -134,13 +134,16 @@ def test_functions_are_listed_in_pages(server):
     assert len(server.get("/functions").json["functions"]) == 5
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=", "limit=x", "limit=-1", "limit=%D9%A3", "limit=1&limit=2", "limit=" + "9" * 5000, "a=%ff", "&".join("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ") ])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0", "limit=1001", "limit=", "limit=x", "limit=-1", "limit=%D9%A3", "limit=1&limit=2", "a=%ff",
+        "limit=" + "9" * 5000, "&".join(f"q{n}=1" for n in range(40)),
+    ],
+)  # fmt: skip
 def test_a_query_that_cannot_be_read_is_refused(server, query):
     answer = server.get(f"/functions?{query}")
-    if query.startswith("a&b"):
-        assert answer.status in (200, 400)
-    else:
-        assert (answer.status, answer.kind) == (400, "invalid_request")
+    assert (answer.status, answer.kind) == (400, "invalid_request")
 
 
 def test_a_function_is_deleted_once(server):

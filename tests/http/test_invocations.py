@@ -76,7 +76,6 @@ def test_what_is_no_number_is_a_string_both_ways(server):
     [
         (b'{"args": [1, 1e400]}', "invalid_args", "argument 1"),
         (b'{"args": [-1e999]}', "invalid_args", "argument 0"),
-        (b'{"args": [' + b"9" * 5000 + b"]}", "invalid_args", "argument 0"),
         (b'{"args": [true]}', "invalid_json", "$.args[0]"),
         (b'{"args": [null]}', "invalid_json", "$.args[0]"),
         (b'{"args": [[1]]}', "invalid_json", "$.args[0]"),
@@ -137,11 +136,10 @@ def test_each_error_has_its_kind_and_status(server, kind, caplog):
     server.node.behaviour = fail
     with caplog.at_level(logging.ERROR):
         answer = server.invoke()
-    if kind is errors.Cancelled:
-        assert answer.status == 499
     assert answer.status == kind.http_status
     assert answer.kind == kind.kind
-    private = issubclass(kind, (errors.ConfigurationError, errors.StoreError, errors.InternalError))
+    told = (errors.RequestError, errors.EndingError, errors.CapacityError, errors.KernelError)
+    private = not issubclass(kind, told)
     assert ("/secret/path" in answer.message) is not private
     if private:
         assert "/secret/path" in caplog.text

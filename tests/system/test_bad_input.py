@@ -75,7 +75,7 @@ def test_what_is_not_webassembly(refused, name):
     refused("invalid_wasm", 400, "POST", "/functions?name=x", MODULES[name], **{"Content-Type": "application/wasm"})
 
 
-@pytest.mark.parametrize("name", ["empty", "a section that ends after the file"])
+@pytest.mark.parametrize("name", ["text", pytest.param("empty", marks=pytest.mark.slow)])
 def test_what_is_not_webassembly_by_cli(shared_node, tmp_path, name):
     path = tmp_path / "bad.wasm"
     path.write_bytes(MODULES[name])
@@ -216,7 +216,7 @@ def test_a_call_that_does_not_fit(refused, function_id, name):
     assert hint in refused(kind, 400, "POST", path, json.dumps(request).encode(), **_json_headers())
 
 
-@pytest.mark.parametrize("name", ["a missing export", "an i64 too large"])
+@pytest.mark.parametrize("name", ["an i64 too large", pytest.param("a missing export", marks=pytest.mark.slow)])
 def test_a_call_that_does_not_fit_by_cli(shared_node, function_id, guest_file, name):
     request, kind, _ = CALLS[name]
     arguments = ["--json", "--export", request["export"], "--args", json.dumps(request.get("args", []))]
@@ -242,7 +242,9 @@ def test_a_value_comes_back_exactly(shared_node, function_id, export, value):
     assert shared_node.client.invoke(function_id, {"export": export, "args": [value]}, None)["result"] == [value]
 
 
-@pytest.mark.parametrize(("export", "value"), [("same_i64", 9007199254740993), ("same_f64", "NaN")])
+@pytest.mark.parametrize(
+    ("export", "value"), [("same_i64", 9007199254740993), pytest.param("same_f64", "NaN", marks=pytest.mark.slow)]
+)
 def test_a_value_comes_back_exactly_by_cli(shared_node, function_id, guest_file, export, value):
     arguments = ["--json", "--export", export, "--args", json.dumps([value])]
     assert shared_node.cli("invoke", function_id, *arguments).json["result"] == [value]

@@ -162,7 +162,8 @@ class Guest:
 
         block = ",".join(str(read(f"block_{axis}")) for axis in "xyz")
         thread = ",".join(map(str, _axes(read("thread"), gate.block_shape)))
-        line = kernel.line(failure.frames[0].module_offset) if failure.frames else 0
+        # The innermost frame may be a helper of the compiler's, which belongs to no line: its caller does.
+        line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
         reason = _FAULT_TEXTS.get(read("fault"), failure.text)
         return KernelFault(
             f"kernel {kernel.compiled.name} faulted: {reason}; block ({block}), thread ({thread}), PTX line {line}"

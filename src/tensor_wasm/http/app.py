@@ -39,7 +39,8 @@ _log = logging.getLogger("tensor_wasm.http")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _RETRY_AFTER_S = b"1"
-_CLIENT_GONE = 499
+#: Counted for a request whose task was ended: its client got no answer.
+_NO_ANSWER = 499
 
 #: Errors whose message was written for the caller. Of all others only the log learns more than their kind.
 _TOLD = (RequestError, EndingError, CapacityError, KernelError)
@@ -82,14 +83,13 @@ class Application:
         except TensorWasmError as error:
             refusal = error
         self.metrics.started(route, method)
-        status = _CLIENT_GONE
+        status = _NO_ANSWER
         works = operation is not None and operation.audience is Audience.TENANT
         self.working += works
         try:
             answer = await self._answer(operation, refusal, call, len(pairs))
             status = answer.status
-            if status != _CLIENT_GONE:
-                await _send(send, answer, call.id)
+            await _send(send, answer, call.id)
         finally:
             self.working -= works
             self.metrics.finished(route, method, status, time.perf_counter() - started_s)

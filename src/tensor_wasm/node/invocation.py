@@ -24,6 +24,8 @@ from tensor_wasm.runtime import Budget, CallFailed, Engine, Instance, Output, St
 
 #: What is called when the caller names nothing.
 _DEFAULT_EXPORTS = ("run", "_start")
+#: How much of stderr an error tells.
+_STDERR_TAIL_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Invoker:
             launches = slot.dispatches
         except EndingError as error:
             ending = error.ending
-            raise
+            raise _with_stderr(error, output) from None
         except MemoryError:
             ending = Ending.QUOTA
             raise QuotaExceeded("the node has no memory left for this invocation") from None
@@ -134,6 +136,14 @@ def _choose(module: ReadyModule, name: str | None) -> Export:
     wanted = "run or _start" if name is None else repr(name)
     known = ", ".join(list(module.exports)[:20]) or "none"
     raise MissingExport(f"the function has no export {wanted}; its exported functions are: {known}")
+
+
+def _with_stderr(error: EndingError, output: Output | None) -> EndingError:
+    """The error with the end of what the guest wrote to stderr: there compilers' runtimes say why they trapped."""
+    if output is None or not output.stderr:
+        return error
+    tail = bytes(output.stderr[-_STDERR_TAIL_BYTES:]).decode("utf-8", "replace").strip()
+    return type(error)(f"{error}; stderr: {tail}")
 
 
 def _new_id() -> str:

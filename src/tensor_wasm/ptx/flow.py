@@ -121,7 +121,8 @@ class Flow:
 
     def _drafts(self, used: frozenset[int], line: int) -> tuple[list[_Draft], dict[int, int]]:
         """Cut the sequence into drafts. ``places`` are drafts by the number of a label, and by minus the place in the
-        sequence of a way out, the draft that it ends."""
+        sequence of a way out, the draft that it ends.
+        """
         drafts = [_Draft(line)]
         places: dict[int, int] = {}
         current: _Draft | None = drafts[0]

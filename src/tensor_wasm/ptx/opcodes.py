@@ -50,7 +50,8 @@ _SCOPE = "cta|cluster|gpu|sys"
 _L1 = "L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate?"
 _L2 = "L2::evict_last|L2::evict_normal|L2::evict_first? L2::cache_hint? L2::64B|L2::128B|L2::256B?"
 _V = "v2|v4?"
-_ATOM = f"relaxed|acquire|release|acq_rel? {_SCOPE}? global|{_SHARED}|shared::cluster?"
+# NVVM writes the scope after the state space, the ISA before it.
+_ATOM = f"relaxed|acquire|release|acq_rel? {_SCOPE}? global|{_SHARED}|shared::cluster? {_SCOPE}?"
 _GEOMETRY = "1d|2d|3d|a1d|a2d|cube|acube|2dms|a2dms"
 
 C = Category

@@ -203,9 +203,7 @@ class Module:
             self._export(export, _TABLE, table.index)
         return table
 
-    def global_(
-        self, kind: ValType, initial: float = 0, *, mutable: bool = True, export: str | None = None
-    ) -> Global:
+    def global_(self, kind: ValType, initial: float = 0, *, mutable: bool = True, export: str | None = None) -> Global:
         """Define a global variable with a constant initial value."""
         variable = Global(self._global_space.next_index, kind, mutable)
         self._global_space.defined.append(bytes((kind.value, mutable)) + _constant(kind, initial))
@@ -234,9 +232,7 @@ class Module:
         indices = b"".join(unsigned(function.index) for function in functions)
         self._elements.append(b"\x03\x00" + unsigned(len(functions)) + indices)
 
-    def data(
-        self, content: bytes, offset: int | None = None, memory: int = 0, *, base: Global | None = None
-    ) -> int:
+    def data(self, content: bytes, offset: int | None = None, memory: int = 0, *, base: Global | None = None) -> int:
         """Add a data segment: written at ``offset`` at instantiation, or passive without one. Returns its index.
 
         With ``base``, an imported immutable i32 global, the segment goes to the sum of both.
