@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 
 from tensor_wasm.dispatch.ledger import LedgerView
-from tensor_wasm.errors import NotFound, NotReady
+from tensor_wasm.errors import NotFound, NotReady, Terminated
 from tensor_wasm.node import Distribution, Export, Function, Import, InvocationResult, Page, StatisticsView
 
 
@@ -55,7 +55,7 @@ class FakeNode:
         self.calls = []
         self.slow_s = 0.0
         self.cancelled = 0
-        self.terminated = asyncio.Event()
+        self.ended = False
         self.draining = False
         self.output = (b"", b"", 0)
 
@@ -100,12 +100,19 @@ class FakeNode:
         self.calls.append((id, export, list(args), tenant, input, deadline_s))
         if self.slow_s:
             try:
-                await asyncio.sleep(self.slow_s)
+                await self._work()
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
         values = self.behaviour(export, args, input)
         return InvocationResult(values, id, str(uuid.uuid4()), 0.0000125, 3, *self.output)
+
+    async def _work(self):
+        until = time.monotonic() + self.slow_s
+        while time.monotonic() < until:
+            if self.ended:
+                raise Terminated("an operator ended the instance")
+            await asyncio.sleep(0.01)
 
     async def in_background(self, function, *args):
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
@@ -117,5 +124,5 @@ class FakeNode:
         self.draining = True
 
     def drain(self, timeout_s):
-        self.draining = True
+        self.draining = self.ended = True
         return True

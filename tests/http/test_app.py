@@ -113,7 +113,10 @@ def test_every_answer_is_counted_and_no_client_can_invent_a_label(serve):
 
 
 def test_all_routes_are_there_from_the_first_scrape(serve):
-    routes = {(route, method) for route, method, _ in serve().counted()}
+    counted = serve().counted()
+    routes = {(route, method) for route, method, _ in counted}
+    assert {(route, method) for route, method, status in counted if status == "500"} == routes
+    assert set(counted.values()) == {0}
     assert routes >= {
         ("/healthz", "GET"),
         ("/readyz", "GET"),

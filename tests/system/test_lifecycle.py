@@ -145,6 +145,20 @@ def test_an_invocation_in_flight_ends_before_the_node_does(serve, guest_file, nu
 
 
 @pytest.mark.slow
+def test_a_node_told_to_stop_while_it_starts_stops_in_order(tmp_path):
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "tensor_wasm", "serve", "--listen", "127.0.0.1:0", "--home", str(home)]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 30
+    while not (home / "node.db").exists() and time.monotonic() < until:
+        time.sleep(0.001)
+    process.terminate()
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.slow
 def test_the_drain_is_bounded_and_says_no_to_new_work(serve, guest_file):
     node = serve(TENSOR_WASM_DRAIN_S="0.5")
     function_id = node.client.deploy("guest", guest_file.read_bytes())["id"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
+from tensor_wasm.cli.failures import ExitCode
 from tensor_wasm.cli.output import print_json, print_line, print_note, safe
 from tensor_wasm.cli.session import Session, with_session
 
@@ -34,6 +37,7 @@ def serve(session: Session, /, **flags: str | None) -> None:
     """
     from tensor_wasm.config import load
 
+    signal.signal(signal.SIGTERM, _leave)
     loaded = load(os.environ, flags)
     for warning in loaded.warnings:
         print_note(f"warning: {safe(warning)}")
@@ -47,6 +51,11 @@ def serve(session: Session, /, **flags: str | None) -> None:
     with Node(config) as node:
         server = Server(node, config, on_started=lambda host, port: _announce(session, node, host, port))
         server.run()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM before the server listens and has its own handler: nothing is in flight, so leave in order."""
+    raise SystemExit(ExitCode.OK)
 
 
 def _announce(session: Session, node: Node, host: str, port: int) -> None:

@@ -19,6 +19,7 @@ from tensor_wasm.config import Config
 from tensor_wasm.errors import (
     CapacityError,
     EndingError,
+    InternalError,
     KernelError,
     MethodNotAllowed,
     RequestError,
@@ -39,6 +40,7 @@ _log = logging.getLogger("tensor_wasm.http")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _RETRY_AFTER_S = b"1"
+_GENERIC = "the node failed; its log has the details under this request id"
 #: Counted for a request whose task was ended: its client got no answer.
 _NO_ANSWER = 499
 
@@ -61,7 +63,9 @@ class Application:
         self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)
         for operation in self.table.operations:
-            http_metrics.declare(operation.route, operation.method, operation.status)
+            # The 500s too: a ratio of failures has data only when both its series are there.
+            for status in (operation.status, InternalError.http_status):
+                http_metrics.declare(operation.route, operation.method, status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -117,7 +121,7 @@ class Application:
             return self._refused(error, call)
         except Exception:
             _log.exception("a request failed", extra={"request_id": call.id})
-            return _error_answer("internal", _GENERIC, 500, call.id)
+            return _error_answer(InternalError.kind, _GENERIC, InternalError.http_status, call.id)
 
     def _refused(self, error: TensorWasmError, call: Call) -> Answer:
         if not isinstance(error, _TOLD):
@@ -140,9 +144,6 @@ class Application:
         if given is not None and _SAFE_ID.fullmatch(given):
             return given.decode("ascii")
         return f"{self._prefix}-{next(self._numbers):x}"
-
-
-_GENERIC = "the node failed; its log has the details under this request id"
 
 
 def create_app(node: Node, config: Config, http_metrics: HttpMetrics, lag: LagMonitor | None = None) -> Application:

@@ -79,7 +79,7 @@ class Operation:
     """A method of a path, who may call it, and what the API's description says of it.
 
     ``request`` and ``response`` are wire types (None: no JSON); ``errors`` what it raises besides what all may.
-    ``is_hot`` asks for the short way around the router.
+    ``accepts_wasm`` says that the body may be a module itself.
     """
 
     method: str

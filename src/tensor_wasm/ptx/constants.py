@@ -115,6 +115,11 @@ def integer(lexer: Lexer) -> int:
     return _binary(lexer, _unary(lexer, 0), 0, 0)[0]
 
 
+def signed(value: int) -> int:
+    """A 64-bit value as a signed one, whatever it was: distances between addresses are."""
+    return _fitted(value, is_unsigned=False)[0]
+
+
 def bits_in(constant: Constant, kind: ScalarType) -> int | None:
     """The bits of a constant as a value of ``kind``, zero-extended; None where its notation does not fit."""
     if constant.notation is Notation.INTEGER:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.ptx.constants import constant, integer
+from tensor_wasm.ptx.constants import constant, integer, signed
 from tensor_wasm.ptx.lexer import Lexer, is_word, quote
 from tensor_wasm.ptx.program import ScalarType, Space
 from tensor_wasm.ptx.syntax import Constant, Declaration, Formal, Name, Registers, Sum, Value
@@ -255,8 +255,9 @@ def addend(lexer: Lexer) -> int:
     """What follows a name in an address: ``+8``, ``-8``, ``+-8`` or nothing."""
     if lexer.current == "+":
         lexer.advance()
-        return integer(lexer)
-    return integer(lexer) if lexer.current == "-" else 0
+    elif lexer.current != "-":
+        return 0
+    return signed(integer(lexer))
 
 
 def formals(lexer: Lexer, *, in_function: bool) -> tuple[Formal, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensor_wasm.ptx.constants import constant, integer
+from tensor_wasm.ptx.constants import constant, integer, signed
 from tensor_wasm.ptx.declarations import NAME_LENGTH_MAX, addend, declarations, expect, formals, name, registers
 from tensor_wasm.ptx.lexer import Lexer, is_number, is_word, quote
 from tensor_wasm.ptx.program import Space
@@ -277,7 +277,7 @@ def _memory(lexer: Lexer) -> Memory:
         lexer.advance()
         displacement = addend(lexer) if lexer.current != "]" else 0
     else:
-        displacement = integer(lexer)
+        displacement = signed(integer(lexer))
     more: list[Operand] = []
     while lexer.current == "," and len(more) < 4:
         lexer.advance()

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
+from tensor_wasm import __version__
+
 _SHA = re.compile(r"[0-9a-f]{40,64}", re.ASCII)
 _UNKNOWN = "unknown"
 _PACKAGE = "tensor-wasm"
@@ -28,14 +30,7 @@ class Build:
 @cache
 def build() -> Build:
     """The running program's build."""
-    return Build(_version(_PACKAGE), _git_sha(), platform.python_version(), _version("wasmtime"))
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return _UNKNOWN
+    return Build(__version__, _git_sha(), platform.python_version(), version("wasmtime"))
 
 
 def _git_sha() -> str:

@@ -387,7 +387,8 @@ def _skip_expression(section: Reader) -> None:
             case 0xD0:  # ref.null
                 kind = section.byte()
                 if kind not in _REFERENCES:
-                    raise _unknown_type(kind, start + 1)
+                    # Below 0x40 it is the index of a type: a typed reference.
+                    raise invalid(_TYPED, start + 1) if kind < 0x40 else _unknown_type(kind, start + 1)
             case 0x6A | 0x6B | 0x6C | 0x7C | 0x7D | 0x7E:  # add, sub, mul of i32 and i64
                 pass
             case 0xFD:
