@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 import click
 
-from tensor_wasm.cli.failures import ExitCode, Failure, usage
+from tensor_wasm.cli.failures import ExitCode, Failure
 from tensor_wasm.cli.output import print_error, print_line
-from tensor_wasm.cli.session import Session, global_options
+from tensor_wasm.cli.session import global_options
 from tensor_wasm.errors import TensorWasmError
 
 
@@ -57,31 +57,13 @@ class LazyGroup(click.Group):
         entry = _ENTRIES.get(cmd_name)
         if entry is None:
             return None
-        command = getattr(import_module(entry.module), entry.attribute)
-        return command if isinstance(command, click.Command) else _hand_over(entry, command)
+        command: click.Command = getattr(import_module(entry.module), entry.attribute)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table of commands from the summaries alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, entry.summary) for entry in COMMANDS])
-
-
-def _hand_over(entry: Entry, application: Callable[..., object]) -> click.Command:
-    """A command that gives all its arguments to an application with a parser of its own (typer's)."""
-
-    def call(arguments: tuple[str, ...]) -> None:
-        session = click.get_current_context().find_object(Session)
-        if session is not None and session.is_json:
-            raise usage(f"write --json at the end: tensor-wasm {entry.name} ... --json")
-        application(args=arguments, prog_name=f"tensor-wasm {entry.name}")
-
-    return click.Command(
-        entry.name,
-        callback=call,
-        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
-        context_settings={"ignore_unknown_options": True, "help_option_names": []},
-        short_help=entry.summary,
-    )
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:

@@ -75,8 +75,7 @@ class Gate:
 
     def start_clock(self, ledger: Ledger, slot: Slot, left_ns: int | None) -> None:
         """Tie the gate to its slot; from now on the invocation has ``left_ns`` (None: no end)."""
-        self._poke(scratch.SLOT, slot.offset)
-        self._store.call_short(self._instance.function("read_clock"))
+        self._store.call_short(self._instance.function("enter"), slot.offset)
         if left_ns is None:
             ledger.clear_deadline(slot)
         else:

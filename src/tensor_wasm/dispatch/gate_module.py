@@ -25,7 +25,7 @@ from tensor_wasm.dispatch.gate_words import (
 )
 from tensor_wasm.dispatch.layout import COUNTERS, State
 from tensor_wasm.dispatch.link_module import CLOCK_PARAMETERS, LAUNCH_PARAMETERS
-from tensor_wasm.wasm import Body, Function, FunctionType, Label, Local, Module, Table
+from tensor_wasm.wasm import Body, Function, FunctionType, Global, Label, Local, Module, Table
 
 _MONOTONIC = 1
 #: What a kernel's ``run`` takes: grid and block axes, dynamic shared bytes, address of the parameter block.
@@ -46,7 +46,7 @@ class _Parts:
 
 @cache
 def gate_module() -> bytes:
-    """The gate. Imports in order: guest memory, ledger, launch table, clock. Exports scratch, kernels, read_clock."""
+    """The gate. Imports in order: guest memory, ledger, launch table, clock. Exports scratch, kernels, enter."""
     module = Module()
     module.import_memory("guest", "memory")
     ledger = module.import_memory("ledger", "memory", layout.PAGES, layout.PAGES, shared=True)
@@ -65,9 +65,11 @@ def gate_module() -> bytes:
         run=module.type(_RUN_PARAMETERS),
         kernels=kernels,
     )
-    launch = _launch(module, parts)
+    # A global, because nothing but the gate may ever reach it: kernels can write to scratch memory.
+    slot = module.global_(I32)
+    launch = _launch(module, parts, slot)
     module.elements(launch_table, 0, [launch])
-    _read_clock(module, clock)
+    _enter(module, clock, slot)
     return module.encode().wasm
 
 
@@ -87,17 +89,15 @@ def _clock(module: Module, wasi_clock: Function) -> Function:
     return function
 
 
-def _read_clock(module: Module, clock: Function) -> None:
-    """Leave the time in the slot's clock field, for the host to set the deadline by."""
-    body = module.function([], [], export="read_clock").code
-    _load_slot(body)
+def _enter(module: Module, clock: Function, slot_global: Global) -> None:
+    """``(slot)``: tie the gate to its slot; leave the time there, for the host to set the deadline by."""
+    function = module.function([I32], [], export="enter")
+    body, (slot,) = function.code, function.parameters
+    body.get(slot)
+    body.global_set(slot_global)
+    body.get(slot)
     body.call(clock)
     body.op("drop")
-
-
-def _load_slot(body: Body) -> None:
-    body.i32_const(0)
-    body.memory("i32.load", scratch.SLOT, memory=SCRATCH)
 
 
 # --- launch ------------------------------------------------------------------------------------------------
@@ -121,12 +121,12 @@ class _Launch:
     ended: Local
 
 
-def _launch(module: Module, parts: _Parts) -> Function:
+def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
     function = module.function(LAUNCH_PARAMETERS, [I32], name="launch")
     body, p = function.code, function.parameters
     own = (*(body.local(I32) for _ in range(3)), *(body.local(I64) for _ in range(3)))
     launch = _Launch(p[0], (p[1], p[2], p[3]), (p[4], p[5], p[6]), p[7], p[8], p[9], *own)
-    _load_slot(body)
+    body.global_get(slot)
     body.tee(launch.slot)
     body.call(parts.clock)
     body.set(launch.entered)

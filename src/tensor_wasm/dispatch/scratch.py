@@ -1,7 +1,8 @@
-"""The layout of scratch memory: the gate's own words, kernel descriptors, and each kernel's region.
+"""The layout of scratch memory: words of the gate's, kernel descriptors, and each kernel's region.
 
-One a guest instance, in its store; neither the guest nor another tenant can reach it. Kernels can: a kernel that our
-compiler got wrong could damage this page, and with it only launches of the same instance.
+One a guest instance, in its store; neither the guest nor another tenant can reach it. Kernels can: one that our
+compiler got wrong could damage this memory, and with it launches of its own instance. Nothing that leads out of the
+instance is kept here: which slot of the ledger is the instance's stands in a global of the gate's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 
 from tensor_wasm.abi.limits import BLOCK_THREADS_MAX, KERNELS_MAX
 
-SLOT = 16  # i32: offset of the instance's slot in the ledger
 KERNEL_COUNT = 20  # i32
 LAST_CODE = 24  # i32: code of the latest refused launch, 0 after a success or a call of the host's
 BLOCK = 32  # i32 x 3: block shape of the launch now running

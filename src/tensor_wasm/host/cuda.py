@@ -24,6 +24,7 @@ _LOW_HALF = 0xFFFFFFFF
 
 #: What the host leaves in the gate's `last code` after a failure of its own: the text is then the guest's.
 _TEXT_IS_HERE = 1
+_REFUSALS = frozenset(int(code) for code in Code if code < 0)
 
 
 def functions() -> Iterator[HostFunction]:
@@ -65,7 +66,7 @@ def _last_error(guest: Guest) -> bytes:
     code = _TEXT_IS_HERE if guest.gate is None else guest.gate.last_code
     if code == _TEXT_IS_HERE:
         return guest.error_text
-    return b"" if code >= 0 else _cut(CODE_TEXTS[Code(code)])
+    return _cut(CODE_TEXTS[Code(code)]) if code in _REFUSALS else b""
 
 
 def _last_error_len(guest: Guest, values: Any) -> None:

@@ -387,8 +387,8 @@ def _skip_expression(section: Reader) -> None:
             case 0xD0:  # ref.null
                 kind = section.byte()
                 if kind not in _REFERENCES:
-                    # Below 0x40 it is the index of a type: a typed reference.
-                    raise invalid(_TYPED, start + 1) if kind < 0x40 else _unknown_type(kind, start + 1)
+                    # Anything but the codes from 0x40 to 0x7F is the index of a type: a typed reference.
+                    raise _unknown_type(kind, start + 1) if 0x40 <= kind < 0x80 else invalid(_TYPED, start + 1)
             case 0x6A | 0x6B | 0x6C | 0x7C | 0x7D | 0x7E:  # add, sub, mul of i32 and i64
                 pass
             case 0xFD:
