@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from system.front_door import ROOT, run_cli
 
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.ptx"))
+CORPUS = sorted((ROOT / "tests" / "corpus").glob("*.ptx"))
+SUPPORTED = {"vector_add", "numba_saxpy", "triton_add", "general"}
 BARRIER = b""".version 7.0
 .target sm_70
 .address_size 64
@@ -73,3 +77,20 @@ def test_a_file_too_large_and_one_that_is_missing(tmp_path):
     path.write_bytes(b" " * ((8 << 20) + 1))
     assert run_cli("kernel", "check", path).code == 1
     assert run_cli("kernel", "check", tmp_path / "missing.ptx").code == 2
+
+
+def test_every_file_of_the_corpus_is_supported_or_told_what_is_missing_and_on_which_line():
+    result = run_cli("kernel", "check", "--json", *CORPUS)
+    assert result.code == 1
+    files = {Path(report["file"]).stem: report for report in result.json["files"]}
+    assert {name for name, report in files.items() if report["supported"]} == SUPPORTED
+    for path in CORPUS:
+        report = files[path.stem]
+        assert report["error"] is None
+        lines = path.read_text().splitlines()
+        missing = [item for kernel in report["kernels"] for item in kernel["missing"]]
+        assert bool(missing) is not report["supported"]
+        for item in missing:
+            root = item["opcode"].partition(".")[0]
+            assert lines[item["line"] - 1][item["column"] - 1 :].startswith(root), (path.name, item)
+            assert item["reason"]
