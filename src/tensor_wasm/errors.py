@@ -8,7 +8,8 @@ HTTP answers, the HTTP status, the guest ABI code when a guest can see it, and t
     TensorWasmError
     ├── ConfigurationError               a setting that cannot be used
     ├── RequestError                     the caller must change the request
-    │   ├── InvalidName  InvalidBase64  InvalidWasm  InvalidJson  BodyTooLarge  InvalidTenant
+    │   ├── InvalidName  InvalidBase64  InvalidWasm  InvalidJson  InvalidTenant
+    │   ├── BodyTooLarge  RequestTimeout
     │   ├── MissingExport  InvalidArguments  TooManyArguments  InvalidDeadline
     │   ├── NotFound  RouteNotFound  MethodNotAllowed  UnsupportedMediaType  Misdirected
     │   └── Unauthorized  Forbidden
@@ -105,6 +106,13 @@ class InvalidDeadline(RequestError):
     """``deadline_ms`` is not between 1 and the node's maximum."""
 
     kind = "invalid_deadline"
+
+
+class RequestTimeout(RequestError):
+    """The request does not arrive; its connection is of no more use."""
+
+    kind = "request_timeout"
+    http_status = 408
 
 
 class BodyTooLarge(RequestError):

@@ -83,7 +83,7 @@ def test_a_body_that_does_not_come_is_given_up(server, monkeypatch, trickle):
             except (ConnectionResetError, BrokenPipeError):
                 break
     assert time.monotonic() - started < 2
-    assert received.startswith(b"HTTP/1.1 400")
+    assert received.startswith(b"HTTP/1.1 408")
     assert b"too slowly" in received
     assert b"connection: close" in received
     assert server.node.calls == []

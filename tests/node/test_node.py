@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 import uuid
@@ -29,6 +30,7 @@ from tensor_wasm.errors import (
     Terminated,
 )
 from tensor_wasm.node import Node
+from tensor_wasm.store import ArtifactStore
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -301,3 +303,29 @@ def test_an_instance_that_starts_too_large_for_its_kernel_memory_is_a_quota_erro
     smaller = load({}, {"home": tmp_path, "instance_memory_bytes": 1 << 25}).config
     with Node(smaller) as node, pytest.raises((QuotaExceeded, InvalidWasm)):
         node.invoke(function.id)
+
+
+def test_a_home_belongs_to_one_node(tmp_path: Path) -> None:
+    config = load({}, {"home": tmp_path}).config
+    with Node(config), pytest.raises(StoreError, match="another node uses"):
+        Node(config)
+    Node(config).close()
+
+
+def test_leftovers_of_a_crash_are_removed_at_the_start(tmp_path: Path) -> None:
+    config = load({}, {"home": tmp_path}).config
+    with Node(config) as node:
+        function = node.deploy("adder", guests.add())
+    ArtifactStore(tmp_path / "artifacts").put(b"never registered")
+    with Node(config) as node:
+        files = [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
+        assert [path.name for path in files] == [function.digest]
+        assert node.invoke(function.id).results == [42]
+
+
+def test_a_node_whose_store_is_gone_is_not_ready(node: Node, tmp_path: Path) -> None:
+    assert node.readiness() == []
+    with sqlite3.connect(tmp_path / "node.db") as database:
+        database.execute("DROP TABLE functions")
+    database.close()
+    assert node.readiness() == ["the store cannot be read"]

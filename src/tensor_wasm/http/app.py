@@ -23,12 +23,12 @@ from tensor_wasm.errors import (
     KernelError,
     MethodNotAllowed,
     RequestError,
+    RequestTimeout,
     TensorWasmError,
     Unauthorized,
 )
 from tensor_wasm.http import wire
 from tensor_wasm.http.access import Access
-from tensor_wasm.http.body import SlowBody
 from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, Table
 from tensor_wasm.http.routes import documents, functions, invocations, probes
 from tensor_wasm.node import Node
@@ -134,7 +134,7 @@ class Application:
             headers.append((b"www-authenticate", b"Bearer"))
         elif isinstance(error, MethodNotAllowed):
             headers.append((b"allow", getattr(error, "allowed", "").encode()))
-        elif isinstance(error, SlowBody):
+        elif isinstance(error, RequestTimeout):
             headers.append((b"connection", b"close"))
         return _error_answer(error.kind, error.message, error.http_status, call.id, headers)
 

@@ -7,16 +7,12 @@ from collections.abc import Mapping
 
 from starlette.types import Receive
 
-from tensor_wasm.errors import BodyTooLarge, Cancelled, RequestError
+from tensor_wasm.errors import BodyTooLarge, Cancelled, RequestTimeout
 
 #: Longest pause within a body, and the slowest rate over all of it: a trickle must not hold a connection for ever.
 PAUSE_S = 10.0
 _GRACE_S = 30.0
 _SLOWEST_BYTES_PER_S = 64 * 1024
-
-
-class SlowBody(RequestError):
-    """The body does not arrive. The connection is of no more use."""
 
 
 class _Patience:
@@ -51,7 +47,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_byte
     """The whole body.
 
     Raises :class:`BodyTooLarge` as soon as it is known to be, by its announced length or by what came;
-    :class:`SlowBody`; :class:`~tensor_wasm.errors.Cancelled` when the client went away.
+    :class:`~tensor_wasm.errors.RequestTimeout`; :class:`~tensor_wasm.errors.Cancelled` when the client went away.
     """
     announced = headers.get(b"content-length")
     if announced is not None and int(announced) > limit_bytes:
@@ -65,7 +61,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_byte
         return await _read_on(message, receive, limit_bytes, patience)
     except asyncio.CancelledError:
         if patience.is_over:
-            raise SlowBody(f"the body came too slowly: send it without pauses of {PAUSE_S:g} seconds") from None
+            raise RequestTimeout(f"the body came too slowly: send it without pauses of {PAUSE_S:g} seconds") from None
         raise
     finally:
         patience.end()

@@ -235,7 +235,8 @@ def _listen(config: Config) -> socket.socket:
         family, _, _, _, address = found[0]
         listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        reason = error.strerror or str(error)
+        # Python adds the address to the system's own text; a failed look-up of a name has only its own.
+        reason = str(error.strerror or error).partition(" (while")[0]
         raise ConfigurationError(
             f"TENSOR_WASM_LISTEN_ADDR={config.listen_addr}: {reason}; choose another address or port"
         ) from error

@@ -53,6 +53,7 @@ class Catalog:
         self._memory_limit_bytes = memory_limit_bytes
         self._lock = threading.Lock()  # deploy and delete, so that no artifact goes while a function comes to need it
         self._records = {record.id: record for record in registry.all()}
+        artifacts.keep_only({record.digest for record in self._records.values()})
         self._ready: OrderedDict[str, ReadyModule] = OrderedDict()
         self._ready_lock = threading.Lock()
 
@@ -60,6 +61,10 @@ class Catalog:
     def count(self) -> int:
         """Functions deployed, of all tenants."""
         return len(self._records)
+
+    def check(self) -> None:
+        """Raises :class:`~tensor_wasm.errors.StoreError` when the registry cannot be read."""
+        self._registry.check()
 
     def find(self, identity: str, tenant: int) -> FunctionRecord:
         """A tenant's function. Raises :class:`NotFound`, for another tenant's as well."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Self, TypeVar
 from tensor_wasm.config import Config
 from tensor_wasm.device import open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
-from tensor_wasm.errors import InvalidDeadline, NotReady
+from tensor_wasm.errors import InvalidDeadline, NotReady, StoreError
 from tensor_wasm.host import HostLinker, HostServices
 from tensor_wasm.node.catalog import Catalog
 from tensor_wasm.node.invocation import Call, Invoker, Limits
@@ -22,9 +23,10 @@ from tensor_wasm.node.model import Function, InvocationResult, Page
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
-from tensor_wasm.store import ArtifactStore, Registry, node_key
+from tensor_wasm.store import ArtifactStore, HomeLock, Registry, node_key
 
 _Result = TypeVar("_Result")
+_log = logging.getLogger("tensor_wasm.node")
 
 #: Threads for deploys and other work that must not stop the event loop.
 _BACKGROUND_THREADS = 4
@@ -44,6 +46,7 @@ class Node:
         self._draining = False
         self._closing = ExitStack()
         with ExitStack() as opened:
+            opened.callback(HomeLock(config.home).close)
             key = node_key(config.home)
             registry = Registry(config.home / "node.db")
             opened.callback(registry.close)
@@ -164,8 +167,14 @@ class Node:
         return await asyncio.get_running_loop().run_in_executor(self._background, function, *args)
 
     def readiness(self) -> list[str]:
-        """Why the node should get no work now; empty when it is ready."""
-        return ["draining"] if self._draining else []
+        """Why the node should get no work now; empty when it is ready. Asks the disk."""
+        reasons = ["draining"] if self._draining else []
+        try:
+            self._catalog.check()
+        except StoreError:
+            reasons.append("the store cannot be read")  # the path and the cause are for the log, not for callers
+            _log.exception("the store cannot be read")
+        return reasons
 
     def drain(self, timeout_s: float) -> bool:
         """Take no more work; wait for what runs, then end it. Whether all of it ended by itself."""

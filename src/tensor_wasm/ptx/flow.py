@@ -141,6 +141,7 @@ class Flow:
                 places[item.number] = len(drafts) - 1
             elif type(item) is _Leave:
                 places[-place - 1] = len(drafts) - 1
+                current.line = item.line
                 current = None
                 if item.guard is not None:
                     current = _Draft(item.line)

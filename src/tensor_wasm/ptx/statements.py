@@ -39,6 +39,7 @@ _SPACES = {
     ".const": Space.CONST,
 }
 _ENDS = (",", ";")
+_CONSTANT_STARTS = ("-", "+", "~", "(", "WARP_SZ")
 
 
 def body(lexer: Lexer) -> list[BodyItem]:
@@ -221,6 +222,8 @@ def _operand(lexer: Lexer) -> Operand:
             lexer.advance()
             start = lexer.start
             return Negated(Name(_word_operand(lexer), start), offset)
+    if not is_number(current) and current not in _CONSTANT_STARTS:
+        raise lexer.unexpected("an operand")
     return constant(lexer)
 
 

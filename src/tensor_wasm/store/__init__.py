@@ -2,6 +2,7 @@
 
 from tensor_wasm.store.artifacts import ArtifactStore
 from tensor_wasm.store.key import node_key
+from tensor_wasm.store.lock import HomeLock
 from tensor_wasm.store.registry import FunctionRecord, Registry
 
-__all__ = ["ArtifactStore", "FunctionRecord", "Registry", "node_key"]
+__all__ = ["ArtifactStore", "FunctionRecord", "HomeLock", "Registry", "node_key"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tensor_wasm.node import Distribution, Node, StatisticsView
 
 DISPATCHES = Family("kernel_dispatches_total", "counter", "Kernel launches completed.")
-LATENCY = Family("kernel_latency_seconds", "histogram", "From a guest's launch call to its return: permit and kernel.")
+LATENCY = Family("kernel_latency_seconds", "histogram", "From a launch call to its kernel: checks and permit.")
 EXECUTION = Family("kernel_execution_seconds", "histogram", "Time in the kernel itself.")
 PERMIT_WAIT = Family("dispatch_permit_wait_seconds", "histogram", "Time that launches waited for a permit.")
 PERMITS = Family("dispatch_permits", "gauge", "Launches that may be in flight at once.")
