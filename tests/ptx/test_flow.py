@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ptx.spelling import module
-
 from tensor_wasm.ptx import read
 from tensor_wasm.ptx.program import Branch, Exit, Jump, Kernel, Register, Switch, Trap
 

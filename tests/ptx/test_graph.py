@@ -8,7 +8,19 @@ import time
 import pytest
 
 from tensor_wasm.ptx.graph import Graph
-from tensor_wasm.ptx.program import Block, Branch, Exit, Guard, Jump, Kernel, Register, ScalarType, Switch, Terminator, Trap
+from tensor_wasm.ptx.program import (
+    Block,
+    Branch,
+    Exit,
+    Guard,
+    Jump,
+    Kernel,
+    Register,
+    ScalarType,
+    Switch,
+    Terminator,
+    Trap,
+)
 
 REGISTER = Register("p", ScalarType.PRED, 0)
 
@@ -26,7 +38,7 @@ def terminator(targets: tuple[int, ...]) -> Terminator:
         case 1:
             return Jump(targets[0])
         case 2:
-            return Branch(Guard(REGISTER, False), *targets)
+            return Branch(Guard(REGISTER, False), targets[0], targets[1])
     return Switch(REGISTER, targets)
 
 

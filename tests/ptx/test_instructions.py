@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ptx.spelling import DECLARATIONS, module
 
+from ptx.spelling import DECLARATIONS, module
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import read
 from tensor_wasm.ptx.program import (
@@ -14,7 +14,6 @@ from tensor_wasm.ptx.program import (
     Kernel,
     Parameter,
     Register,
-    ScalarType,
     Space,
     Special,
     Symbol,
@@ -61,7 +60,13 @@ def _short(operand: object) -> str:
         ("mad.wide.s32 %s64, %s32, -2, %b64;", ("wide",), "s32", ["%s64"], ["%s32", "0xfffffffe:s32", "%b64"]),
         ("mad.hi.cc.u32 %u32, %u32, 3, 4;", ("hi", "cc"), "u32", ["%u32"], ["%u32", "0x3:u32", "0x4:u32"]),
         ("shl.b64 %b64, %b64, 4;", (), "b64", ["%b64"], ["%b64", "0x4:u32"]),
-        ("setp.lt.and.s32 %pred|%pred_, %s32, 0, !%pred;", ("lt", "and"), "s32", ["%pred", "%pred_"], ["%s32", "0x0:s32", "%pred"]),
+        (
+            "setp.lt.and.s32 %pred|%pred_, %s32, 0, !%pred;",
+            ("lt", "and"),
+            "s32",
+            ["%pred", "%pred_"],
+            ["%s32", "0x0:s32", "%pred"],
+        ),
         ("setp.eq.f64 %pred|_, %f64, 0d0000000000000000;", ("eq",), "f64", ["%pred", None], ["%f64", "0x0:f64"]),
         ("set.gtu.u32.f32 %u32, %f32, %f32_;", ("gtu",), "u32 f32", ["%u32"], ["%f32", "%f32_"]),
         ("selp.b64 %s64, -1, %u64, %pred;", (), "b64", ["%s64"], ["0xffffffffffffffff:b64", "%u64", "%pred"]),
@@ -93,18 +98,30 @@ def _short(operand: object) -> str:
         ("mov.b64 {%b16, %u16, %s16, %b16_}, %b64;", (), "b64", ["%b16", "%u16", "%s16", "%b16_"], ["%b64"]),
         ("mov.b32 %b32, {%b16, 3};", (), "b32", ["%b32"], ["%b16", "0x3:b16"]),
         ("mov.b32 %b32, {%b8, %b8, %b8, %b8_};", (), "b32", ["%b32"], ["%b8", "%b8", "%b8", "%b8_"]),
-        ("shfl.sync.down.b32 %b32|%pred, %b32, 1, 31, -1;", ("sync", "down"), "b32", ["%b32", "%pred"],
-         ["%b32", "0x1:b32", "0x1f:b32", "0xffffffff:b32"]),
+        (
+            "shfl.sync.down.b32 %b32|%pred, %b32, 1, 31, -1;",
+            ("sync", "down"),
+            "b32",
+            ["%b32", "%pred"],
+            ["%b32", "0x1:b32", "0x1f:b32", "0xffffffff:b32"],
+        ),
         ("vote.sync.ballot.b32 %b32, !%pred, -1;", ("sync", "ballot"), "b32", ["%b32"], ["%pred", "0xffffffff:b32"]),
         ("bar.red.popc.u32 %u32, 0, %pred;", ("red", "popc"), "u32", ["%u32"], ["0x0:u32", "%pred"]),
-        ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f32,%f32,%f32,%f32}, {%b32,%b32,%b32,%b32}, {%b32,%b32},"
-         " {%f32,%f32,%f32,0f00000000};", ("sync", "aligned", "m16n8k16", "row", "col"), "f32 f16 f16 f32", ["%f32"] * 4,
-         ["%b32"] * 6 + ["%f32"] * 3 + ["0x0:f32"]),
+        (
+            (
+                "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f32,_,%f32,%f32}, "
+                "{%b32,%b32,%b32,%b32}, {%b32,%b32}, {%f32,%f32,%f32,0f00000000};"
+            ),
+            ("sync", "aligned", "m16n8k16", "row", "col"),
+            "f32 f16 f16 f32",
+            ["%f32", None, "%f32", "%f32"],
+            ["%b32"] * 6 + ["%f32"] * 3 + ["0x0:f32"],
+        ),
         ("createpolicy.fractional.L2::evict_last.b64 %b64, 1.0;", (), "b64", ["%b64"], ["0x0:b64"]),
         ("nanosleep.u32 100;", (), "u32", [], ["0x64:u32"]),
         ("fence.acq_rel.gpu;", ("acq_rel", "gpu"), "", [], []),
     ],
-)  # fmt: skip
+)
 def test_operands_become_what_the_typed_program_says(
     text: str, modifiers: tuple[str, ...], types: str, destinations: list[str | None], sources: list[str]
 ) -> None:
@@ -131,8 +148,15 @@ def test_guards() -> None:
     ("text", "space", "base", "offset", "destinations", "sources", "modifiers"),
     [
         ("ld.global.nc.f32 %f32, [%b64];", Space.GLOBAL, "%b64", 0, ["%f32"], [], ("nc",)),
-        ("ld.global.L1::no_allocate.L2::128B.v2.b32 {%b32, _}, [%b64+-8];", Space.GLOBAL, "%b64", -8, ["%b32", None], [],
-         ("L1::no_allocate", "L2::128B")),
+        (
+            "ld.global.L1::no_allocate.L2::128B.v2.b32 {%b32, _}, [%b64+-8];",
+            Space.GLOBAL,
+            "%b64",
+            -8,
+            ["%b32", None],
+            [],
+            ("L1::no_allocate", "L2::128B"),
+        ),
         ("ld.f64 %f64, [%u64+16];", Space.GENERIC, "%u64", 16, ["%f64"], [], ()),
         ("ld.param.s32 %s64, [second];", Space.PARAM, "second", 0, ["%s64"], [], ()),
         ("ld.param::entry.b32 %b32, [first+4];", Space.PARAM, "first", 4, ["%b32"], [], ()),
@@ -141,25 +165,76 @@ def test_guards() -> None:
         ("ld.global.b32 { %b32 }, [ %b64 + 0 ];", Space.GLOBAL, "%b64", 0, ["%b32"], [], ()),
         ("ld.global.b32 %b32, [4096];", Space.GLOBAL, None, 4096, ["%b32"], [], ()),
         ("ld.acquire.gpu.global.u32 %b32, [%b64];", Space.GLOBAL, "%b64", 0, ["%b32"], [], ("acquire", "gpu")),
-        ("ld.global.L1::evict_last.L2::cache_hint.b32 %b32, [%b64], %b64_;", Space.GLOBAL, "%b64", 0, ["%b32"], [],
-         ("L1::evict_last", "L2::cache_hint")),
-        ("st.global.v4.f32 [%b64], {%f32, %f32, 0f3F800000, %b32};", Space.GLOBAL, "%b64", 0, [],
-         ["%f32", "%f32", "0x3f800000:f32", "%b32"], ()),
+        (
+            "ld.global.L1::evict_last.L2::cache_hint.b32 %b32, [%b64], %b64_;",
+            Space.GLOBAL,
+            "%b64",
+            0,
+            ["%b32"],
+            [],
+            ("L1::evict_last", "L2::cache_hint"),
+        ),
+        (
+            "st.global.v4.f32 [%b64], {%f32, %f32, 0f3F800000, %b32};",
+            Space.GLOBAL,
+            "%b64",
+            0,
+            [],
+            ["%f32", "%f32", "0x3f800000:f32", "%b32"],
+            (),
+        ),
         ("st.volatile.u8 [%b64+3], %s32;", Space.GENERIC, "%b64", 3, [], ["%s32"], ("volatile",)),
         ("st.local.u64 [spot+8], cell;", Space.LOCAL, "spot", 8, [], ["&cell+0"], ()),
-        ("st.global.L2::cache_hint.b32 [%b64], 1, %b64_;", Space.GLOBAL, "%b64", 0, [], ["0x1:b32"], ("L2::cache_hint",)),
-        ("atom.global.cas.b32 %b32, [%b64], 0, 1;", Space.GLOBAL, "%b64", 0, ["%b32"], ["0x0:b32", "0x1:b32"], ("cas",)),
+        (
+            "st.global.L2::cache_hint.b32 [%b64], 1, %b64_;",
+            Space.GLOBAL,
+            "%b64",
+            0,
+            [],
+            ["0x1:b32"],
+            ("L2::cache_hint",),
+        ),
+        (
+            "atom.global.cas.b32 %b32, [%b64], 0, 1;",
+            Space.GLOBAL,
+            "%b64",
+            0,
+            ["%b32"],
+            ["0x0:b32", "0x1:b32"],
+            ("cas",),
+        ),
         ("atom.global.sys.add.u32 _, [%b64], 1;", Space.GLOBAL, "%b64", 0, [None], ["0x1:u32"], ("sys", "add")),
         ("red.shared::cta.add.f32 [tile], 0f3F800000;", Space.SHARED, "tile", 0, [], ["0x3f800000:f32"], ("add",)),
         ("prefetch.global.L2 [%b64];", Space.GLOBAL, "%b64", 0, [], [], ("L2",)),
-        ("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%b32, %b32_}, [%b32];", Space.SHARED, "%b32", 0,
-         ["%b32", "%b32_"], [], ("sync", "aligned", "m8n8", "x2", "trans")),
-        ("cp.async.cg.shared.global [%b32], [%b64+32], 16;", Space.SHARED, "%b32", 0, [],
-         ["%b64", "0x20:s64", "0x10:u32"], ("async", "cg")),
-        ("tex.2d.v4.f32.s32 {%f32,%f32,%f32,%f32}, [%b64, {%s32, %s32_}];", Space.GENERIC, "%b64", 0, ["%f32"] * 4,
-         ["%s32", "%s32_"], ("2d", "v4")),
+        (
+            "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%b32, %b32_}, [%b32];",
+            Space.SHARED,
+            "%b32",
+            0,
+            ["%b32", "%b32_"],
+            [],
+            ("sync", "aligned", "m8n8", "x2", "trans"),
+        ),
+        (
+            "cp.async.cg.shared.global [%b32], [%b64+32], 16;",
+            Space.SHARED,
+            "%b32",
+            0,
+            [],
+            ["%b64", "0x20:s64", "0x10:u32"],
+            ("async", "cg"),
+        ),
+        (
+            "tex.2d.v4.f32.s32 {%f32,%f32,%f32,%f32}, [%b64, {%s32, %s32_}];",
+            Space.GENERIC,
+            "%b64",
+            0,
+            ["%f32"] * 4,
+            ["%s32", "%s32_"],
+            ("2d", "v4"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_memory_operations(
     text: str,
     space: Space,
@@ -260,7 +335,11 @@ def test_every_name_of_one_register_is_one_object() -> None:
         ("mov.f32 %f32, %tid.x;", 15, "'%tid.x' is of type .u32"),
         ("mov.u32 %u32, [%b64];", 15, "takes a register or a constant here"),
         ("mov.u32 %u32, %tid;", 15, "'%tid' is not declared"),
-        ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f32,%f32}, {%b32}, {%b32}, {%f32};", 51, "needs 4 elements"),
+        (
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f32,%f32}, {%b32}, {%b32}, {%f32};",
+            51,
+            "needs 4 elements",
+        ),
         ("add.s32 _, %s32, _;", 18, "'_' is not declared"),
     ],
 )

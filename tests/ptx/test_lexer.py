@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -98,7 +99,7 @@ def test_skipped_braces_hide_braces_in_strings_and_comments() -> None:
 
 def test_skipped_braces_must_end() -> None:
     lexer = Lexer("\n { .b8 1")
-    with pytest.raises(PtxError, match="2:2: this { is never closed"):
+    with pytest.raises(PtxError, match=r"2:2: this \{ is never closed"):
         lexer.skip_braced()
 
 
@@ -135,8 +136,6 @@ def test_bytes_that_are_not_utf8_are_refused_with_their_place() -> None:
 )
 def test_time_is_linear_in_the_text(text: str) -> None:
     start = time.perf_counter()
-    try:
+    with contextlib.suppress(PtxError):
         tokens(text)
-    except PtxError:
-        pass
     assert time.perf_counter() - start < 2

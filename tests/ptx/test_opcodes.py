@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from ptx.spelling import DECLARATIONS, module, spellings, statements
 
+from ptx.spelling import DECLARATIONS, module, spellings, statements
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import read, support
 from tensor_wasm.ptx.forms import Form, RoleKind, Slot

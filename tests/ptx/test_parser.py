@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ptx.spelling import module
 
+from ptx.spelling import module
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import read
 from tensor_wasm.ptx.program import Kernel, ScalarType, Space
@@ -129,7 +129,9 @@ def test_parameters_lie_at_their_natural_alignment() -> None:
     parameters = """.param .u8 a, .param .f64 b, .param .align 2 .b8 c[2], .param .u32 d, .param .align 16 .b8 e[20],
         .param .u16 f[3], .param .b8 g[]"""
     found = kernel(module("ret;", parameters=parameters))
-    assert [(each.name, each.type, each.size_bytes, each.alignment, each.offset, each.is_array) for each in found.parameters] == [
+    assert [
+        (each.name, each.type, each.size_bytes, each.alignment, each.offset, each.is_array) for each in found.parameters
+    ] == [
         ("a", ScalarType.U8, 1, 1, 0, False),
         ("b", ScalarType.F64, 8, 8, 8, False),
         ("c", ScalarType.B8, 2, 2, 16, True),

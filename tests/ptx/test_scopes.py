@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from ptx.spelling import module
 
+from ptx.spelling import module
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import read
 from tensor_wasm.ptx.program import Jump, Kernel, Register
@@ -50,9 +50,7 @@ def test_a_register_of_two_ranges_is_refused() -> None:
 
 
 def test_an_inner_scope_hides_and_ends() -> None:
-    first, second, third = written(
-        kernel(".reg .b32 x; mov.b32 x, 0; { .reg .b64 x; mov.b64 x, 0; } mov.b32 x, 1;")
-    )
+    first, second, third = written(kernel(".reg .b32 x; mov.b32 x, 0; { .reg .b64 x; mov.b64 x, 0; } mov.b32 x, 1;"))
     assert first is third
     assert second is not first
     assert second.name == first.name

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ptx.spelling import DECLARATIONS, module
 
+from ptx.spelling import DECLARATIONS, module
 from tensor_wasm.ptx import find_kernel, read, support
 from tensor_wasm.ptx.support import Unsupported
 

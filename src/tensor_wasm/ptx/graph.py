@@ -100,21 +100,23 @@ def _depth_first(successors: tuple[tuple[int, ...], ...]) -> tuple[list[int], li
     return preorder, parents, tuple(reversed(postorder))
 
 
-def _dominators(
-    preorder: list[int], parents: list[int], predecessors: tuple[tuple[int, ...], ...]
-) -> tuple[int | None, ...]:
-    size = len(parents)
-    number = [0] * size
-    for place, block in enumerate(preorder):
-        number[block] = place
-    semi = number[:]
-    label = list(range(size))
-    ancestor = [-1] * size
-    dominators: list[int] = [0] * size
-    buckets: list[list[int]] = [[] for _ in range(size)]
+class _Forest:
+    """The part of the search tree that is already processed; ``semi`` are the semidominators' preorder numbers."""
 
-    def evaluate(block: int) -> int:
-        """The block of least semidominator on the way up to the root of the forest, with path compression."""
+    __slots__ = ("_ancestor", "_label", "semi")
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.semi = numbers[:]
+        self._label = list(range(len(numbers)))
+        self._ancestor = [-1] * len(numbers)
+
+    def link(self, parent: int, block: int) -> None:
+        """Hang ``block`` below its parent."""
+        self._ancestor[block] = parent
+
+    def evaluate(self, block: int) -> int:
+        """The block of least semidominator on the way up from ``block``, its root left out; compresses the way."""
+        ancestor, label, semi = self._ancestor, self._label, self.semi
         if ancestor[block] < 0:
             return block
         path = []
@@ -129,14 +131,25 @@ def _dominators(
             ancestor[below] = ancestor[above]
         return label[block]
 
+
+def _dominators(
+    preorder: list[int], parents: list[int], predecessors: tuple[tuple[int, ...], ...]
+) -> tuple[int | None, ...]:
+    numbers = [0] * len(parents)
+    for place, block in enumerate(preorder):
+        numbers[block] = place
+    forest = _Forest(numbers)
+    semi = forest.semi
+    dominators = [0] * len(parents)
+    buckets: list[list[int]] = [[] for _ in parents]
     for block in reversed(preorder[1:]):
         parent = parents[block]
         for predecessor in predecessors[block]:
-            semi[block] = min(semi[block], semi[evaluate(predecessor)])
+            semi[block] = min(semi[block], semi[forest.evaluate(predecessor)])
         buckets[preorder[semi[block]]].append(block)
-        ancestor[block] = parent
+        forest.link(parent, block)
         for waiting in buckets[parent]:
-            best = evaluate(waiting)
+            best = forest.evaluate(waiting)
             dominators[waiting] = best if semi[best] < semi[waiting] else parent
         buckets[parent].clear()
     for block in preorder[1:]:
