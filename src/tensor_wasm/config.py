@@ -252,6 +252,19 @@ SETTINGS: tuple[Setting, ...] = (
         shown="`cache/kernels` in the home",
     ),
     Setting(
+        "compilers",
+        _integer(0, 64),
+        2,
+        "Processes that compile kernels and functions, started as needed; of several, one takes only texts of up to"
+        " 64 KiB. With 0 the node compiles in its own process, without a time limit.",
+    ),
+    Setting(
+        "compile_timeout_s",
+        _seconds(0.001, 3600),
+        30.0,
+        "Longest time that compiling a kernel or a function may take; what takes longer is refused.",
+    ),
+    Setting(
         "api_tokens",
         Form("secret", "`TOKEN:tenant=*`, `TOKEN:tenant=1,2` or `TOKEN:role=admin`, joined by `;`", "any", _secret),
         None,
@@ -295,6 +308,8 @@ class Config:
     log: str
     log_format: str
     kernel_cache_dir: Path | None
+    compilers: int
+    compile_timeout_s: float
     api_tokens: str | None = field(repr=False)
     api_metrics_token: str | None = field(repr=False)
     dev_mode: bool

@@ -25,7 +25,8 @@ Axes = tuple[int, int, int]
 class LaunchFault(Exception):
     """A launch that trapped: what the kernel's exports say, and the PTX line its line table gives."""
 
-    def __init__(self, failure: Failure, fault: int, thread: int, block: Axes, line: int) -> None:
+    def __init__(self, failure: Failure, fault: int, thread: int, block: Axes, line: int, stuck_line: int = 0) -> None:
+        self.stuck_line = stuck_line
         self.failure = failure
         self.fault = fault
         self.thread = thread
@@ -96,7 +97,9 @@ class Prepared:
         lines = [line_at(self.kernel, frame.module_offset) for frame in failure.frames]
         block = tuple(self.global_value(f"block_{axis}") for axis in "xyz")
         line = next((line for line in lines if line), 0)
-        return LaunchFault(failure, self.global_value("fault"), self.global_value("thread"), axes(block), line)
+        stuck_line = 0 if self.instance.extern("line") is None else self.global_value("line")
+        fault, thread = self.global_value("fault"), self.global_value("thread")
+        return LaunchFault(failure, fault, thread, axes(block), line, stuck_line)
 
 
 class Machine:

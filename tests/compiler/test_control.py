@@ -9,7 +9,6 @@ import pytest
 
 from compiler.launch import Machine
 from compiler.text import compiled, kernel_text
-from tensor_wasm.errors import PtxError
 
 _THREADS = 48
 _HEAD = """
@@ -149,16 +148,36 @@ def test_control_flow_does_what_it_says(machine: Machine, name: str) -> None:
     assert [int(value) for value in out] == [expected(n) for n in range(_THREADS)]
 
 
-def test_a_loop_with_two_entries_is_refused_with_its_line() -> None:
-    body = """setp.eq.u32 %p1, %r1, 0;
+@pytest.mark.parametrize("inside", ["", "brx.idx %r5, ways;"])
+def test_a_loop_may_be_entered_at_two_places(machine: Machine, inside: str) -> None:
+    body = f"""ways: .branchtargets A, B, C;
+    and.b32 %r5, %r1, 3;
+    mov.u32 %r2, 0;
+    setp.eq.u32 %p1, %r5, 1;
+    {inside}
     @%p1 bra B;
-A:  add.u32 %r2, %r2, 1;
-B:  setp.lt.u32 %p2, %r2, %r1;
+A:  add.u32 %r2, %r2, 100;
+B:  add.u32 %r2, %r2, 1;
+    setp.lt.u32 %p2, %r2, 300;
     @%p2 bra A;
+C:
 """
-    with pytest.raises(PtxError, match="entered at more than one place") as caught:
-        compiled(kernel_text(_HEAD + body + _TAIL))
-    assert caught.value.line > 0
+    out = np.zeros(_THREADS, np.uint32)
+    machine.run(compiled(kernel_text(_HEAD + body + _TAIL)), 1, _THREADS, out)
+
+    def expected(n: int) -> int:
+        way = n & 3 if inside else (1 if n & 3 == 1 else 0)
+        if way > 1:
+            return 0
+        total, block = 0, "AB"[way]
+        while True:
+            total += 100 if block == "A" else 0
+            total += 1
+            if total >= 300:
+                return total
+            block = "A"
+
+    assert [int(value) for value in out] == [expected(n) for n in range(_THREADS)]
 
 
 def test_a_register_that_was_not_written_is_zero_in_every_thread(machine: Machine) -> None:

@@ -18,10 +18,13 @@ _SIZES = [1, 2, 31, 32, 33, 127, 1000, 1024, 4099]
 _BLOCKS = [1, 7, 32, 96, 256, 1024]
 
 
-def _kernel(file: str) -> CompiledKernel:
+def _kernel(file: str, entry: str | None = None) -> CompiledKernel:
+    """A kernel of a file, or the only one there is."""
     text = (_CORPUS / f"{file}.ptx").read_text()
-    (kernel,) = read(text).kernels
-    return compiled(text, kernel.name)
+    if entry is None:
+        (kernel,) = read(text).kernels
+        entry = kernel.name
+    return compiled(text, entry)
 
 
 def _numbers(count: int) -> np.ndarray:
@@ -78,3 +81,46 @@ def test_triton_add_is_numpys(machine: Machine, size: int) -> None:
     machine.run(kernel, -(-size // 256), 128, x, y, out, size, 0, 0)
     assert (out[:size] == x + y).all()
     assert (out[size:] == 9).all()
+
+
+def _halves(count: int, *, scale: float = 1.0) -> np.ndarray:
+    """Numbers of many sizes, with both zeros, infinities and the smallest and largest numbers among them."""
+    values = (_numbers(count) * scale).astype(np.float16)
+    special = np.array([0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0x7C00, 0xFC00], np.uint16).view(np.float16)
+    values[: min(count, 64) : 3] = np.resize(special, values[: min(count, 64) : 3].shape)
+    return values
+
+
+@pytest.mark.parametrize("block", [7, 32, 256])
+@pytest.mark.parametrize("size", _SIZES)
+def test_half_axpy_is_rounded_once(machine: Machine, size: int, block: int) -> None:
+    a, x, y = np.float16(1.7), _halves(size), _halves(size, scale=3.0)[::-1].copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A product of halves is exact in f64, and so is each of these sums.
+        expected = (np.float64(a) * x.astype(np.float64) + y.astype(np.float64)).astype(np.float16)
+    machine.run(_kernel("half_axpy", "half_axpy"), -(-size // block), block, x, y, a, size)
+    is_nan = np.isnan(expected)
+    assert (np.isnan(y) == is_nan).all()
+    assert (y.view(np.uint16) == expected.view(np.uint16))[~is_nan].all()
+
+
+@pytest.mark.parametrize("size", _SIZES)
+def test_half_to_float_scale_is_numpys(machine: Machine, size: int) -> None:
+    a, x, y = np.float32(0.3), _halves(size), np.zeros(size, np.float32)
+    machine.run(_kernel("half_axpy", "half_to_float_scale"), -(-size // 128), 128, x, y, a, size)
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinities
+        expected = _fused(np.full(size, np.float16(a), np.float32), a, x.astype(np.float32))
+    is_finite = np.isfinite(x)
+    assert (y == expected)[is_finite].all()
+    assert (y == x)[np.isinf(x)].all()
+
+
+@pytest.mark.parametrize("size", _SIZES)
+def test_half2_add_is_numpys(machine: Machine, size: int) -> None:
+    x, y, z = _halves(2 * size), _halves(2 * size, scale=100.0)[::-1].copy(), np.zeros(2 * size, np.float16)
+    machine.run(_kernel("half_axpy", "half2_add"), -(-size // 64), 64, x, y, z, size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = x + y
+    is_nan = np.isnan(expected)
+    assert (np.isnan(z) == is_nan).all()
+    assert (z.view(np.uint16) == expected.view(np.uint16))[~is_nan].all()

@@ -75,22 +75,14 @@ def test_every_line_of_code_is_in_the_line_table_in_order() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["bar.sync 0;", "atom.global.add.u32 %r1, [%rd1], 1;", "shfl.sync.down.b32 %r1, %r2, 1, 31, -1;",
-     "red.global.add.f32 [%rd1], %f1;", "vote.sync.ballot.b32 %r1, %p1, -1;"],
+    ["mbarrier.inval.shared.b64 [%rd1];", "alloca.u64 %rd2, 16;", "atom.global.exch.b128 %rq1, [%rd1], %rq1;"],
 )  # fmt: skip
 def test_what_this_release_lacks_is_refused_with_opcode_and_line(line: str) -> None:
-    text = kernel_text(f"    ld.param.u64 %rd1, [out];\n    {line}\n    ret;")
+    text = kernel_text(f"    .reg .b128 %rq<2>;\n    ld.param.u64 %rd1, [out];\n    {line}\n    ret;")
     with pytest.raises(PtxError) as caught:
         compiled(text)
     assert caught.value.line == line_of(text, line)
     assert line.split(".", maxsplit=1)[0] in str(caught.value)
-
-
-def test_shared_memory_is_refused_with_its_line() -> None:
-    body = "    .shared .align 4 .b8 tile[64];\n    st.shared.u32 [tile], 1;\n    ret;"
-    with pytest.raises(PtxError) as caught:
-        compiled(kernel_text(body, ""))
-    assert caught.value.line > 0
 
 
 @pytest.mark.slow

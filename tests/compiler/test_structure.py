@@ -14,9 +14,11 @@ from tensor_wasm.compiler.structure import (
     Fail,
     Finish,
     Goto,
+    GotoCaseIf,
     GotoIf,
     GotoTable,
     OpenBlock,
+    OpenDispatcher,
     OpenIf,
     OpenLoop,
     Run,
@@ -166,11 +168,18 @@ def test_random_reducible_graphs_go_their_ways(seed: int) -> None:
 
 
 @pytest.mark.parametrize("ends", [([1, 2], [2], [1]), ([1, 2], [3], [4], [4], [3, 5], None)])
-def test_a_loop_with_two_entries_is_refused(ends: tuple[object, ...]) -> None:
+def test_a_loop_with_two_entries_becomes_a_dispatcher_of_all_blocks(ends: tuple[object, ...]) -> None:
     kernel, _, _ = graph_kernel(*ends)  # type: ignore[arg-type]
-    with pytest.raises(PtxError, match="entered at more than one place") as caught:
-        _steps(kernel)
-    assert caught.value.line > 0
+    steps = _steps(kernel)
+    assert steps[0] == OpenDispatcher(len(kernel.blocks))
+    cases = [step.block for step in steps if isinstance(step, Run)]
+    assert cases[0] == 0
+    assert sorted(cases) == list(range(len(kernel.blocks)))
+    for place, step in enumerate(steps):
+        if isinstance(step, GotoCaseIf):
+            end = kernel.blocks[steps[place - 1].block].terminator  # type: ignore[union-attr]
+            assert isinstance(end, Branch)
+            assert (cases[step.taken], cases[step.otherwise]) == (end.taken, end.otherwise)
 
 
 def test_deep_nesting_needs_no_deep_stack() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from host.rig import HostRig
 from tensor_wasm.abi import CUDA_MODULES, Code, Tag, pack
-from tensor_wasm.errors import KernelFault
+from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded, KernelFault
 from tensor_wasm.runtime import CallFailed, Engine
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -193,3 +194,35 @@ def test_a_second_guest_takes_the_kernel_from_the_cache(engine: Engine, tmp_path
     assert second.device.statistics.hits == {"memory": 0, "disk": 1}
     assert sum(second.device.statistics.compile_counts) == 0
     second.close()
+
+
+def test_when_too_many_kernels_wait_for_a_compiler_the_guest_may_try_again(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = HostRig(engine, tmp_path)
+
+    def refuse(*_arguments: object) -> None:
+        raise CapacityExhausted("64 compilations already wait: try again later")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.device, "load", refuse)
+        assert rig.load(VECTOR_ADD, b"vector_add") == Code.SATURATED
+        assert rig.last_error() == "saturated: 64 compilations already wait: try again later"
+    assert rig.load(VECTOR_ADD, b"vector_add") == 0
+    rig.close()
+
+
+def test_a_guest_whose_time_is_up_waits_for_no_compiler(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = HostRig(engine, tmp_path, left_s=0.2)
+
+    def never(_ptx: bytes, _entry: str, interrupt: Callable[[], Exception | None]) -> None:
+        while (error := interrupt()) is None:
+            time.sleep(0.01)
+        raise error
+
+    monkeypatch.setattr(rig.device, "load", never)
+    with pytest.raises(DeadlineExceeded):
+        rig.load(VECTOR_ADD, b"vector_add")
+    rig.close()

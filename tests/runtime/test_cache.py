@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tensor_wasm.errors import InvalidWasm
+from tensor_wasm.errors import InternalError, InvalidWasm
 from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
 from tensor_wasm.wasm import Module, ValType
 
@@ -89,3 +89,40 @@ def test_many_callers_cause_one_compilation(engine: Engine, tmp_path: Path) -> N
     for thread in threads:
         thread.join()
     assert asked == [1]
+
+
+def test_code_compiled_elsewhere_is_found_again_in_memory_and_on_disk(engine: Engine, tmp_path: Path) -> None:
+    code = engine.compile(small_module(4)).serialize()
+    cache = ModuleCache(engine, SealedFiles(tmp_path, KEY))
+    assert cache.find("d4") is None
+    module = cache.put("d4", code)
+    assert cache.find("d4") is module
+    assert cache.get("d4", b"not even a module") is module
+    assert cache.put("d4", code) is module
+    other = ModuleCache(engine, SealedFiles(tmp_path, KEY))
+    found = other.find("d4")
+    assert found is not None
+    assert found.serialize() == code
+
+
+def test_code_that_is_none_is_refused_and_not_kept(engine: Engine, tmp_path: Path) -> None:
+    cache = ModuleCache(engine, SealedFiles(tmp_path, KEY))
+    with pytest.raises(InternalError):
+        cache.put("d5", b"no code")
+    assert cache.find("d5") is None
+    assert files_in(tmp_path) == []
+
+
+def test_a_module_is_compiled_elsewhere_when_that_is_possible(engine: Engine, tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def elsewhere(wasm: bytes) -> bytes | None:
+        asked.append(wasm)
+        return engine.compile(wasm).serialize() if len(asked) > 1 else None
+
+    cache = ModuleCache(engine, SealedFiles(tmp_path, KEY), compile_elsewhere=elsewhere)
+    for value in (6, 7):
+        wasm = small_module(value)
+        assert cache.get(f"d{value}", wasm) is cache.get(f"d{value}", wasm)
+    assert asked == [small_module(6), small_module(7)]
+    assert len(files_in(tmp_path)) == 2

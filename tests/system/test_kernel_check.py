@@ -10,8 +10,7 @@ from system.front_door import ROOT, run_cli
 
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.ptx"))
 CORPUS = sorted((ROOT / "tests" / "corpus").glob("*.ptx"))
-SUPPORTED = {"vector_add", "numba_saxpy", "triton_add", "general"}
-BARRIER = b""".version 7.0
+ALLOCA = b""".version 7.0
 .target sm_70
 .address_size 64
 .visible .entry fine()
@@ -20,7 +19,8 @@ BARRIER = b""".version 7.0
 }
 .visible .entry waits()
 {
-  bar.sync 0;
+  .reg .u64 %r;
+  alloca.u64 %r, 16;
   ret;
 }
 """
@@ -34,15 +34,15 @@ def test_the_examples_are_supported(path):
 
 
 def test_what_is_missing_is_named_by_line_column_opcode_and_reason():
-    result = run_cli("kernel", "check", "-", stdin=BARRIER)
+    result = run_cli("kernel", "check", "-", stdin=ALLOCA)
     assert result.code == 1
     assert "-: fine: supported" in result.out
     assert "-: waits: not supported" in result.out
-    assert "-:10:3: bar" in result.out
+    assert "-:11:3: alloca" in result.out
 
 
 def test_the_same_as_json():
-    result = run_cli("kernel", "check", "--json", EXAMPLES[0], "-", stdin=BARRIER)
+    result = run_cli("kernel", "check", "--json", EXAMPLES[0], "-", stdin=ALLOCA)
     assert result.code == 1
     first, second = result.json["files"]
     assert (first["supported"], second["supported"], second["error"]) == (True, False, None)
@@ -50,8 +50,8 @@ def test_the_same_as_json():
     assert (fine["name"], fine["supported"], fine["missing"]) == ("fine", True, [])
     assert not waits["supported"]
     (missing,) = waits["missing"]
-    assert (missing["line"], missing["column"]) == (10, 3)
-    assert missing["opcode"].startswith("bar")
+    assert (missing["line"], missing["column"]) == (11, 3)
+    assert missing["opcode"].startswith("alloca")
     assert missing["reason"]
 
 
@@ -59,7 +59,7 @@ def test_the_same_as_json():
     ("text", "place"),
     [
         (b"garbage", "-:1:"),
-        (BARRIER.replace(b"bar.sync 0", b"\x1b[2J"), "-:10:"),
+        (ALLOCA.replace(b"alloca.u64 %r, 16", b"\x1b[2J"), "-:11:"),
         (b"", "-:1:1:"),
         (b"\xff\xfe", "-:"),
     ],
@@ -79,18 +79,12 @@ def test_a_file_too_large_and_one_that_is_missing(tmp_path):
     assert run_cli("kernel", "check", tmp_path / "missing.ptx").code == 2
 
 
-def test_every_file_of_the_corpus_is_supported_or_told_what_is_missing_and_on_which_line():
+def test_every_file_of_the_corpus_is_supported():
     result = run_cli("kernel", "check", "--json", *CORPUS)
-    assert result.code == 1
-    files = {Path(report["file"]).stem: report for report in result.json["files"]}
-    assert {name for name, report in files.items() if report["supported"]} == SUPPORTED
-    for path in CORPUS:
-        report = files[path.stem]
-        assert report["error"] is None
-        lines = path.read_text().splitlines()
-        missing = [item for kernel in report["kernels"] for item in kernel["missing"]]
-        assert bool(missing) is not report["supported"]
-        for item in missing:
-            root = item["opcode"].partition(".")[0]
-            assert lines[item["line"] - 1][item["column"] - 1 :].startswith(root), (path.name, item)
-            assert item["reason"]
+    assert result.code == 0
+    reports = result.json["files"]
+    assert [Path(report["file"]) for report in reports] == CORPUS
+    for report in reports:
+        assert report["supported"], report
+        assert report["kernels"]
+        assert all(kernel["missing"] == [] for kernel in report["kernels"])

@@ -1,4 +1,4 @@
-"""``tensor-wasm kernel check FILE...``."""
+"""``tensor-wasm kernel``: the group, and ``kernel check FILE...``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import click
 from tensor_wasm.abi import limits
 from tensor_wasm.cli.arguments import read_file
 from tensor_wasm.cli.failures import ExitCode
+from tensor_wasm.cli.kernel_compile import compile_
+from tensor_wasm.cli.kernel_run import run
 from tensor_wasm.cli.output import paint, print_json, print_line, safe
 from tensor_wasm.cli.session import Session, with_session
 
@@ -53,7 +55,11 @@ class FileReport:
 
 @click.group(no_args_is_help=False)
 def kernel() -> None:
-    """Check PTX kernels."""
+    """Check, compile and run PTX kernels, without a server."""
+
+
+kernel.add_command(compile_)
+kernel.add_command(run)
 
 
 @kernel.command()

@@ -34,7 +34,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("deploy", "tensor_wasm.cli.deploy", "deploy", "Deploy a WebAssembly module as a function."),
     Entry("invoke", "tensor_wasm.cli.invoke", "invoke", "Call an export of a deployed function."),
     Entry("function", "tensor_wasm.cli.function", "function", "List, show and delete functions."),
-    Entry("kernel", "tensor_wasm.cli.kernel", "kernel", "Check PTX kernels."),
+    Entry("kernel", "tensor_wasm.cli.kernel", "kernel", "Check, compile and run PTX kernels."),
     Entry("metrics", "tensor_wasm.cli.metrics", "metrics", "Print a node's metrics."),
     Entry("bench", "tensor_wasm.cli.bench", "bench", "Measure dispatch, kernels, instances and invocations."),
     Entry("doctor", "tensor_wasm.cli.doctor", "doctor", "Say whether this host can run a node, and what to do if not."),

@@ -118,7 +118,7 @@ def allocate(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequenc
         slot = released.pop() if released else len(held)
         heapq.heappush(held, (interval.end, slot))
         slots[interval.register] = (kind, slot)
-    undefined = tuple(kernel.registers[index] for index in _bits(live[0]))
+    undefined = tuple(kernel.registers[index] for index in bits(live[0]))
     return Allocation(slots, undefined)
 
 
@@ -156,7 +156,7 @@ def _intervals(
     for index in order:
         block = kernel.blocks[index]
         starts[index] = place
-        for bit in _bits(live[index] & ~seen):
+        for bit in bits(live[index] & ~seen):
             touch(registers[bit], place)
         seen |= live[index]
         for instruction in block.instructions:
@@ -173,7 +173,7 @@ def _intervals(
         after = 0
         for successor in successors[index]:
             after |= live[successor]
-        for bit in _bits(after & ~covered):
+        for bit in bits(after & ~covered):
             interval = intervals[bit]
             interval.start = min(interval.start, ends[index])
             interval.end = max(interval.end, ends[index])
@@ -189,13 +189,13 @@ def _packed(bits: set[int]) -> int:
     return int.from_bytes(data, "little")
 
 
-def _bits(number: int) -> Iterator[int]:
+def bits(number: int) -> Iterator[int]:
     """The bits that are set in a number, ascending."""
     if number.bit_count() > 64:  # taking them off one by one copies the number each time
         data = number.to_bytes((number.bit_length() + 7) // 8, "little")
         for place, byte in enumerate(data):
             if byte:
-                yield from (8 * place + bit for bit in _bits(byte))
+                yield from (8 * place + bit for bit in bits(byte))
         return
     while number:
         lowest = number & -number

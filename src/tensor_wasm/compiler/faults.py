@@ -14,6 +14,7 @@ class Fault(IntEnum):
     ADDRESS = 1  #: an address outside every memory the kernel may use
     MISALIGNED = 2  #: an address that is not a multiple of the access's size
     TRAP = 3  #: PTX ``trap``
+    BARRIER = 4  #: a barrier that can never fill; the global ``line`` says which
 
 
 class Faults:
@@ -25,9 +26,9 @@ class Faults:
         self._guest: Function | None = None
         self._window: Function | None = None
 
-    def trap(self, body: Body) -> None:
-        """End the launch for a PTX ``trap``."""
-        body.i32_const(Fault.TRAP)
+    def raise_(self, body: Body, fault: Fault) -> None:
+        """End the launch for ``fault``."""
+        body.i32_const(fault)
         body.global_set(self._code)
         body.op("unreachable")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tensor_wasm.compiler.allocation import Allocation
 from tensor_wasm.compiler.carriers import carrier, convert, kept_form, store_form
@@ -20,17 +21,25 @@ from tensor_wasm.ptx.program import (
     Parameter,
     Register,
     ScalarType,
+    Space,
     Special,
     Symbol,
+    Variable,
 )
 from tensor_wasm.wasm import Body, Local, ValType
+
+if TYPE_CHECKING:
+    from tensor_wasm.compiler.suspending import ThreadContext
 
 
 class Frame:
     """The state while one kernel's code is written.
 
     ``window`` and ``parameter_window`` hold the windowed addresses of the region and of the parameter block;
-    ``parameters`` the block's own address; ``carry`` is the condition code register's carry flag.
+    ``parameters`` the block's own address; ``carry`` is the condition code register's carry flag. ``local_base`` and
+    ``local_window`` are the region's start as local variables see it; ``shared_base`` is the address of shared memory,
+    ``shared_end`` its size in this launch. ``context`` is where a thread leaves what it needs while it waits; None in
+    a kernel where none does.
     """
 
     def __init__(
@@ -43,6 +52,7 @@ class Frame:
         coordinates: Coordinates,
         library: Library,
         faults: Faults,
+        context: ThreadContext | None = None,
     ) -> None:
         self.kernel = kernel
         self.body = body
@@ -55,6 +65,13 @@ class Frame:
         self.window = body.local(ValType.I64)
         self.parameter_window = body.local(ValType.I64)
         self.carry = body.local(ValType.I32)
+        # Each thread has its own local memory; where threads run one after another to their ends, all have the same.
+        has_own = context is not None and region.local_bytes > 0
+        self.local_base = body.local(ValType.I32) if has_own else self.base
+        self.local_window = body.local(ValType.I64) if has_own else self.window
+        self.shared_base = body.local(ValType.I32)
+        self.shared_end = body.local(ValType.I64)
+        self.context = context
         self.parameter_values: dict[tuple[int, ScalarType], Local] = {}
         self._registers = _locals(body, allocation)
 
@@ -84,16 +101,31 @@ class Frame:
         self.push(instruction.sources[position], kind, negated=position in instruction.negated)
 
     def push_symbol(self, symbol: Symbol) -> None:
-        """Push the windowed address of a variable or parameter, as an i64."""
+        """Push the address of a variable or parameter, as an i64."""
         if isinstance(symbol.target, Parameter):
             self.body.get(self.parameter_window)
             offset = symbol.target.offset + symbol.offset
         else:
-            self.body.get(self.window)
-            offset = self.region.offsets[symbol.target] + symbol.offset
+            self.push_variable(symbol.target, symbol.offset)
+            return
         if offset:
             self.body.i64_const(offset)
             self.body.op("i64.add")
+
+    def push_variable(self, variable: Variable, offset: int) -> None:
+        """Push the address of a place in a variable, as an i64: windowed, but for shared memory."""
+        offset += self.region.offsets[variable]
+        if variable.space is Space.SHARED:
+            self.body.i64_const(offset)
+            return
+        self.body.get(self.local_window if variable.space is Space.LOCAL else self.window)
+        if offset:
+            self.body.i64_const(offset)
+            self.body.op("i64.add")
+
+    def base_of(self, variable: Variable) -> Local:
+        """What a variable's offset counts from."""
+        return {Space.LOCAL: self.local_base, Space.SHARED: self.shared_base}.get(variable.space, self.base)
 
     def keep(self, register: Register, kind: ScalarType) -> None:
         """Pop a canonical value of ``kind`` into a register."""

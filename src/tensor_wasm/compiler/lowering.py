@@ -12,24 +12,32 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.compiler import carry, memory, moves, values
+from tensor_wasm.compiler import carry, memory, moves, suspending, transfers, values
+from tensor_wasm.compiler.faults import Fault
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import WINDOW
 from tensor_wasm.compiler.structure import (
     Close,
+    CloseDispatcher,
     Fail,
     Finish,
     Goto,
+    GotoCase,
+    GotoCaseIf,
+    GotoCaseTable,
     GotoIf,
     GotoTable,
+    NextCase,
     OpenBlock,
+    OpenDispatcher,
     OpenIf,
     OpenLoop,
     Run,
     Step,
 )
+from tensor_wasm.compiler.synchronisation import Suspend
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Instruction, Register, ScalarType
+from tensor_wasm.ptx.program import Instruction, Operand, Register, ScalarType
 from tensor_wasm.wasm import Global, Label, Local, ValType
 
 
@@ -51,14 +59,15 @@ def lower(frame: Frame, steps: Sequence[Step], undefined: Sequence[Register], ba
     """
     body = frame.body
     at = frame.coordinates
-    _enter(frame, base)
+    skip_empty(frame)
+    enter(frame, base)
 
     def thread() -> None:
         body.get(at.thread)
         body.global_set(places.thread)
-        _clear(frame, undefined)
+        clear(frame, undefined)
         with body.block() as end:
-            _Walk(frame, end).run(steps)
+            Walk(frame, end).run(steps)
         _increment(frame, at.thread)
 
     def block() -> None:
@@ -67,13 +76,13 @@ def lower(frame: Frame, steps: Sequence[Step], undefined: Sequence[Register], ba
             body.global_set(variable)
         body.i32_const(0)
         body.set(at.thread)
-        _nest(frame, at.thread_index, at.block, thread)
+        nest(frame, at.thread_index, at.block, thread)
 
-    _nest(frame, at.block_index, at.grid, block)
+    nest(frame, at.block_index, at.grid, block)
 
 
-def _enter(frame: Frame, base: Global) -> None:
-    """What is the same for all threads of a launch; and nothing at all for a launch with an empty axis."""
+def skip_empty(frame: Frame) -> None:
+    """Do nothing at all for a launch with an empty axis."""
     body = frame.body
     for local in (*frame.coordinates.grid, *frame.coordinates.block):
         body.get(local)
@@ -81,6 +90,11 @@ def _enter(frame: Frame, base: Global) -> None:
     body.op(*["i32.or"] * 5)
     with body.if_():
         body.op("return")
+
+
+def enter(frame: Frame, base: Global) -> None:
+    """What is the same for all threads of a launch."""
+    body = frame.body
     body.global_get(base)
     body.set(frame.base)
     for low, window in ((frame.base, frame.window), (frame.parameters, frame.parameter_window)):
@@ -89,10 +103,20 @@ def _enter(frame: Frame, base: Global) -> None:
         body.i64_const(WINDOW)
         body.op("i64.or")
         body.set(window)
+    region = frame.region
+    body.get(frame.base)
+    body.i32_const(region.variable_bytes)
+    body.op("i32.add")
+    body.set(frame.shared_base)
+    body.i64_const(region.shared_bytes)
+    if region.has_dynamic:
+        body.get(frame.coordinates.shared_bytes)
+        body.op("i64.extend_i32_u", "i64.add")
+    body.set(frame.shared_end)
     memory.read_parameters(frame, frame.kernel)
 
 
-def _nest(frame: Frame, indices: Sequence[Local], limits: Sequence[Local], inside: Callable[[], None]) -> None:
+def nest(frame: Frame, indices: Sequence[Local], limits: Sequence[Local], inside: Callable[[], None]) -> None:
     """Loop over three axes, the first one fastest; each limit is at least 1."""
     body = frame.body
     if not indices:
@@ -102,7 +126,7 @@ def _nest(frame: Frame, indices: Sequence[Local], limits: Sequence[Local], insid
     body.i32_const(0)
     body.set(index)
     with body.loop() as again:
-        _nest(frame, indices[:-1], limits, inside)
+        nest(frame, indices[:-1], limits, inside)
         _increment(frame, index)
         body.get(index)
         body.get(limits[len(indices) - 1])
@@ -117,7 +141,7 @@ def _increment(frame: Frame, local: Local) -> None:
     frame.body.set(local)
 
 
-def _clear(frame: Frame, registers: Sequence[Register]) -> None:
+def clear(frame: Frame, registers: Sequence[Register]) -> None:
     """Zero what a thread may read before it writes it: no thread sees another's registers."""
     constants = {
         ValType.I32: frame.body.i32_const,
@@ -130,7 +154,7 @@ def _clear(frame: Frame, registers: Sequence[Register]) -> None:
         frame.body.set(local)
 
 
-class _Walk:
+class Walk:
     """Writes the steps of one thread; ``end`` is where a thread goes that is done."""
 
     def __init__(self, frame: Frame, end: Label) -> None:
@@ -138,6 +162,9 @@ class _Walk:
         self._end = end
         self._open: list[Label] = []
         self._labels: dict[int, Label] = {}
+        self._is_suspended = False
+        self._case: Local | None = None
+        self._dispatcher: Label | None = None
 
     def run(self, steps: Sequence[Step]) -> None:
         """Write all steps in order."""
@@ -145,8 +172,10 @@ class _Walk:
         for step in steps:
             match step:
                 case Run(block):
-                    for instruction in frame.kernel.blocks[block].instructions:
+                    instructions = frame.kernel.blocks[block].instructions
+                    for instruction in instructions:
                         lower_instruction(frame, instruction)
+                    self._is_suspended = bool(instructions) and isinstance(instructions[-1], Suspend)
                 case OpenBlock(target):
                     labels[target] = self._opened(body.block())
                 case OpenLoop(header):
@@ -164,11 +193,57 @@ class _Walk:
                 case GotoTable(selector, targets):
                     frame.push(selector, ScalarType.U32)
                     body.br_table([labels[target] for target in targets], labels[targets[-1]])
+                case OpenDispatcher(count):
+                    self._open_dispatcher(count)
+                case NextCase() | CloseDispatcher():
+                    body.end(self._open.pop())
+                case GotoCase(number):
+                    body.i32_const(number)
+                    self._dispatch()
+                case GotoCaseIf(guard, taken, otherwise):
+                    body.i32_const(taken)
+                    body.i32_const(otherwise)
+                    frame.push_guard(guard)
+                    body.op("select")
+                    self._dispatch()
+                case GotoCaseTable(selector, cases):
+                    self._push_case(selector, cases)
+                    self._dispatch()
                 case Finish():
+                    if frame.context is not None and not self._is_suspended:
+                        frame.context.finish(body)
                     body.br(self._end)
                 case Fail(line):
                     body.mark(line)
-                    frame.faults.trap(body)
+                    frame.faults.raise_(body, Fault.TRAP)
+
+    def _open_dispatcher(self, count: int) -> None:
+        """A loop that branches to the case whose number is in a local; the cases are what follows inner blocks."""
+        body = self._frame.body
+        self._case = body.local(ValType.I32)
+        body.i32_const(0)
+        body.set(self._case)
+        self._dispatcher = self._opened(body.loop())
+        cases = [self._opened(body.block()) for _ in range(count)]
+        body.get(self._case)
+        # The innermost block ends first: it is in front of case 0.
+        body.br_table(list(reversed(cases)), cases[0])
+
+    def _push_case(self, selector: Operand, cases: Sequence[int]) -> None:
+        body = self._frame.body
+        body.i32_const(cases[-1])
+        for position, case in enumerate(cases[:-1]):
+            body.i32_const(case)
+            self._frame.push(selector, ScalarType.U32)
+            body.i32_const(position)
+            body.op("i32.ne", "select")
+
+    def _dispatch(self) -> None:
+        """Go to the case on the stack."""
+        assert self._case is not None
+        assert self._dispatcher is not None
+        self._frame.body.set(self._case)
+        self._frame.body.br(self._dispatcher)
 
     def _opened(self, label: Label) -> Label:
         self._open.append(label)
@@ -179,7 +254,9 @@ def lower_instruction(frame: Frame, instruction: Instruction) -> None:
     """Write one instruction. Raises :class:`PtxError` for one that this lowering does not have."""
     frame.body.mark(instruction.line)
     try:
-        if carry.handles(instruction):
+        if isinstance(instruction, Suspend):
+            suspending.suspend(frame, instruction)
+        elif carry.handles(instruction):
             carry.lower(frame, instruction)
         elif instruction.root in _OWN:
             _OWN[instruction.root](frame, instruction)
@@ -224,6 +301,9 @@ _OWN: Final[Mapping[str, Callable[[Frame, Instruction], None]]] = MappingProxyTy
         "ld": memory.load,
         "ldu": memory.load,
         "st": memory.store,
+        "atom": transfers.update,
+        "red": transfers.update,
+        "cp": transfers.copy,
         "mov": moves.move,
         "cvta": moves.convert_address,
         "isspacep": moves.is_in_space,

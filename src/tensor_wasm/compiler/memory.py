@@ -15,25 +15,28 @@ from typing import NamedTuple
 
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.frame import Frame
+from tensor_wasm.compiler.region import SHARED_WINDOW
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Address, Instruction, Kernel, Parameter, Register, ScalarType, Space, Variable
+from tensor_wasm.ptx.program import Instruction, Kernel, Parameter, Register, ScalarType, Space, Variable
 from tensor_wasm.wasm import Local, ValType
 
 _GUEST, _SCRATCH = 0, 1
 _HIGH_HALF = 0xFFFFFFFF_00000000
+_WRITERS = ("st", "atom", "red")
 
 #: Parameters beyond this many are read from memory at each use instead of once a launch.
 PARAMETER_LOCALS_MAX = 64
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where in a memory: an i32 address in a local, plus a constant number of bytes."""
 
     memory: int
     base: Local
     offset: int = 0
 
-    def after(self, size_bytes: int) -> _Place:
+    def after(self, size_bytes: int) -> Place:
+        """The place ``size_bytes`` further."""
         return self._replace(offset=self.offset + size_bytes)
 
 
@@ -44,22 +47,22 @@ class _Access:
     frame: Frame
     address: Local
     size_bytes: int
-    move: Callable[[_Place], None]
+    move: Callable[[Place], None]
 
 
 def load(frame: Frame, instruction: Instruction) -> None:
     """Lower ``ld`` and ``ldu``; a load that its guard turns off leaves its registers."""
     kind = instruction.type
 
-    def move(place: _Place) -> None:
+    def move(place: Place) -> None:
         for position, register in enumerate(instruction.destinations):
             if register is not None:
-                _load(frame, kind, place.after(position * kind.size_bytes))
+                push_loaded(frame, kind, place.after(position * kind.size_bytes))
                 frame.keep(register, kind)
 
     with frame.guarded(instruction.guard):
         if not _load_parameter(frame, instruction):
-            _reach(frame, instruction, len(instruction.destinations), move)
+            reach(frame, instruction, len(instruction.destinations), move)
 
 
 def store(frame: Frame, instruction: Instruction) -> None:
@@ -68,12 +71,12 @@ def store(frame: Frame, instruction: Instruction) -> None:
     if instruction.space is Space.PARAM or (address is not None and isinstance(address.base, Parameter)):
         raise PtxError("a kernel's parameters cannot be written", instruction.line, instruction.column)
 
-    def move(place: _Place) -> None:
+    def move(place: Place) -> None:
         for position in range(len(instruction.sources)):
             _store(frame, instruction, position, place.after(position * instruction.type.size_bytes))
 
     with frame.guarded(instruction.guard):
-        _reach(frame, instruction, len(instruction.sources), move)
+        reach(frame, instruction, len(instruction.sources), move)
 
 
 def read_parameters(frame: Frame, kernel: Kernel) -> None:
@@ -87,7 +90,7 @@ def read_parameters(frame: Frame, kernel: Kernel) -> None:
                 if len(frame.parameter_values) >= PARAMETER_LOCALS_MAX:
                     return
                 local = frame.parameter_values[place] = body.local(carrier(place[1]))
-                _load(frame, place[1], _Place(_SCRATCH, frame.parameters, place[0]))
+                push_loaded(frame, place[1], Place(_SCRATCH, frame.parameters, place[0]))
                 body.set(local)
 
 
@@ -113,15 +116,18 @@ def _load_parameter(frame: Frame, instruction: Instruction) -> bool:
             continue
         local = frame.parameter_values.get(place)
         if local is None:
-            _load(frame, place[1], _Place(_SCRATCH, frame.parameters, place[0]))
+            push_loaded(frame, place[1], Place(_SCRATCH, frame.parameters, place[0]))
         else:
             frame.body.get(local)
         frame.keep(register, place[1])
     return bool(places)
 
 
-def _reach(frame: Frame, instruction: Instruction, count: int, move: Callable[[_Place], None]) -> None:
-    """Check the address of an instruction that moves ``count`` elements, and write ``move`` for where it leads."""
+def reach(frame: Frame, instruction: Instruction, count: int, move: Callable[[Place], None]) -> None:
+    """Check the address of an instruction that moves ``count`` elements, and write ``move`` for where it leads.
+
+    ``move`` may be written several times, once for each memory that the address may lead to.
+    """
     total = instruction.type.size_bytes * count
     address = instruction.address
     assert address is not None
@@ -129,30 +135,45 @@ def _reach(frame: Frame, instruction: Instruction, count: int, move: Callable[[_
         text = f"{instruction.text} moves {total} bytes, which is no power of two"
         raise PtxError(text, instruction.line, instruction.column)
     if isinstance(address.base, Variable) and _is_inside(frame, address.base, address.offset, total):
-        move(_Place(_SCRATCH, frame.base, frame.region.offsets[address.base] + address.offset))
+        move(Place(_SCRATCH, frame.base_of(address.base), frame.region.offsets[address.base] + address.offset))
         return
     with frame.temporary(ValType.I64) as local:
-        _push_address(frame, address)
+        push_address(frame, instruction)
         frame.body.set(local)
-        access = _Access(frame, local, total, move)
-        match instruction.space:
-            case Space.LOCAL | Space.CONST:
-                _to_region(access)
-            case Space.PARAM:
-                _to_parameters(access)
-            case _:
-                _to_guest(access, is_load=instruction.root != "st")
+        _go(_Access(frame, local, total, move), instruction)
+
+
+def reach_at(frame: Frame, instruction: Instruction, address: Local, move: Callable[[Place], None]) -> None:
+    """As :func:`reach`, for one element at an address that an i64 local holds; the local may be changed."""
+    _go(_Access(frame, address, instruction.type.size_bytes, move), instruction)
+
+
+def _go(access: _Access, instruction: Instruction) -> None:
+    match instruction.space:
+        case Space.LOCAL | Space.CONST:
+            _to_region(access)
+        case Space.PARAM:
+            _to_parameters(access)
+        case Space.SHARED:
+            _to_shared(access)
+        case _:
+            _to_guest(access, is_load=instruction.root not in _WRITERS)
 
 
 def _is_inside(frame: Frame, variable: Variable, offset: int, total: int) -> bool:
     """Whether an access at a constant place in a variable can be made without a check."""
-    place = frame.region.offsets[variable] + offset
-    return 0 <= place <= frame.region.size_bytes - total and place % total == 0
+    region = frame.region
+    place = region.offsets[variable] + offset
+    start, end = region.bounds.get(variable.space, (0, region.shared_bytes))
+    if variable.space is Space.LOCAL:
+        end = start + region.local_bytes
+    return start <= place <= end - total and place % total == 0
 
 
-def _push_address(frame: Frame, address: Address) -> None:
-    """Push an address as an i64."""
-    body = frame.body
+def push_address(frame: Frame, instruction: Instruction) -> None:
+    """Push an instruction's address as an i64."""
+    body, address = frame.body, instruction.address
+    assert address is not None
     offset = address.offset
     match address.base:
         case None:
@@ -161,8 +182,8 @@ def _push_address(frame: Frame, address: Address) -> None:
         case Register():
             frame.push(address.base, ScalarType.U64)
         case Variable():
-            body.get(frame.window)
-            offset += frame.region.offsets[address.base]
+            frame.push_variable(address.base, offset)
+            return
         case Parameter():
             body.get(frame.parameter_window)
             offset += address.base.offset
@@ -178,7 +199,7 @@ def _to_guest(access: _Access, *, is_load: bool) -> None:
     body.get(access.address)
     body.i64_const(_HIGH_HALF | (access.size_bytes - 1))
     body.op("i64.and")
-    if not region.has_addresses and not has_parameters:
+    if not region.has_addresses and not has_parameters and not region.has_shared_addresses:
         body.i64_const(0)
         body.op("i64.ne")
         with body.if_():
@@ -190,22 +211,84 @@ def _to_guest(access: _Access, *, is_load: bool) -> None:
     with body.if_():
         _move_at(access, _GUEST)
         body.else_()
-        # A high half of 0 is a misaligned guest address, which no window takes: say so.
-        body.get(access.address)
-        body.i64_const(32)
-        body.op("i64.shr_u", "i64.eqz")
-        with body.if_():
-            body.get(access.address)
-            frame.faults.guest_address(body)
-        if has_parameters:
-            _to_parameters(access, otherwise=_to_region)
+        if region.has_shared_addresses:
+            _if_in_shared_window(access)
+            with body.if_():
+                _to_shared(_offset_in_shared(access))
+                body.else_()
+                _to_windows(access, has_parameters=has_parameters)
         else:
-            _to_region(access)
+            _to_windows(access, has_parameters=has_parameters)
+
+
+def _if_in_shared_window(access: _Access) -> None:
+    """Push whether the address is a generic one of shared memory."""
+    body = access.frame.body
+    body.get(access.address)
+    body.i64_const(32)
+    body.op("i64.shr_u")
+    body.i64_const(SHARED_WINDOW >> 32)
+    body.op("i64.eq")
+
+
+def _offset_in_shared(access: _Access) -> _Access:
+    """The access with a generic address of shared memory turned into the offset."""
+    body = access.frame.body
+    body.get(access.address)
+    body.i64_const(SHARED_WINDOW - 1)
+    body.op("i64.and")
+    body.set(access.address)
+    return access
+
+
+def _to_windows(access: _Access, *, has_parameters: bool) -> None:
+    """An address that is not the guest's: a windowed one, or a fault."""
+    frame, body = access.frame, access.frame.body
+    # A high half of 0 is a misaligned guest address, which no window takes: say so.
+    body.get(access.address)
+    body.i64_const(32)
+    body.op("i64.shr_u", "i64.eqz")
+    with body.if_():
+        body.get(access.address)
+        frame.faults.guest_address(body)
+    if has_parameters:
+        _to_parameters(access, otherwise=_to_region)
+    else:
+        _to_region(access)
+
+
+def _to_shared(access: _Access) -> None:
+    """Shared memory, by the offset in it. Its end depends on the launch."""
+    frame, body = access.frame, access.frame.body
+    shift = access.size_bytes.bit_length() - 1
+    # Counted in elements, an offset that is not a multiple of the size is larger than any number of them.
+    body.get(access.address)
+    if shift:
+        body.i64_const(shift)
+        body.op("i64.rotr")
+    body.get(frame.shared_end)
+    if shift:
+        body.i64_const(shift)
+        body.op("i64.shr_u")
+    body.op("i64.ge_u")
+    with body.if_():
+        body.get(access.address)
+        body.i64_const(1)
+        body.op("i64.add")
+        body.get(frame.shared_end)
+        frame.faults.window_address(body)
+    with frame.temporary(ValType.I32) as base:
+        body.get(access.address)
+        body.op("i32.wrap_i64")
+        body.get(frame.shared_base)
+        body.op("i32.add")
+        body.set(base)
+        access.move(Place(_SCRATCH, base))
 
 
 def _to_region(access: _Access) -> None:
     """The kernel's own variables."""
-    _to_window(access, access.frame.window, access.frame.region.size_bytes)
+    _to_window(access, access.frame.window, access.frame.region.variable_bytes)
 
 
 def _to_parameters(access: _Access, otherwise: Callable[[_Access], None] | None = None) -> None:
@@ -258,10 +341,10 @@ def _move_at(access: _Access, memory: int) -> None:
         access.frame.body.get(access.address)
         access.frame.body.op("i32.wrap_i64")
         access.frame.body.set(base)
-        access.move(_Place(memory, base))
+        access.move(Place(memory, base))
 
 
-def _load(frame: Frame, kind: ScalarType, place: _Place) -> None:
+def push_loaded(frame: Frame, kind: ScalarType, place: Place) -> None:
     """Push a canonical value of ``kind`` from memory."""
     frame.body.get(place.base)
     letter = "s" if kind.is_signed else "u"
@@ -271,7 +354,7 @@ def _load(frame: Frame, kind: ScalarType, place: _Place) -> None:
     frame.body.memory(name, place.offset, memory=place.memory)
 
 
-def _store(frame: Frame, instruction: Instruction, position: int, place: _Place) -> None:
+def _store(frame: Frame, instruction: Instruction, position: int, place: Place) -> None:
     """Store source ``position``, cut to the instruction's type."""
     body = frame.body
     kind = instruction.type
@@ -284,5 +367,9 @@ def _store(frame: Frame, instruction: Instruction, position: int, place: _Place)
         body.get(frame.local(source))
     else:
         frame.push(source, kind)
-    name = f"{carried.name.lower()}.store" + (str(kind.bits) if kind.bits < 32 else "")
-    body.memory(name, place.offset, memory=place.memory)
+    body.memory(store_name(carried, kind), place.offset, memory=place.memory)
+
+
+def store_name(carried: ValType, kind: ScalarType) -> str:
+    """The store of a value of ``kind`` in a carrier."""
+    return f"{carried.name.lower()}.store" + (str(kind.bits) if kind.bits < 32 else "")

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tensor_wasm.compiler.allocation import allocate
+from tensor_wasm.compiler.blocks import Parts, write_blocks
 from tensor_wasm.compiler.compiled import CompiledKernel, ParameterLayout
+from tensor_wasm.compiler.contexts import block_threads, lay_out_contexts
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.library import Library
@@ -21,6 +23,7 @@ from tensor_wasm.compiler.lowering import Places, lower
 from tensor_wasm.compiler.region import WINDOW, Region, lay_out
 from tensor_wasm.compiler.special import AXES, Coordinates
 from tensor_wasm.compiler.structure import Run, structure
+from tensor_wasm.compiler.synchronisation import cut, has_synchronisation
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import support
 from tensor_wasm.ptx.graph import Graph
@@ -50,9 +53,13 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         raise ValueError(f"{kernel.name} is not a kernel of this program")
     for lack in support(kernel):
         raise PtxError(f"{lack.opcode}: {lack.reason}", lack.line, lack.column)
-    region = lay_out(kernel)
     module, base, scratch = _imports()
-    _write_run(module, base, kernel, region)
+    if has_synchronisation(kernel):
+        region, size_bytes = _write_blocks(module, base, scratch, kernel)
+    else:
+        region = lay_out(kernel)
+        size_bytes = region.size_bytes
+        _write_run(module, base, kernel, region)
     _write_variables(module, base, scratch, region)
     encoded = module.encode()
     return CompiledKernel(
@@ -60,7 +67,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         name=kernel.name,
         parameters=tuple(_parameter(parameter) for parameter in kernel.parameters),
         parameter_bytes=kernel.parameter_bytes,
-        work_bytes=region.size_bytes,
+        work_bytes=size_bytes,
         reqntid=kernel.reqntid,
         maxntid=kernel.maxntid,
         lines=encoded.lines,
@@ -102,6 +109,29 @@ def _write_run(module: Module, base: Global, kernel: Kernel, region: Region) -> 
     if run.code.size > FUNCTION_BYTES_MAX:
         text = f"kernel {kernel.name} is too large: {run.code.size} bytes of code of {FUNCTION_BYTES_MAX}"
         raise PtxError(text, kernel.line, 1)
+
+
+def _write_blocks(module: Module, base: Global, scratch: Memory, kernel: Kernel) -> tuple[Region, int]:
+    """Write a kernel whose threads wait for each other; its variables' layout, and the size of its whole region."""
+    regions = cut(kernel)
+    threads = block_threads(kernel)
+    region = lay_out(kernel, threads)
+    contexts = lay_out_contexts(region.size_bytes, threads, regions)
+    parts = Parts(
+        module=module,
+        base=base,
+        clock=module.global_(ValType.I64, 0),
+        block_globals=[module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES],
+        thread_global=module.global_(ValType.I32, 0, export="thread"),
+        line_global=module.global_(ValType.I32, 0, export="line"),
+        faults=Faults(module),
+        library=Library(module),
+        layout=region,
+        contexts=contexts,
+    )
+    table = write_blocks(parts, kernel, regions)
+    module.data(table, contexts.table, scratch.index, base=base)
+    return region, contexts.size_bytes
 
 
 def _write_variables(module: Module, base: Global, scratch: Memory, region: Region) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.frame import Frame
+from tensor_wasm.compiler.region import SHARED_WINDOW
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Instruction, ScalarType, Space
 from tensor_wasm.wasm import ValType
@@ -29,12 +30,21 @@ def move(frame: Frame, instruction: Instruction) -> None:
 
 
 def convert_address(frame: Frame, instruction: Instruction) -> None:
-    """Lower ``cvta`` both ways: an address is the same number in every space (see :mod:`.region`)."""
-    _single(frame, instruction, instruction.type)
+    """Lower ``cvta`` both ways: an address is the same number in every space but the shared (see :mod:`.region`)."""
+    if instruction.space is not Space.SHARED:
+        _single(frame, instruction, instruction.type)
+        return
+    register = instruction.destinations[0]
+    if register is None:
+        return
+    frame.push_source(instruction, 0, ScalarType.U64)
+    frame.body.i64_const(SHARED_WINDOW)
+    frame.body.op("i64.sub" if "to" in instruction.modifiers else "i64.add")
+    frame.store_where(instruction.guard, register, ScalarType.U64)
 
 
 def is_in_space(frame: Frame, instruction: Instruction) -> None:
-    """Lower ``isspacep``. No address is in the shared space of a kernel that has none."""
+    """Lower ``isspacep``."""
     with frame.guarded(instruction.guard):
         _push_is_in_space(frame, instruction)
         frame.store(instruction.destinations[0], ScalarType.PRED)
@@ -92,6 +102,13 @@ def _push_is_in_space(frame: Frame, instruction: Instruction) -> None:
     space = instruction.space
     if space is Space.PARAM:
         _push_is_within(frame, instruction, 0, frame.kernel.parameter_bytes, is_parameter=True)
+        return
+    if space is Space.SHARED:
+        frame.push_source(instruction, 0, ScalarType.U64)
+        body.i64_const(32)
+        body.op("i64.shr_u")
+        body.i64_const(SHARED_WINDOW >> 32)
+        body.op("i64.eq")
         return
     start, end = frame.region.bounds.get(space, (0, 0)) if space is not None else (0, 0)
     _push_is_within(frame, instruction, start, end, is_parameter=False)

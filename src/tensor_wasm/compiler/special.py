@@ -22,17 +22,18 @@ _READ_COSTS = 16
 class Coordinates:
     """Locals of a kernel function that say where its thread is.
 
-    ``grid`` and ``block`` are the launch's sizes, ``block_index`` and ``thread_index`` the place in them, each x, y,
-    z; ``thread`` is the thread's number in its block, x fastest.
+    ``body`` is its code; ``grid`` and ``block`` are the launch's sizes, ``block_index`` and ``thread_index`` the place
+    in them, each x, y, z; ``thread`` is the thread's number in its block, x fastest. A function that is given its
+    block has ``block_index`` among its parameters.
     """
 
-    def __init__(self, function: Function, clock: Global) -> None:
-        body = function.code
+    def __init__(self, function: Function, clock: Global, block_index: tuple[Local, ...] | None = None) -> None:
+        body = self.body = function.code
         self.grid = function.parameters[0:3]
         self.block = function.parameters[3:6]
         self.shared_bytes = function.parameters[6]
         self.parameters = function.parameters[7]
-        self.block_index = tuple(body.local(ValType.I32) for _ in AXES)
+        self.block_index = block_index or tuple(body.local(ValType.I32) for _ in AXES)
         self.thread_index = tuple(body.local(ValType.I32) for _ in AXES)
         self.thread = body.local(ValType.I32)
         self.clock = clock

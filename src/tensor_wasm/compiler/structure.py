@@ -1,4 +1,4 @@
-"""Control-flow graph to structured control, for any reducible graph.
+"""Control-flow graph to structured control.
 
 The method is Ramsey's ("Beyond Relooper: recursive translation of unstructured control flow to structured control
 flow", ICFP 2022): the dominator tree gives the nesting, a block with several forward predecessors is placed after a
@@ -87,7 +87,65 @@ class Fail:
     line: int
 
 
-Step = OpenBlock | OpenLoop | OpenIf | Close | Run | Goto | GotoIf | GotoTable | Finish | Fail
+@dataclass(frozen=True, slots=True)
+class OpenDispatcher:
+    """Open a loop around ``count`` cases, and start with case 0; each case begins at a :class:`NextCase`."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextCase:
+    """The code of the next case of a dispatcher begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class GotoCase:
+    """Go to a case of the dispatcher."""
+
+    case: int
+
+
+@dataclass(frozen=True, slots=True)
+class GotoCaseIf:
+    """Go to case ``taken`` where ``guard`` holds, else to ``otherwise``."""
+
+    guard: Guard
+    taken: int
+    otherwise: int
+
+
+@dataclass(frozen=True, slots=True)
+class GotoCaseTable:
+    """Go to the case ``cases[selector]``; past the last one is as the last one."""
+
+    selector: Operand
+    cases: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseDispatcher:
+    """The last case ends; control never comes here."""
+
+
+Step = (
+    OpenBlock
+    | OpenLoop
+    | OpenIf
+    | Close
+    | Run
+    | Goto
+    | GotoIf
+    | GotoTable
+    | Finish
+    | Fail
+    | OpenDispatcher
+    | NextCase
+    | GotoCase
+    | GotoCaseIf
+    | GotoCaseTable
+    | CloseDispatcher
+)
 
 _CLOSE = Close()
 
@@ -95,8 +153,11 @@ _CLOSE = Close()
 def structure(kernel: Kernel, graph: Graph) -> tuple[Step, ...]:
     """The kernel's control flow as structured steps, each basic block in them exactly once.
 
-    Raises :class:`PtxError` at a loop that can be entered at more than one place, and for loops nested too deeply.
+    A graph with a loop that can be entered at more than one place becomes a dispatcher: a loop around all blocks, and
+    a number that says which is next. Raises :class:`PtxError` for loops nested too deeply.
     """
+    if not graph.is_reducible:
+        return _dispatcher(kernel, graph)
     steps = _Structurer(kernel, graph).steps()
     open_: list[Step] = []
     depth = 0
@@ -109,6 +170,25 @@ def structure(kernel: Kernel, graph: Graph) -> tuple[Step, ...]:
         elif isinstance(step, Close):
             depth -= isinstance(open_.pop(), OpenLoop)
     return steps
+
+
+def _dispatcher(kernel: Kernel, graph: Graph) -> tuple[Step, ...]:
+    cases = {block: case for case, block in enumerate(graph.reverse_postorder)}
+    steps: list[Step] = [OpenDispatcher(len(cases))]
+    for block in cases:
+        steps += [NextCase(), Run(block)]
+        match kernel.blocks[block].terminator:
+            case Jump(target):
+                steps.append(GotoCase(cases[target]))
+            case Branch(guard, taken, otherwise):
+                steps.append(GotoCaseIf(guard, cases[taken], cases[otherwise]))
+            case Switch(selector, targets):
+                steps.append(GotoCaseTable(selector, tuple(cases[target] for target in targets)))
+            case Exit():
+                steps.append(Finish())
+            case Trap(line):
+                steps.append(Fail(line))
+    return (*steps, CloseDispatcher())
 
 
 class _Structurer:
@@ -144,11 +224,8 @@ class _Structurer:
                     if target in reached:
                         merges.add(target)
                     reached.add(target)
-                elif graph.dominates(target, block):
-                    self._headers.add(target)
                 else:
-                    line = self._kernel.blocks[target].line
-                    raise PtxError("a loop that is entered at more than one place is not supported", line, 1)
+                    self._headers.add(target)
             terminator = self._kernel.blocks[block].terminator
             if isinstance(terminator, Switch):
                 merges.update(target for target in terminator.targets if order[target] > order[block])

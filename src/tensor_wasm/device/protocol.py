@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from tensor_wasm.runtime import Module
 
 #: Upper bounds, in seconds, of the histogram of compile times.
 COMPILE_BUCKETS_S: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+#: Asked again and again while something is waited for: an exception to end the waiting with, or None to go on.
+Interrupt = Callable[[], Exception | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,14 @@ class Device(Protocol):
     def statistics(self) -> KernelStatistics:
         """Compilations and cache hits since the start."""
 
-    def load(self, ptx: bytes, entry: str) -> LoadedKernel:
+    def load(self, ptx: bytes, entry: str, interrupt: Interrupt | None = None) -> LoadedKernel:
         """Compile ``entry`` of a PTX text, or take it from the cache.
 
-        Raises :class:`~tensor_wasm.errors.PtxError` with line and column.
+        ``interrupt`` is asked every 50 ms or more often while another process compiles.
+
+        Raises :class:`~tensor_wasm.errors.PtxError` with line and column, also for a kernel that takes too long or
+        too much memory to compile; :class:`~tensor_wasm.errors.CapacityExhausted` when too many kernels wait for that;
+        and what ``interrupt`` gives.
         """
 
 

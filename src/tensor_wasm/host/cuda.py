@@ -15,7 +15,7 @@ from tensor_wasm.abi.limits import (
     PTX_TOTAL_MAX_BYTES,
 )
 from tensor_wasm.dispatch.link_module import BIND_MODULE, BIND_NAME, LAUNCH_NAME
-from tensor_wasm.errors import PtxError, QuotaExceeded
+from tensor_wasm.errors import CapacityExhausted, PtxError, QuotaExceeded
 from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.runtime import HostFunction
@@ -123,12 +123,14 @@ def _load(guest: Guest, ptx_pointer: int, ptx_bytes: int, entry_pointer: int, en
 
 def _add_kernel(guest: Guest, ptx: bytes, entry: str) -> int:
     try:
-        kernel = guest.services.device.load(ptx, entry)
+        kernel = guest.services.device.load(ptx, entry, guest.interrupt)
         identity, instance = guest.bind_gate().add(kernel.module, kernel.compiled.work_bytes, kernel.entry)
     except PtxError as error:
         return _finish(guest, Code.MALFORMED_PTX, f"malformed PTX: {error}")
     except QuotaExceeded as error:
         return _refuse_for_quota(guest, f"quota exceeded: {error}")
+    except CapacityExhausted as error:
+        return _finish(guest, Code.SATURATED, f"saturated: {error}")
     guest.kernels.append((kernel, instance))
     guest.ptx_bytes += len(ptx)
     return _finish(guest, identity)

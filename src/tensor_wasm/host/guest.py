@@ -14,10 +14,13 @@ from tensor_wasm.errors import Cancelled, DeadlineExceeded, EndingError, GuestTr
 from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.runtime import Failure, Instance, Store
 
+#: The fault whose line is in a global: no thread was running.
+_STUCK = 4
 _FAULT_TEXTS = {
     1: "address outside guest memory",
     2: "misaligned access",
     3: "trap instruction",
+    _STUCK: "a barrier that can never fill",
 }
 
 
@@ -164,7 +167,10 @@ class Guest:
         thread = ",".join(map(str, _axes(read("thread"), gate.block_shape)))
         # The innermost frame may be a helper of the compiler's, which belongs to no line: its caller does.
         line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
-        reason = _FAULT_TEXTS.get(read("fault"), failure.text)
+        fault = read("fault")
+        if fault == _STUCK:
+            line = read("line")
+        reason = _FAULT_TEXTS.get(fault, failure.text)
         return KernelFault(
             f"kernel {kernel.compiled.name} faulted: {reason}; block ({block}), thread ({thread}), PTX line {line}"
         )

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from tensor_wasm.config import Config
-from tensor_wasm.device import open_device
+from tensor_wasm.device import Compilers, open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
 from tensor_wasm.errors import InvalidDeadline, NotReady, StoreError
 from tensor_wasm.host import HostLinker, HostServices
@@ -30,6 +30,8 @@ _log = logging.getLogger("tensor_wasm.node")
 
 #: Threads for deploys and other work that must not stop the event loop.
 _BACKGROUND_THREADS = 4
+#: When the first compiler process is started: a node that lives no longer, for one call, needs none.
+_WARM_UP_DELAY_S = 1.0
 _POLL_S = 0.01
 _TERMINATION_S = 1.0
 
@@ -53,9 +55,11 @@ class Node:
             engine = self._engine = Engine()
             opened.callback(engine.close)
             engine.start()
-            modules = ModuleCache(engine, SealedFiles(config.home / "cache" / "modules", key))
+            compilers = Compilers(config.compilers, config.compile_timeout_s)
+            module_files = SealedFiles(config.home / "cache" / "modules", key)
+            modules = ModuleCache(engine, module_files, compile_elsewhere=compilers.machine_code)
             kernel_directory = config.kernel_cache_dir or config.home / "cache" / "kernels"
-            self.device = open_device(config.device, modules, SealedFiles(kernel_directory, key))
+            self.device = open_device(config.device, modules, SealedFiles(kernel_directory, key), compilers)
             self.ledger = Ledger(engine, config.dispatch_permits, config.dispatch_max_wait_ms)
             services = HostServices(self.device, GateFactory(engine, self.ledger), self.ledger)
             self.statistics = Statistics(self.device.statistics)
@@ -73,7 +77,9 @@ class Node:
             opened.callback(self._background.shutdown)
             self._workers = Workers(config.workers, config.queue_depth)
             opened.callback(self._workers.close)
+            opened.callback(compilers.close)  # before the threads that may wait for it
             opened.callback(self.drain, 0.0)
+            compilers.warm_up(_WARM_UP_DELAY_S)
             self._closing = opened.pop_all()
 
     # --- functions --------------------------------------------------------------------------------------

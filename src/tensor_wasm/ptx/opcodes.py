@@ -15,12 +15,12 @@ from tensor_wasm.ptx.forms import TYPES, Category, Form, Opcode, form, take_apar
 from tensor_wasm.ptx.lexer import quote
 from tensor_wasm.ptx.program import ScalarType
 
-_BARRIER = "barriers are not supported in this release"
-_WARP = "operations across a warp are not supported in this release"
-_ATOMIC = "atomic operations are not supported in this release"
-_HALF = "16-bit and tf32 floating-point is not supported in this release"
-_MATRIX = "matrix operations are not supported in this release"
-_ASYNC = "asynchronous copies are not supported in this release"
+_BARRIER = "barriers in memory (mbarrier) are not supported in this release"
+_ATOMIC = "atomic operations on 128 bits are not supported in this release"
+_FLOAT8 = "8-bit floating-point, of sm_89 and above, is not supported in this release"
+_OOB = ".oob, of sm_90 and above, is not supported in this release"
+_MATRIX = "matrix operations of this shape are not supported in this release"
+_ASYNC = "barriers in memory (mbarrier) are not supported in this release"
 _CALL = "calls are not supported in this release"
 _TEXTURE = "textures and surfaces are not supported in this release"
 _VIDEO = "video instructions are not supported in this release"
@@ -136,31 +136,40 @@ _FLOATS: Final = (
 )
 
 _HALVES: Final = (
-    form("add", f"{_R}? ftz? sat? {_H}", ">t t t", C.HALF, _HALF),
-    form("sub", f"{_R}? ftz? sat? {_H}", ">t t t", C.HALF, _HALF),
-    form("mul", f"{_R}? ftz? sat? {_H}", ">t t t", C.HALF, _HALF),
-    form("fma", f"rn ftz? sat? {_H}", ">t t t t", C.HALF, _HALF),
-    form("fma", f"rn ftz? relu {_H}", ">t t t t", C.HALF, _HALF),
-    form("fma", f"rn oob relu? {_H}", ">t t t t", C.HALF, _HALF),
-    form("neg", f"ftz? {_H}", ">t t", C.HALF, _HALF),
-    form("abs", f"ftz? {_H}", ">t t", C.HALF, _HALF),
-    form("min", f"ftz? NaN? {_H}", ">t t t", C.HALF, _HALF),
-    form("min", f"ftz? NaN? xorsign abs {_H}", ">t t t", C.HALF, _HALF),
-    form("max", f"ftz? NaN? {_H}", ">t t t", C.HALF, _HALF),
-    form("max", f"ftz? NaN? xorsign abs {_H}", ">t t t", C.HALF, _HALF),
-    form("ex2", f"approx ftz? {_H}", ">t t", C.HALF, _HALF),
-    form("tanh", f"approx {_H}", ">t t", C.HALF, _HALF),
-    form("set", f"{_FLOAT_ORDER} ftz? {_H}|u16|s16|u32|s32|f32 {_H}", ">t0 t1 t1", C.HALF, _HALF),
-    form("set", f"{_FLOAT_ORDER} {_BOOL} ftz? {_H}|u16|s16|u32|s32|f32 {_H}", ">t0 t1 t1 !pred", C.HALF, _HALF),
-    form("setp", f"{_FLOAT_ORDER} ftz? {_H}", ">pred|pred? t t", C.HALF, _HALF),
-    form("setp", f"{_FLOAT_ORDER} {_BOOL} ftz? {_H}", ">pred|pred? t t !pred", C.HALF, _HALF),
-    form("cvt", f"{_R}|rna|{_RI}? relu? ftz? sat? f16|bf16 {_I8}|f16|bf16|f32|f64", ">t0~ t1~", C.HALF, _HALF),
-    form("cvt", f"{_R}|{_RI}? ftz? sat? {_I8}|f32|f64 f16|bf16", ">t0~ t1~", C.HALF, _HALF),
-    form("cvt", "rn|rz|rna relu? satfinite? tf32 f32", ">t0 t1", C.HALF, _HALF),
-    form("cvt", "rn|rz relu? satfinite? f16x2|bf16x2 f32", ">t0 t1 t1", C.HALF, _HALF),
-    form("cvt", "rn satfinite relu? e4m3x2|e5m2x2 f32", ">t0 t1 t1", C.HALF, _HALF),
-    form("cvt", "rn satfinite relu? e4m3x2|e5m2x2 f16x2", ">t0 t1", C.HALF, _HALF),
-    form("cvt", "rn relu? f16x2 e4m3x2|e5m2x2", ">t0 t1", C.HALF, _HALF),
+    form("add", f"rn? ftz? sat? {_H}", ">t t t", C.HALF),
+    form("sub", f"rn? ftz? sat? {_H}", ">t t t", C.HALF),
+    form("mul", f"rn? ftz? sat? {_H}", ">t t t", C.HALF),
+    form("fma", f"rn ftz? sat? {_H}", ">t t t t", C.HALF),
+    form("fma", f"rn ftz? relu {_H}", ">t t t t", C.HALF),
+    form("fma", f"rn oob relu? {_H}", ">t t t t", C.HALF, _OOB),
+    form("neg", f"ftz? {_H}", ">t t", C.HALF),
+    form("abs", f"ftz? {_H}", ">t t", C.HALF),
+    form("min", f"ftz? NaN? {_H}", ">t t t", C.HALF),
+    form("min", f"ftz? NaN? xorsign abs {_H}", ">t t t", C.HALF),
+    form("max", f"ftz? NaN? {_H}", ">t t t", C.HALF),
+    form("max", f"ftz? NaN? xorsign abs {_H}", ">t t t", C.HALF),
+    form("ex2", f"approx ftz? {_H}", ">t t", C.HALF),
+    form("tanh", f"approx {_H}", ">t t", C.HALF),
+    form("set", f"{_FLOAT_ORDER} ftz? f16|bf16|u16|s16|u32|s32|f32 f16|bf16", ">t0 t1 t1", C.HALF),
+    form("set", f"{_FLOAT_ORDER} {_BOOL} ftz? f16|bf16|u16|s16|u32|s32|f32 f16|bf16", ">t0 t1 t1 !pred", C.HALF),
+    form("set", f"{_FLOAT_ORDER} ftz? f16x2|u32|s32 f16x2", ">t0 t1 t1", C.HALF),
+    form("set", f"{_FLOAT_ORDER} {_BOOL} ftz? f16x2|u32|s32 f16x2", ">t0 t1 t1 !pred", C.HALF),
+    form("set", f"{_FLOAT_ORDER} ftz? bf16x2|u32|s32 bf16x2", ">t0 t1 t1", C.HALF),
+    form("set", f"{_FLOAT_ORDER} {_BOOL} ftz? bf16x2|u32|s32 bf16x2", ">t0 t1 t1 !pred", C.HALF),
+    form("setp", f"{_FLOAT_ORDER} ftz? f16|bf16", ">pred|pred? t t", C.HALF),
+    form("setp", f"{_FLOAT_ORDER} {_BOOL} ftz? f16|bf16", ">pred|pred? t t !pred", C.HALF),
+    form("setp", f"{_FLOAT_ORDER} ftz? f16x2|bf16x2", ">pred|pred t t", C.HALF),
+    form("setp", f"{_FLOAT_ORDER} {_BOOL} ftz? f16x2|bf16x2", ">pred|pred t t !pred", C.HALF),
+    form("cvt", f"{_R} relu? satfinite? ftz? sat? f16|bf16 {_I8}|f32|f64|f16|bf16", ">t0~ t1~", C.HALF),
+    form("cvt", f"{_RI}? sat? f16 f16", ">t0~ t1~", C.HALF),
+    form("cvt", f"{_RI}? sat? bf16 bf16", ">t0~ t1~", C.HALF),
+    form("cvt", f"{_RI} sat? {_I8} f16|bf16", ">t0~ t1~", C.HALF),
+    form("cvt", "ftz? sat? f32|f64 f16|bf16", ">t0~ t1~", C.HALF),
+    form("cvt", "rn|rz|rna relu? satfinite? tf32 f32", ">t0 t1", C.HALF),
+    form("cvt", "rn|rz relu? satfinite? f16x2|bf16x2 f32", ">t0 t1 t1", C.HALF),
+    form("cvt", "rn satfinite relu? e4m3x2|e5m2x2 f32", ">t0 t1 t1", C.HALF, _FLOAT8),
+    form("cvt", "rn satfinite relu? e4m3x2|e5m2x2 f16x2", ">t0 t1", C.HALF, _FLOAT8),
+    form("cvt", "rn relu? f16x2 e4m3x2|e5m2x2", ">t0 t1", C.HALF, _FLOAT8),
 )
 
 _COMPARISONS: Final = (
@@ -246,9 +255,9 @@ _ACCESSES: Final = (
          " L2::evict_first|L2::evict_unchanged? b64", ">t [] u32 u32", C.MEMORY),
     form("createpolicy", "cvt L2 b64", ">t b64", C.MEMORY),
     form("cp", f"async ca|cg {_SHARED} global L2::cache_hint? L2::64B|L2::128B|L2::256B?",
-         "[] [] imm any? policy?", C.ASYNC, _ASYNC),
-    form("cp", "async commit_group|wait_all", "", C.ASYNC, _ASYNC),
-    form("cp", "async wait_group", "imm", C.ASYNC, _ASYNC),
+         "[] [] imm any? policy?", C.ASYNC),
+    form("cp", "async commit_group|wait_all", "", C.ASYNC),
+    form("cp", "async wait_group", "imm", C.ASYNC),
     form("cp", f"async mbarrier arrive noinc? {_SHARED}? b64", "[]", C.ASYNC, _ASYNC),
     form("alloca", "u32|u64", ">t t imm?", C.STACK, _STACK),
     form("stacksave", "u32|u64", ">t", C.STACK, _STACK),
@@ -256,30 +265,30 @@ _ACCESSES: Final = (
 )
 
 _ATOMICS: Final = (
-    form("atom", f"{_ATOM} and|or|xor|exch L2::cache_hint? b32|b64", ">t [] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("atom", f"{_ATOM} cas L2::cache_hint? {_B}", ">t [] t t policy?", C.SYNCHRONISATION, _ATOMIC),
+    form("atom", f"{_ATOM} and|or|xor|exch L2::cache_hint? b32|b64", ">t [] t policy?", C.SYNCHRONISATION),
+    form("atom", f"{_ATOM} cas L2::cache_hint? {_B}", ">t [] t t policy?", C.SYNCHRONISATION),
     form("atom", f"{_ATOM} exch b128", ">t [] t", C.SYNCHRONISATION, _ATOMIC),
     form("atom", f"{_ATOM} cas b128", ">t [] t t", C.SYNCHRONISATION, _ATOMIC),
     form("atom", f"{_ATOM} add L2::cache_hint? u32|s32|u64|f32|f64", ">t [] t policy?",
-         C.SYNCHRONISATION, _ATOMIC),
-    form("atom", f"{_ATOM} add noftz L2::cache_hint? {_H}", ">t [] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("atom", f"{_ATOM} inc|dec L2::cache_hint? u32", ">t [] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("atom", f"{_ATOM} min|max L2::cache_hint? {_I3264}", ">t [] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("red", f"{_ATOM} and|or|xor L2::cache_hint? b32|b64", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("red", f"{_ATOM} add L2::cache_hint? u32|s32|u64|f32|f64", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("red", f"{_ATOM} add noftz L2::cache_hint? {_H}", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("red", f"{_ATOM} inc|dec L2::cache_hint? u32", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
-    form("red", f"{_ATOM} min|max L2::cache_hint? {_I3264}", "[] t policy?", C.SYNCHRONISATION, _ATOMIC),
+         C.SYNCHRONISATION),
+    form("atom", f"{_ATOM} add noftz L2::cache_hint? {_H}", ">t [] t policy?", C.SYNCHRONISATION),
+    form("atom", f"{_ATOM} inc|dec L2::cache_hint? u32", ">t [] t policy?", C.SYNCHRONISATION),
+    form("atom", f"{_ATOM} min|max L2::cache_hint? {_I3264}", ">t [] t policy?", C.SYNCHRONISATION),
+    form("red", f"{_ATOM} and|or|xor L2::cache_hint? b32|b64", "[] t policy?", C.SYNCHRONISATION),
+    form("red", f"{_ATOM} add L2::cache_hint? u32|s32|u64|f32|f64", "[] t policy?", C.SYNCHRONISATION),
+    form("red", f"{_ATOM} add noftz L2::cache_hint? {_H}", "[] t policy?", C.SYNCHRONISATION),
+    form("red", f"{_ATOM} inc|dec L2::cache_hint? u32", "[] t policy?", C.SYNCHRONISATION),
+    form("red", f"{_ATOM} min|max L2::cache_hint? {_I3264}", "[] t policy?", C.SYNCHRONISATION),
 )
 
 _TOGETHER: Final = (
-    form("bar", "cta? sync|arrive", "u32 u32?", C.SYNCHRONISATION, _BARRIER),
-    form("bar", "cta? red popc u32", ">t u32 u32? !pred", C.SYNCHRONISATION, _BARRIER),
-    form("bar", "cta? red and|or pred", ">t u32 u32? !pred", C.SYNCHRONISATION, _BARRIER),
-    form("bar", "warp sync", "b32", C.SYNCHRONISATION, _BARRIER),
-    form("barrier", "cta? sync|arrive aligned?", "u32 u32?", C.SYNCHRONISATION, _BARRIER),
-    form("barrier", "cta? red popc aligned? u32", ">t u32 u32? !pred", C.SYNCHRONISATION, _BARRIER),
-    form("barrier", "cta? red and|or aligned? pred", ">t u32 u32? !pred", C.SYNCHRONISATION, _BARRIER),
+    form("bar", "cta? sync|arrive", "u32 u32?", C.SYNCHRONISATION),
+    form("bar", "cta? red popc u32", ">t u32 u32? !pred", C.SYNCHRONISATION),
+    form("bar", "cta? red and|or pred", ">t u32 u32? !pred", C.SYNCHRONISATION),
+    form("bar", "warp sync", "b32", C.SYNCHRONISATION),
+    form("barrier", "cta? sync|arrive aligned?", "u32 u32?", C.SYNCHRONISATION),
+    form("barrier", "cta? red popc aligned? u32", ">t u32 u32? !pred", C.SYNCHRONISATION),
+    form("barrier", "cta? red and|or aligned? pred", ">t u32 u32? !pred", C.SYNCHRONISATION),
     form("mbarrier", f"init|inval {_SHARED}? b64", "[] u32?", C.SYNCHRONISATION, _BARRIER),
     form("mbarrier", f"arrive|arrive_drop noComplete? release? cta|cluster? {_SHARED}? b64", ">t [] u32?",
          C.SYNCHRONISATION, _BARRIER),
@@ -288,18 +297,18 @@ _TOGETHER: Final = (
     form("mbarrier", f"test_wait|try_wait parity acquire? cta|cluster? {_SHARED}? b64", ">pred [] u32 u32?",
          C.SYNCHRONISATION, _BARRIER),
     form("mbarrier", "pending_count b64", ">u32 t", C.SYNCHRONISATION, _BARRIER),
-    form("shfl", "sync up|down|bfly|idx b32", ">t|pred? t b32 b32 b32", C.SYNCHRONISATION, _WARP),
-    form("shfl", "up|down|bfly|idx b32", ">t|pred? t b32 b32", C.SYNCHRONISATION, _WARP),
-    form("vote", "sync all|any|uni pred", ">t !pred b32", C.SYNCHRONISATION, _WARP),
-    form("vote", "sync ballot b32", ">t !pred b32", C.SYNCHRONISATION, _WARP),
-    form("vote", "all|any|uni pred", ">t !pred", C.SYNCHRONISATION, _WARP),
-    form("vote", "ballot b32", ">t !pred", C.SYNCHRONISATION, _WARP),
-    form("match", "any sync b32|b64", ">b32 t b32", C.SYNCHRONISATION, _WARP),
-    form("match", "all sync b32|b64", ">b32|pred? t b32", C.SYNCHRONISATION, _WARP),
-    form("redux", f"sync add|min|max {_I32}", ">t t b32", C.SYNCHRONISATION, _WARP),
-    form("redux", f"sync {_BOOL} b32", ">t t b32", C.SYNCHRONISATION, _WARP),
-    form("activemask", "b32", ">t", C.SYNCHRONISATION, _WARP),
-    form("elect", "sync", ">b32|pred b32", C.SYNCHRONISATION, _WARP),
+    form("shfl", "sync up|down|bfly|idx b32", ">t|pred? t b32 b32 b32", C.SYNCHRONISATION),
+    form("shfl", "up|down|bfly|idx b32", ">t|pred? t b32 b32", C.SYNCHRONISATION),
+    form("vote", "sync all|any|uni pred", ">t !pred b32", C.SYNCHRONISATION),
+    form("vote", "sync ballot b32", ">t !pred b32", C.SYNCHRONISATION),
+    form("vote", "all|any|uni pred", ">t !pred", C.SYNCHRONISATION),
+    form("vote", "ballot b32", ">t !pred", C.SYNCHRONISATION),
+    form("match", "any sync b32|b64", ">b32 t b32", C.SYNCHRONISATION),
+    form("match", "all sync b32|b64", ">b32|pred? t b32", C.SYNCHRONISATION),
+    form("redux", f"sync add|min|max {_I32}", ">t t b32", C.SYNCHRONISATION),
+    form("redux", f"sync {_BOOL} b32", ">t t b32", C.SYNCHRONISATION),
+    form("activemask", "b32", ">t", C.SYNCHRONISATION),
+    form("elect", "sync", ">b32|pred b32", C.SYNCHRONISATION),
     form("membar", "cta|gl|sys", "", C.SYNCHRONISATION),
     form("fence", f"sc|acq_rel? {_SCOPE}", "", C.SYNCHRONISATION),
     form("fence", "proxy alias", "", C.SYNCHRONISATION),
@@ -310,14 +319,14 @@ _MMA = f"sync aligned {_SHAPES} row|col row|col satfinite?"
 _WMMA = "m16n16k16|m8n32k16|m32n8k16|m8n8k32|m8n8k128|m16n16k8|m8n8k4"
 _SMALL = "s4|u4|b1"
 _MATRICES: Final = (
-    form("mma", f"{_MMA} f16|f32 f16 f16 f16|f32", ">t0*c t1*a t2*b t3*c", C.MATRIX, _MATRIX),
-    form("mma", f"{_MMA} f32 bf16|tf32 bf16|tf32 f32", ">t0*c t1*a t2*b t3*c", C.MATRIX, _MATRIX),
-    form("mma", f"{_MMA} f64 f64 f64 f64", ">t0*c t1*a t2*b t3*c", C.MATRIX, _MATRIX),
-    form("mma", f"{_MMA} s32 s8|u8 s8|u8 s32", ">t0*c t1*a t2*b t3*c", C.MATRIX, _MATRIX),
+    form("mma", f"{_MMA} f16|f32 f16 f16 f16|f32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
+    form("mma", f"{_MMA} f32 bf16|tf32 bf16|tf32 f32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
+    form("mma", f"{_MMA} f64 f64 f64 f64", ">t0*c t1*a t2*b t3*c", C.MATRIX),
+    form("mma", f"{_MMA} s32 s8|u8 s8|u8 s32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
     form("mma", f"{_MMA} s32 {_SMALL} {_SMALL} s32 xor|and? popc?", ">t0*n b32*n b32*n t*n", C.MATRIX, _MATRIX),
     form("mma", f"sp|sp::ordered_metadata {_MMA} f16|f32|s32 f16|bf16|tf32|s8|u8|{_SMALL} f16|bf16|tf32|s8|u8|{_SMALL}"
          " f16|f32|s32", ">any*n any*n any*n any*n b32 imm", C.MATRIX, _MATRIX),
-    form("ldmatrix", f"sync aligned m8n8 x1|x2|x4 trans? {_SHARED}? b16", ">b32*x []", C.MATRIX, _MATRIX),
+    form("ldmatrix", f"sync aligned m8n8 x1|x2|x4 trans? {_SHARED}? b16", ">b32*x []", C.MATRIX),
     form("movmatrix", "sync aligned m8n8 trans b16", ">b32 b32", C.MATRIX, _MATRIX),
     form("wmma", f"load a|b|c sync aligned row|col {_WMMA} global|{_SHARED}?"
          f" f16|bf16|tf32|f32|f64|s8|u8|s32|{_SMALL}", ">any*n [] u32?", C.MATRIX, _MATRIX),

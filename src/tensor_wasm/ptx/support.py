@@ -1,6 +1,6 @@
 """What of a program this release does not lower, and why.
 
-The opcode table is the source; variables, state spaces and the shape of the control flow add to it.
+The opcode table is the source; variables and state spaces add to it.
 """
 
 from __future__ import annotations
@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.opcodes import reason_not_lowered
 from tensor_wasm.ptx.program import Instruction, Kernel, Program, Register, ScalarType, Space, Symbol, Variable
 
-_SHARED = "shared memory is not supported in this release"
 _PARAMETER = "parameters of calls are not supported in this release"
 _EXTERN = "is defined in another module, which is not supported in this release"
 _WIDE = "128-bit values are not supported in this release"
-_IRREDUCIBLE = "a loop that is entered at more than one place is not supported in this release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +48,6 @@ def _kernel(kernel: Kernel) -> list[Unsupported]:
             if reason is not None:
                 at = instruction
                 found.append(Unsupported(kernel.name, at.line, at.column, at.text, reason))
-    graph = Graph(kernel)
-    lines = dict.fromkeys(kernel.blocks[target].line for _, target in graph.irregular_edges)
-    found.extend(Unsupported(kernel.name, line, 1, "bra", _IRREDUCIBLE) for line in lines)
     found.sort(key=lambda place: (place.line, place.column))
     return found
 
@@ -61,8 +55,6 @@ def _kernel(kernel: Kernel) -> list[Unsupported]:
 def _operands(instruction: Instruction) -> Iterator[str]:
     """Reasons that lie in what an instruction works on."""
     address = instruction.address
-    if instruction.space is Space.SHARED and instruction.root != "isspacep":
-        yield _SHARED
     if address is not None and isinstance(address.base, Variable):
         yield from _variable(address.base)
     for operand in (*instruction.sources, *instruction.destinations):
@@ -78,11 +70,9 @@ def _variable(variable: Variable) -> Iterator[str]:
     waiting = [variable]
     while waiting:
         current = waiting.pop()
-        if current.space is Space.SHARED:
-            yield _SHARED
-        elif current.space is Space.PARAM:
+        if current.space is Space.PARAM:
             yield _PARAMETER
-        elif current.is_extern:
+        elif current.is_extern and current.space is not Space.SHARED:
             yield f"{current.name[:64]} {_EXTERN}"
         for _, pointee, _ in current.pointers:
             if pointee not in seen:

@@ -35,10 +35,10 @@ class SealedFiles:
     def read(self, name: str) -> bytes | None:
         """The content of ``name``, or None when there is none that the key vouches for."""
         try:
-            data = (self._directory / name).read_bytes()
+            with (self._directory / name).open("rb") as file:
+                seal, content = file.read(_MAC_BYTES), file.read()
         except OSError:
             return None
-        seal, content = data[:_MAC_BYTES], data[_MAC_BYTES:]
         return content if hmac.compare_digest(seal, self._seal(name, content)) else None
 
     def write(self, name: str, content: bytes) -> None:
@@ -54,16 +54,29 @@ class SealedFiles:
                 Path(temporary).unlink()
 
     def _seal(self, name: str, content: bytes) -> bytes:
-        return blake3(name.encode() + b"\0" + content, key=self._key).digest()
+        seal = blake3(name.encode() + b"\0", key=self._key)
+        seal.update(content)  # by itself: a copy of much code holds the interpreter lock
+        return seal.digest()
+
+
+#: Gives the serialized machine code of a module that it compiled elsewhere, or None: the cache then compiles it here.
+Compile = Callable[[bytes], bytes | None]
 
 
 class ModuleCache:
-    """Compiles each module once: concurrent callers of the same bytes wait for one compilation."""
+    """Compiles each module once: concurrent callers of the same bytes wait for one compilation.
 
-    def __init__(self, engine: Engine, files: SealedFiles, capacity: int = 512) -> None:
+    ``compile_elsewhere`` is asked first to compile a module: in another process, by an engine like this one. What it
+    gives is run: it must be trusted as Wasmtime itself is.
+    """
+
+    def __init__(
+        self, engine: Engine, files: SealedFiles, capacity: int = 512, compile_elsewhere: Compile | None = None
+    ) -> None:
         self._engine = engine
         self._files = files
         self._capacity = capacity
+        self._compile_elsewhere = compile_elsewhere
         self._modules: OrderedDict[str, Module] = OrderedDict()
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
@@ -79,24 +92,64 @@ class ModuleCache:
                 self._modules.move_to_end(digest)
                 return module
             busy = self._busy.setdefault(digest, threading.Lock())
-        with busy:
-            module = self._modules.get(digest)
-            if module is None:
-                module = self._load(digest, wasm)
-                with self._lock:
-                    self._modules[digest] = module
-                    while len(self._modules) > self._capacity:
-                        self._modules.popitem(last=False)
+        try:
+            with busy:
+                module = self._modules.get(digest)
+                return module if module is not None else self._keep(digest, self._load(digest, wasm))
+        finally:
+            with self._lock:
+                self._busy.pop(digest, None)
+
+    def find(self, digest: str) -> Module | None:
+        """The module whose bytes have this BLAKE3 when it is in memory or on disk. Compiles nothing."""
         with self._lock:
-            self._busy.pop(digest, None)
+            module = self._modules.get(digest)
+            if module is not None:
+                self._modules.move_to_end(digest)
+                return module
+        module = self._read(_file_name(digest))
+        return None if module is None else self._keep(digest, module)
+
+    def put(self, digest: str, code: bytes) -> Module:
+        """Take in the serialized machine code of a module that was compiled elsewhere, and keep it on disk too.
+
+        The code is run: see :class:`ModuleCache`. Raises :class:`InternalError` when this Wasmtime cannot use it.
+        """
+        module = self._keep(digest, self._engine.deserialize(code))
+        self._files.write(_file_name(digest), code)
+        return module
+
+    def _keep(self, digest: str, module: Module) -> Module:
+        """Keep a module in memory; the one to use, which is another when somebody was faster."""
+        with self._lock:
+            module = self._modules.setdefault(digest, module)
+            self._modules.move_to_end(digest)
+            while len(self._modules) > self._capacity:
+                self._modules.popitem(last=False)
         return module
 
     def _load(self, digest: str, wasm: bytes | Callable[[], bytes]) -> Module:
-        name = blake3(f"{CONFIGURATION}\0{digest}".encode()).hexdigest()
-        compiled = self._files.read(name)
-        if compiled is not None:
-            with contextlib.suppress(InternalError):  # made by another build of Wasmtime or for another processor
-                return self._engine.deserialize(compiled)
-        module = self._engine.compile(wasm() if callable(wasm) else wasm)
-        self._files.write(name, module.serialize())
+        name = _file_name(digest)
+        module = self._read(name)
+        if module is not None:
+            return module
+        source = wasm() if callable(wasm) else wasm
+        code = None if self._compile_elsewhere is None else self._compile_elsewhere(source)
+        if code is None:
+            module = self._engine.compile(source)
+            code = module.serialize()
+        else:
+            module = self._engine.deserialize(code)
+        self._files.write(name, code)
         return module
+
+    def _read(self, name: str) -> Module | None:
+        code = self._files.read(name)
+        if code is not None:
+            with contextlib.suppress(InternalError):  # made by another build of Wasmtime or for another processor
+                return self._engine.deserialize(code)
+        return None
+
+
+def _file_name(digest: str) -> str:
+    return blake3(f"{CONFIGURATION}\0{digest}".encode()).hexdigest()

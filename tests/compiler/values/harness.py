@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.library import Library
 from tensor_wasm.ptx.program import Immediate, Instruction, Register, ScalarType
 from tensor_wasm.runtime import Budget, Engine, Store
-from tensor_wasm.wasm import Module, ValType
+from tensor_wasm.wasm import Body, Module, ValType
 
 TYPES = {kind.ptx_name: kind for kind in ScalarType}
 CELL_BYTES = 8
@@ -29,6 +29,8 @@ LOADS = {
     ("f", 64): "f64.load",
     ("p", 1): "i32.load8_u",
 }
+#: Writes code that leaves results on the stack, from operands that it pushes.
+Write = Callable[[Body, Callable[[int, ScalarType], None], Library], None]
 STORES = {ValType.I32: "i32.store", ValType.I64: "i64.store", ValType.F32: "f32.store", ValType.F64: "f64.store"}
 
 
@@ -70,7 +72,13 @@ class Machine:
         assert values.handles(form), form.text
         kinds = values.result_types(form)
         assert len(kinds) == len(form.destinations)
-        wasm = _module(form, kinds)
+        return self.run_code(form, kinds, lambda body, push, library: values.emit(body, form, push, library), rows)
+
+    def run_code(
+        self, form: Instruction, kinds: Sequence[ScalarType], write: Write, rows: Sequence[Sequence[int]]
+    ) -> list[tuple[int, ...]]:
+        """As :meth:`run`, of what ``write`` computes from the sources of ``form``: values of ``kinds``."""
+        wasm = _module(form, kinds, write)
         inputs = np.array(rows, dtype=np.uint64).reshape(len(rows), len(form.sources))
         outputs = self._call(wasm, inputs, len(kinds))
         masks = np.array([(1 << kind.bits) - 1 for kind in kinds], dtype=np.uint64)
@@ -93,7 +101,7 @@ class Machine:
             store.close()
 
 
-def _module(form: Instruction, kinds: Sequence[ScalarType]) -> bytes:
+def _module(form: Instruction, kinds: Sequence[ScalarType], write: Write) -> bytes:
     module = Module()
     module.memory(0, export="memory")
     grow = module.function([ValType.I32], [], export="grow")
@@ -128,7 +136,7 @@ def _module(form: Instruction, kinds: Sequence[ScalarType]) -> bytes:
             (body.i64_const if kind.bits == 64 else body.i32_const)(value)
 
     with body.loop() as again:
-        values.emit(body, form, push, Library(module))
+        write(body, push, Library(module))
         for result in reversed(results):
             body.set(result)
         for index, result in enumerate(results):

@@ -103,8 +103,10 @@ class Format:
 
 F32 = Format(32, 24, 127)
 F64 = Format(64, 53, 1023)
+F16 = Format(16, 11, 15)
+BF16 = Format(16, 8, 127)
 FORMATS = {ScalarType.F32: F32, ScalarType.F64: F64}
-NAN_BITS = {32: 0x7FFF_FFFF, 64: 0x7FFF_FFFF_FFFF_FFFF}
+NAN_BITS = {16: 0x7FFF, 32: 0x7FFF_FFFF, 64: 0x7FFF_FFFF_FFFF_FFFF}
 
 
 def _power(exponent: int) -> Fraction:

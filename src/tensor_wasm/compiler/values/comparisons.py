@@ -22,46 +22,55 @@ def set_predicate(operation: Operation) -> None:
     """``setp``: the comparison, and as second destination its contrary, each combined with the third source."""
     truth = _compare(operation)
     if len(operation.instruction.destinations) == 1:
-        _combined(operation, truth).push(operation.body)
+        combination(operation, truth).push(operation.body)
         return
     truth = operation.let(truth)
     for value in (truth, truth.is_zero()):
-        _combined(operation, value).push(operation.body)
+        combination(operation, value).push(operation.body)
 
 
 def set_value(operation: Operation) -> None:
     """``set``: as ``setp``, into all ones or 0; into 1.0 or 0.0 of an ``.f32`` destination."""
-    truth = _combined(operation, _compare(operation))
+    truth = combination(operation, _compare(operation))
     kind = operation.instruction.types[0]
     result = apply("f32.convert_i32_u", truth) if kind is ScalarType.F32 else -truth
     result.push(operation.body)
 
 
-def _combined(operation: Operation, truth: Value) -> Value:
+def combination(operation: Operation, truth: Value, *, of_masks: bool = False) -> Value:
+    """A comparison combined with the third source, if there is one; as 0 or 1, or as all ones or 0."""
     if len(operation.instruction.sources) < 3:
         return truth
     other = operation.source(2, ScalarType.PRED)
+    other = -other if of_masks else other
     name = next(modifier for modifier in operation.instruction.modifiers if modifier in COMBINATIONS)
     return truth.binary(name, other)
 
 
-def _compare(operation: Operation) -> Value:
-    relation = next((m for m in operation.instruction.modifiers if m in RELATIONS), None)
-    if relation is None:
+def relation_of(operation: Operation) -> str:
+    """The comparison that the instruction names."""
+    found = next((m for m in operation.instruction.modifiers if m in RELATIONS), None)
+    if found is None:
         raise operation.refuse("no comparison is named")
+    return found
+
+
+def _compare(operation: Operation) -> Value:
+    name = relation_of(operation)
     if operation.type.is_float:
-        return _compare_floats(relation, operation.real(0), operation.real(1))
+        return compare_floats(name, operation.real(0), operation.real(1))
     a, b = operation.source(0), operation.source(1)
-    if relation in ("eq", "ne"):
-        return a.compare(relation, b)
-    if relation in _UNSIGNED:  # sign-extended operands keep the order of their unsigned bits
-        return a.compare(f"{_UNSIGNED[relation]}_u", b)
-    if relation not in _ORDERED:
-        raise operation.refuse(f".{relation} compares floats only")
-    return a.compare(f"{relation}_s" if operation.type.is_signed else f"{relation}_u", b)
+    if name in ("eq", "ne"):
+        return a.compare(name, b)
+    if name in _UNSIGNED:  # sign-extended operands keep the order of their unsigned bits
+        return a.compare(f"{_UNSIGNED[name]}_u", b)
+    if name not in _ORDERED:
+        raise operation.refuse(f".{name} compares floats only")
+    return a.compare(f"{name}_s" if operation.type.is_signed else f"{name}_u", b)
 
 
-def _compare_floats(relation: str, a: Value, b: Value) -> Value:
+def compare_floats(relation: str, a: Value, b: Value) -> Value:
+    """Whether ``a`` and ``b``, floats or lanes of them, stand in a relation."""
     if relation in _ORDERED:
         return a.compare(relation, b)
     if relation in _UNORDERED:

@@ -16,8 +16,8 @@ def convert(operation: Operation) -> None:
     """``cvt``."""
     target, source = operation.instruction.types
     if not target.is_float:
-        value = _float_to_integer if source.is_float else _integer_to_integer
-        value(operation).push(operation.body)
+        value = integral(operation, operation.real(0)) if source.is_float else _integer_to_integer(operation)
+        value.push(operation.body)
     elif source.is_float:
         operation.finish(_float_to_float(operation))
     else:
@@ -53,19 +53,21 @@ def _range(kind: ScalarType) -> tuple[int, int]:
     return 0, (1 << kind.bits) - 1
 
 
-def _float_to_integer(operation: Operation) -> Value:
-    """Always limited to the target's range. NaN gives 0 from f32 to at most 32 bits, else the top bit alone."""
-    target, source = operation.instruction.types
-    number = operation.real(0)
+def integral(operation: Operation, number: Value) -> Value:
+    """An f32 or f64 as the instruction's first type, an integer; always limited to its range.
+
+    NaN gives 0 from f32 to at most 32 bits, else the top bit alone.
+    """
+    target = operation.instruction.types[0]
     mode = next((m for m in operation.instruction.modifiers if m in INTEGRAL), "rzi")
     rounded = number if mode == "rzi" else number.unary(INTEGRAL[mode])
     sign = "s" if target.is_signed else "u"
     width = "i64" if target.bits == 64 else "i32"
-    value = apply(f"{width}.trunc_sat_{source.ptx_name}_{sign}", rounded)
+    value = apply(f"{width}.trunc_sat_{'f32' if number.type is F32 else 'f64'}_{sign}", rounded)
     if target.bits < 32:
         word = ScalarType.S32 if target.is_signed else ScalarType.U32
         value = _limited(operation, value, word, target)
-    if source is ScalarType.F64 or target.bits == 64:
+    if number.type is F64 or target.bits == 64:
         value = select(number.is_nan(), constant(value.type, 1 << target.bits - 1), value)
     return value
 

@@ -29,6 +29,10 @@ class Value:
         self.type = kind
         self.push = push
 
+    def like(self, push: Callable[[Body], None]) -> Value:
+        """Another value of this one's type."""
+        return Value(self.type, push)
+
     def binary(self, name: str, other: Value | float, result: ValType | None = None) -> Value:
         """``name`` without its type prefix (``"shr_s"``) applied to this and ``other``."""
         right = other if isinstance(other, Value) else constant(self.type, other)
@@ -221,7 +225,7 @@ class Scope:
         local = self.local(value.type)
         value.push(self.body)
         self.body.set(local)
-        return read(local)
+        return value.like(lambda body: body.get(local))
 
 
 def read(local: Local) -> Value:

@@ -14,8 +14,11 @@ from tensor_wasm.compiler.values import (
     division,
     fields,
     floats,
+    half_conversions,
+    halves,
     integers,
     lookup,
+    packed,
     rounding,
 )
 from tensor_wasm.compiler.values.helper import builders
@@ -58,6 +61,9 @@ _ROUNDING = "rn rz rm rp"
 _COMPARISON = " ".join(sorted(comparisons.RELATIONS | comparisons.COMBINATIONS))
 _HALVES = "lo hi"
 _WRAPPING = "clamp wrap"
+_HALF_FLOATS = "f16 bf16"
+_PACKED_FLOATS = "f16x2 bf16x2"
+_SMALL_FLOATS = f"{_HALF_FLOATS} {_PACKED_FLOATS}"
 
 ROWS: Final[tuple[Row, ...]] = (
     # Integer arithmetic
@@ -143,7 +149,68 @@ ROWS: Final[tuple[Row, ...]] = (
     _row("lg2", "f32", "approx ftz", floats.logarithm, sources=1),
     _row("ex2", "f32", "approx ftz", floats.exponential, sources=1),
     _row("tanh", "f32", "approx", floats.hyperbolic_tangent, sources=1),
+    # Halves
+    _row("add", _SMALL_FLOATS, "rn ftz sat", packed.add, sources=2),
+    _row("sub", _SMALL_FLOATS, "rn ftz sat", packed.subtract, sources=2),
+    _row("mul", _SMALL_FLOATS, "rn ftz sat", packed.multiply, sources=2),
+    _row("fma", _SMALL_FLOATS, "rn ftz sat relu", packed.multiply_add, sources=3),
+    _row("neg", _SMALL_FLOATS, "ftz", packed.negate, sources=1),
+    _row("abs", _SMALL_FLOATS, "ftz", packed.magnitude, sources=1),
+    _row("min", _SMALL_FLOATS, "ftz NaN xorsign abs", packed.minimum, sources=2),
+    _row("max", _SMALL_FLOATS, "ftz NaN xorsign abs", packed.maximum, sources=2),
+    _row("ex2", _SMALL_FLOATS, "approx ftz", packed.exponential, sources=1),
+    _row("tanh", _SMALL_FLOATS, "approx", packed.hyperbolic_tangent, sources=1),
+    _row("setp", _SMALL_FLOATS, f"{_COMPARISON} ftz", packed.set_predicate, sources=(2, 3), result=Result.TRUTH),
+    _row(
+        "set",
+        (f"{_HALF_FLOATS} u16 s16 u32 s32 f32", _HALF_FLOATS),
+        f"{_COMPARISON} ftz",
+        packed.set_value,
+        sources=(2, 3),
+        result=Result.FIRST,
+    ),
+    *(
+        _row(
+            "set",
+            (f"{kind} u32 s32", kind),
+            f"{_COMPARISON} ftz",
+            packed.set_value,
+            sources=(2, 3),
+            result=Result.FIRST,
+        )
+        for kind in _PACKED_FLOATS.split()
+    ),
     # Conversion
+    *(
+        _row(
+            "cvt",
+            types,
+            " ".join(half_conversions.MODIFIERS),
+            half_conversions.convert,
+            sources=1,
+            result=Result.FIRST,
+        )
+        for types in (
+            (_HALF_FLOATS, f"{_ALL_INTEGERS} {_REALS} {_HALF_FLOATS}"),
+            (f"{_ALL_INTEGERS} {_REALS}", _HALF_FLOATS),
+        )
+    ),
+    _row(
+        "cvt",
+        (_PACKED_FLOATS, "f32"),
+        "rn rz relu satfinite",
+        half_conversions.convert_pair,
+        sources=2,
+        result=Result.FIRST,
+    ),
+    _row(
+        "cvt",
+        ("tf32", "f32"),
+        " ".join(half_conversions.TF32_MODES),
+        half_conversions.convert_tf32,
+        sources=1,
+        result=Result.FIRST,
+    ),
     _row(
         "cvt",
         (f"{_ALL_INTEGERS} {_REALS}", f"{_ALL_INTEGERS} {_REALS}"),
@@ -167,6 +234,13 @@ BY_ROOT: Final = _by_root(ROWS)
 #: Helper functions that emitters call, for a :class:`~tensor_wasm.compiler.library.Library`.
 BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
     builders(
-        {**approximations.HELPERS, **bits.HELPERS, **fields.HELPERS, **integers.HELPERS, **rounding.HELPERS},
+        {
+            **approximations.HELPERS,
+            **bits.HELPERS,
+            **fields.HELPERS,
+            **halves.HELPERS,
+            **integers.HELPERS,
+            **rounding.HELPERS,
+        },
     )
 )

@@ -1,0 +1,97 @@
+"""What threads that wait for each other leave in the kernel's region: their state, registers and mailboxes.
+
+Behind the variables and shared memory, one after another for the threads of the block that runs:
+
+- *states*, an i32 each: the number of the region where the thread goes on; ``EXITED``; or ``WAITING - s``, while it
+  waits at suspension s;
+- *saves*: a place for each register that lives across a suspension;
+- *mailboxes* (see :mod:`.warp.mailbox`), where operands and results of suspensions are;
+- *arrivals*: for each of the 16 barriers, how many threads passed it by ``bar.arrive``; and *totals* of one of them;
+- the *table*: for each suspension what the scheduler must know of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tensor_wasm.abi.limits import BLOCK_THREADS_MAX
+from tensor_wasm.compiler.carriers import carrier, carrier_bits
+from tensor_wasm.compiler.region import aligned
+from tensor_wasm.compiler.synchronisation import Region as CodeRegion
+from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES
+from tensor_wasm.ptx.program import Kernel, Register
+
+#: States of threads that are not ready.
+EXITED = -1
+WAITING = -2
+
+BARRIERS = 16
+STATE_BYTES = 4
+
+# A row of the table: i32 each.
+ROW_RESOLVER = 0  # number of the warp operation's resolver; a barrier's kind is below 0
+ROW_LINE = 4
+ROW_WAITS = 8  # whether a warp operation waits for all lanes of its mask
+ROW_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Offsets from the region's start; ``slots`` are a register's bytes within its thread's save."""
+
+    threads: int
+    states: int
+    saves: int
+    save_bytes: int
+    mailboxes: int
+    arrivals: int
+    totals: int
+    table: int
+    size_bytes: int
+    slots: Mapping[Register, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the scheduler knows of a suspension."""
+
+    resolver: int
+    line: int
+    waits: bool
+
+    def encode(self) -> bytes:
+        """The row's bytes."""
+        return struct.pack("<iii4x", self.resolver, self.line, self.waits)
+
+
+def block_threads(kernel: Kernel) -> int:
+    """The most threads that a block of the kernel can have."""
+    for shape in (kernel.reqntid, kernel.maxntid):
+        if shape is not None:
+            x, y, z = shape
+            return max(1, min(x * y * z, BLOCK_THREADS_MAX))
+    return BLOCK_THREADS_MAX
+
+
+def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion]) -> Contexts:
+    """Place the contexts of ``threads`` threads from offset ``start`` on."""
+    suspensions = [region.arrival for region in regions if region.arrival is not None]
+    registers = dict.fromkeys(register for suspension in suspensions for register in suspension.saved)
+    slots: dict[Register, int] = {}
+    place = 0
+    # The large ones first: then all are aligned.
+    for register in sorted(registers, key=lambda register: -carrier_bits(carrier(register.type))):
+        slots[register] = place
+        place += carrier_bits(carrier(register.type)) // 8
+    save_bytes = aligned(place, 16)
+    states = aligned(start, 16)
+    saves = aligned(states + threads * STATE_BYTES, 16)
+    mailboxes = aligned(saves + threads * save_bytes, 16)
+    # Resolvers work on whole warps.
+    arrivals = mailboxes + aligned(threads, 32) * MAILBOX_BYTES
+    totals = arrivals + 4 * BARRIERS
+    table = totals + 16
+    size_bytes = aligned(table + ROW_BYTES * len(suspensions), 16)
+    return Contexts(threads, states, saves, save_bytes, mailboxes, arrivals, totals, table, size_bytes, slots)

@@ -1,0 +1,294 @@
+"""What an opened CPU device runs on: an engine, one store, and the memory its kernels share."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Self
+
+from tensor_wasm.compiler import Fault
+from tensor_wasm.device.cpu import CpuDevice
+from tensor_wasm.device.fault import Placed, TrapReport, fault_address, thread_axes
+from tensor_wasm.device.guarded import ALIGNMENT, GuardedMemory, Piece
+from tensor_wasm.device.protocol import LoadedKernel
+from tensor_wasm.device.shape import Axes
+from tensor_wasm.device.signals import HeldSignals
+from tensor_wasm.errors import DeadlineExceeded, EndingError, KernelError, KernelFault, Terminated
+from tensor_wasm.runtime import Budget, Engine, Failure, Instance, ModuleCache, SealedFiles, Store
+from tensor_wasm.runtime import bindings as native
+from tensor_wasm.runtime.endings import from_error, from_trap
+from tensor_wasm.wasm import Module
+
+_WASM_PAGE_BYTES = 65_536
+#: 32-bit addresses: a device has at most 4 GiB.
+_PAGES_MAX = 65_536
+
+#: Every kernel of a device is an instance of the one store, and stays until the device is closed.
+_INSTANCES_MAX = (1 << 31) - 1
+
+_NS_PER_S = 1_000_000_000
+
+#: Parameters of a kernel's ``run``: three axes of the grid, three of the block, shared bytes, the parameter block.
+_RUN_VALUES = 8
+
+#: How long a thread that waits for its turn sleeps before it looks for signals.
+_CHECK_S = 0.05
+
+
+class Machine:
+    """Engine, store and memories of one opened device. Safe for threads: they take turns.
+
+    ``memory`` is what kernels address; ``scratch`` has a piece for each kernel: its parameters and its own variables.
+    """
+
+    def __init__(self, files: SealedFiles) -> None:
+        self.engine = Engine()
+        self.engine.start()
+        self.device = CpuDevice(ModuleCache(self.engine, files), files)
+        self.store = Store(self.engine, Budget(1 << 62), interrupt=self._interrupt)
+        native.store_limiter(self.store.pointer, -1, -1, _INSTANCES_MAX, -1, -1)
+        pages = min(_PAGES_MAX, physical_bytes() // _WASM_PAGE_BYTES)
+        host = self.store.instantiate(self.engine.compile(_memories(pages)), ())
+        self._memories: list[Any] = [host.extern("memory"), host.extern("scratch")]
+        self.memory, self.scratch = (GuardedMemory(self.store, extern.of.memory) for extern in self._memories)
+        self._lock = threading.Lock()
+        self._turn: Turn | None = None
+        self._loans: dict[int, Loan] = {}
+        self._returned: deque[Loan] = deque()
+        self.is_closed = False
+
+    # --- turns --------------------------------------------------------------------------------------------
+
+    def turn(self, deadline_ns: int | None = None) -> Turn:
+        """The device to oneself, for a ``with`` block; see :class:`Turn`."""
+        return Turn(self, deadline_ns)
+
+    def lend(self, owner: object, piece: Piece, *, is_scratch: bool = False) -> Loan:
+        """Have a piece given back when nothing refers to ``owner`` any more, in the next turn. The caller has one."""
+        # What the garbage collector calls is the queue's own function: no signal can come in between and lose it.
+        loan = Loan(owner, self._returned.append)
+        loan.memory = self.scratch if is_scratch else self.memory
+        loan.piece = piece
+        self._loans[id(loan)] = loan
+        return loan
+
+    def give_back(self, loan: Loan) -> None:
+        """Take back what was lent, if it still is. The caller has the turn."""
+        if self._loans.pop(id(loan), None) is not None:
+            loan.memory.give(loan.piece)
+
+    def acquire(self, turn: Turn) -> None:
+        """Wait until the device is ``turn``'s. Raises as :class:`Turn` says."""
+        current = self._turn
+        if current is not None and current.thread == turn.thread:
+            raise KernelError("a signal handler cannot use the device while its thread does")
+        while not self._lock.acquire(timeout=turn.wait_s()):
+            if turn.signals.raised is not None:
+                raise Terminated("a signal ended the wait for the device")
+            if turn.wait_s() == 0:
+                raise DeadlineExceeded("the launch's timeout came before other launches gave the device free")
+        self._turn = turn
+        if not self.is_closed:
+            self._take_returned()
+
+    def release(self) -> None:
+        """End the current turn."""
+        if not self.is_closed:
+            self._take_returned()
+        self._turn = None
+        self._lock.release()
+
+    def _take_returned(self) -> None:
+        while self._returned:
+            self.give_back(self._returned.popleft())
+
+    # --- kernels ------------------------------------------------------------------------------------------
+
+    def start(self, kernel: LoadedKernel, region: Piece) -> KernelInstance:
+        """A kernel's instance, its own variables at their initial values. The caller has the turn."""
+        self.scratch.clear(region)
+        base = self.store.i32_global(region.address + _parameter_span(kernel.compiled.parameter_bytes))
+        instance = self.store.instantiate(kernel.module, [*self._memories, base], runs_code=True)
+        return KernelInstance(self, kernel, instance, region)
+
+    def take_region(self, kernel: LoadedKernel) -> Piece:
+        """Scratch memory for a kernel's parameters and variables. The caller has the turn."""
+        compiled = kernel.compiled
+        return self.scratch.take(_parameter_span(compiled.parameter_bytes) + compiled.work_bytes)
+
+    def _interrupt(self) -> EndingError | None:
+        turn = self._turn
+        if turn is not None and turn.signals.raised is not None:
+            return Terminated("a signal ended the launch")
+        if self.is_closed:
+            return Terminated("the device was closed while the kernel ran")
+        if turn is not None and turn.wait_s() == 0:
+            return DeadlineExceeded("the launch's timeout came before the kernel ended")
+        return None
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End a launch that runs, give all memory back. Safe to call twice, and from any thread."""
+        turn = Turn(self, None, may_be_closed=True)
+        if self._turn is None or self._turn.thread != turn.thread:
+            self.is_closed = True
+        with turn:
+            if self.store.pointer is not None:
+                self.memory.open_all()
+                self.scratch.open_all()
+                self.store.close()
+                with contextlib.suppress(RuntimeError):  # the garbage collector closes it on the engine's own thread
+                    self.engine.close()
+
+
+class Loan(weakref.ref[object]):
+    """A piece of memory, and weakly whose it is."""
+
+    __slots__ = ("memory", "piece")
+
+    memory: GuardedMemory
+    piece: Piece
+
+
+class Turn:
+    """The device to oneself, until the end of a ``with`` block.
+
+    Waits for whoever has it, at most until ``deadline_ns`` (of ``monotonic_ns``). Meanwhile signal handlers do not
+    raise: what they raise ends a running kernel, and is raised at the end of the block. Raises :class:`KernelError`
+    when the device is closed, :class:`DeadlineExceeded`.
+    """
+
+    __slots__ = ("_machine", "_may_be_closed", "deadline_ns", "signals", "thread")
+
+    def __init__(self, machine: Machine, deadline_ns: int | None, *, may_be_closed: bool = False) -> None:
+        self._machine = machine
+        self._may_be_closed = may_be_closed
+        self.deadline_ns = deadline_ns
+        self.signals = HeldSignals()
+        self.thread = threading.get_ident()
+
+    def wait_s(self) -> float:
+        """Seconds to wait before looking whether to go on; 0 when the deadline has come."""
+        if self.deadline_ns is None:
+            return _CHECK_S
+        return min(max(self.deadline_ns - time.monotonic_ns(), 0) / _NS_PER_S, _CHECK_S)
+
+    def __enter__(self) -> Self:
+        self.signals.hold()
+        try:
+            self._machine.acquire(self)
+        except BaseException:
+            self.signals.release()
+            raise
+        if self._machine.is_closed and not self._may_be_closed:
+            self.__exit__()
+            raise KernelError("the device is closed")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._machine.release()
+        self.signals.release()
+
+
+class KernelTrap(Exception):
+    """A kernel trapped. Internal: whoever knows the arguments makes it a :class:`KernelFault`."""
+
+    def __init__(self, report: TrapReport) -> None:
+        self._report = report
+        super().__init__(report.text)
+
+    def fault(self, placed: Sequence[Placed]) -> KernelFault:
+        """The error for the caller, given where the arrays were."""
+        return KernelFault(self._report.message(placed))
+
+
+class KernelInstance:
+    """A kernel in a machine's store, ready to run."""
+
+    __slots__ = ("_function", "_instance", "_kernel", "_machine", "_raw", "_region", "_values")
+
+    def __init__(self, machine: Machine, kernel: LoadedKernel, instance: Instance, region: Piece) -> None:
+        self._machine = machine
+        self._kernel = kernel
+        self._instance = instance
+        self._region = region
+        self._function: Any = instance.function("run")
+        self._raw = (native.RawValue * _RUN_VALUES)()
+        self._values = list(self._raw)  # views of the same, made once
+
+    def run(self, grid: Axes, block: Axes, shared_bytes: int, parameters: bytes) -> None:
+        """Run once; lets go of the GIL. The caller has the turn.
+
+        Raises :class:`KernelTrap`, or what the machine's interrupt said. After either the kernel must be started
+        anew.
+        """
+        ctypes.memmove(self._region.host_address, parameters, len(parameters))
+        values = self._values
+        for value, number in zip(values, (*grid, *block, shared_bytes, self._region.address), strict=True):
+            value.i64 = number
+        trap = ctypes.c_void_p()
+        store = self._machine.store
+        error = native.func_call(
+            store.context, ctypes.byref(self._function), self._raw, len(values), ctypes.byref(trap)
+        )
+        if error or trap.value:
+            self._fail(error, trap.value, block)
+
+    def _fail(self, error: int | None, trap: int | None, block: Axes) -> None:
+        store = self._machine.store
+        cause, store.failure = store.failure, None
+        message = _message(trap) if trap else ""
+        failure = from_trap(trap) if trap else from_error(error or 0)
+        if cause is not None:
+            raise cause
+        raise KernelTrap(self._report(failure, message, block))
+
+    def _report(self, failure: Failure, message: str, block: Axes) -> TrapReport:
+        x, y, z = (self._read(f"block_{axis}") for axis in "xyz")
+        code = self._read("fault")
+        # The innermost frame may be a helper of the compiler's, which belongs to no line: its caller does.
+        line = next((line for frame in failure.frames if (line := self._kernel.line(frame.module_offset))), 0)
+        if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
+            line = self._read("line")
+        return TrapReport(
+            kernel=self._kernel.compiled.name,
+            code=code,
+            address=fault_address(message),
+            text=failure.text,
+            block=(x, y, z),
+            thread=thread_axes(self._read("thread"), block),
+            line=line,
+        )
+
+    def _read(self, name: str) -> int:
+        extern = self._instance.extern(name)
+        return self._machine.store.read_global(extern)
+
+
+def physical_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _message(trap: int) -> str:
+    vector = native.ByteVector()
+    native.trap_message(trap, ctypes.byref(vector))
+    return native.take_text(vector)
+
+
+def _parameter_span(size_bytes: int) -> int:
+    return -(-size_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def _memories(pages: int) -> bytes:
+    module = Module()
+    for name in ("memory", "scratch"):
+        module.memory(pages, export=name)
+    return module.encode().wasm

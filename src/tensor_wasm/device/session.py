@@ -1,0 +1,183 @@
+"""Devices for Python programs: open one, load PTX, launch on NumPy arrays. Offered as ``tensor_wasm.open_device``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tensor_wasm.abi import limits
+from tensor_wasm.device.array import DeviceArray
+from tensor_wasm.device.kernel import Kernel
+from tensor_wasm.device.keyfile import directory_key
+from tensor_wasm.device.machine import Machine
+from tensor_wasm.device.scalars import described
+from tensor_wasm.device.shape import BLOCK_MAX, GRID_MAX, Axes
+from tensor_wasm.errors import ConfigurationError, KernelArgumentError, KernelError, PtxError
+from tensor_wasm.ptx import read
+from tensor_wasm.runtime import SealedFiles
+
+_WARP_SIZE = 32
+#: The newest instructions that the CPU device claims to have; compilers ask.
+_SM = "sm_80"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What a device is, and the limits of a launch on it.
+
+    Attributes:
+        name: The processor.
+        kind: ``cpu``.
+        sm: The architecture whose PTX it takes, and that of older ones.
+        memory_bytes: The most that all arrays together can have.
+        warp_size: Lanes of a warp.
+        max_threads_per_block: Threads, over all axes.
+        max_block: Threads on each axis.
+        max_grid: Blocks on each axis.
+        max_shared_bytes: Dynamic shared memory of a block.
+    """
+
+    name: str
+    kind: str
+    sm: str
+    memory_bytes: int
+    warp_size: int
+    max_threads_per_block: int
+    max_block: Axes
+    max_grid: Axes
+    max_shared_bytes: int
+
+
+def open_device(name: str = "auto", *, cache_dir: str | os.PathLike[str] | None = None) -> OpenDevice:
+    """Open a device.
+
+    Args:
+        name: ``cpu``, or ``auto`` for the best there is.
+        cache_dir: Where compiled kernels are kept from one program to the next; only this user may be able to write
+            there. Without it they are kept in memory, as long as the device is open.
+
+    Raises:
+        ConfigurationError: This release or machine has no such device.
+        StoreError: ``cache_dir`` cannot be used, or others can write to it.
+    """
+    if name not in ("auto", "cpu"):
+        raise ConfigurationError(f'there is no device {name!r}: this release has the CPU device only; use "cpu"')
+    if cache_dir is None:
+        return OpenDevice(Machine(_NoFiles()))
+    directory = Path(cache_dir)
+    return OpenDevice(Machine(SealedFiles(directory, directory_key(directory))))
+
+
+class OpenDevice:
+    """A device that was opened; :func:`tensor_wasm.open_device` makes one.
+
+    Close it, or use it in a ``with`` block; else its memory is given back when nothing refers to it, its kernels and
+    its arrays any more. Threads may share it: their launches take turns.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.info = DeviceInfo(
+            name=_processor(),
+            kind=machine.device.kind,
+            sm=_SM,
+            memory_bytes=machine.memory.capacity_bytes,
+            warp_size=_WARP_SIZE,
+            max_threads_per_block=limits.BLOCK_THREADS_MAX,
+            max_block=BLOCK_MAX,
+            max_grid=GRID_MAX,
+            max_shared_bytes=limits.SHARED_MAX_BYTES,
+        )
+        self._finalizer = weakref.finalize(self, machine.close)
+
+    def load_ptx(self, text: str | bytes, entry: str | None = None) -> Kernel:
+        """Compile a kernel of a PTX text; the same text again comes from memory.
+
+        Args:
+            text: PTX as a compiler gives it, at most 8 MiB; a NUL at the end does no harm.
+            entry: The kernel's name; may be left out when the text has one kernel.
+
+        Raises:
+            PtxError: The text is malformed, uses what the device does not support (with line and column), or has no
+                such kernel.
+            KernelError: The device is closed.
+        """
+        if self._machine.is_closed:
+            raise KernelError("the device is closed")
+        if not isinstance(text, str | bytes):
+            raise PtxError(f"PTX is a str or bytes, not {described(text)}")
+        ptx = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        if entry is not None and not (isinstance(entry, str) and entry.isascii()):
+            raise PtxError("an entry's name is a str of ASCII characters")
+        if len(ptx) > limits.PTX_MAX_BYTES:
+            raise PtxError(f"the text has {len(ptx):,} bytes; at most {limits.PTX_MAX_BYTES:,} are taken")
+        loaded = self._machine.device.load(ptx, only_kernel(ptx) if entry is None else entry)
+        return Kernel(self, self._machine, loaded)
+
+    def array(self, array: NDArray[Any]) -> DeviceArray:
+        """Copy a NumPy array to the device, to be kept there between launches.
+
+        Raises:
+            KernelArgumentError: It is no array, not contiguous, or holds Python objects.
+            CapacityExhausted: It does not fit the device's memory.
+            KernelError: The device is closed.
+        """
+        if not isinstance(array, np.ndarray):
+            raise KernelArgumentError(f"array takes a NumPy array, not {described(array)}; numpy.asarray makes one")
+        return DeviceArray(self, self._machine, array)
+
+    def close(self) -> None:
+        """End a launch that runs and give all memory back; kernels and arrays cannot be used any more.
+
+        Safe to call twice.
+        """
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._machine.is_closed else ""
+        return f"<OpenDevice {self.info.kind}: {self.info.name}{state}>"
+
+
+def only_kernel(ptx: bytes) -> str:
+    """The name of the one kernel of a text. Raises :class:`PtxError` when there is none, or more."""
+    names = [kernel.name for kernel in read(ptx).kernels]
+    if len(names) != 1:
+        some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise PtxError(f"the text has {len(names)} kernels; name the entry: {some}" if names else "it has no kernel")
+    return names[0]
+
+
+class _NoFiles(SealedFiles):
+    """Keeps nothing on disk."""
+
+    def __init__(self) -> None:
+        """Without a directory."""
+
+    def read(self, name: str) -> None:
+        """Nothing."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Nowhere."""
+
+
+def _processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        found = None
+    return found[1].strip() if found else platform.machine()
