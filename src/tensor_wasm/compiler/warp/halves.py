@@ -32,7 +32,7 @@ def single_from_half(scope: Scope, bits: Value, *, is_high: bool = False) -> Val
 def half_from_double(scope: Scope, value: Value) -> Value:
     """The f16 nearest to each of an f64x2, ties to even, as words 0 and 1; any NaN gives the canonical one.
 
-    Adding and subtracting 1.5 * 2 ** (e + 42), with e the exponent of the value, rounds it to the 11 bits of f16, or
+    Adding and subtracting 2 ** (e + 42), with e the exponent of the magnitude, rounds it to the 11 bits of f16, or
     to fewer where f16 is subnormal.
     """
     kept = scope.let(value)
@@ -40,7 +40,7 @@ def half_from_double(scope: Scope, value: Value) -> Value:
     exponent = scope.let(vector("v128.and", limited, quads(_F64_EXPONENT)))
     least = quads(_MINIMUM_EXPONENT << 52)
     exponent = vector("v128.bitselect", exponent, least, vector("i64x2.gt_s", exponent, least))
-    anchor = scope.let(vector("i64x2.add", exponent, quads(42 << 52 | 1 << 51)))
+    anchor = scope.let(vector("i64x2.add", exponent, quads(42 << 52)))
     rounded = vector("f64x2.sub", vector("f64x2.add", limited, anchor), anchor)
     scaled = vector("f32x4.mul", vector("f32x4.demote_f64x2_zero", rounded), _singles(1 / _REBIAS))
     sign = vector("v128.and", shift("i32x4.shr_u", vector("f32x4.demote_f64x2_zero", kept), 16), words(0x8000))
