@@ -318,16 +318,18 @@ _SHAPES = ("m8n8k4|m16n8k4|m16n8k8|m16n8k16|m8n8k16|m16n8k32|m8n8k32|m16n8k64|m8
 _MMA = f"sync aligned {_SHAPES} row|col row|col satfinite?"
 _WMMA = "m16n16k16|m8n32k16|m32n8k16|m8n8k32|m8n8k128|m16n16k8|m8n8k4"
 _SMALL = "s4|u4|b1"
+_HALVES = "row|col row|col f16|f32 f16 f16 f16|f32"
 _MATRICES: Final = (
-    form("mma", f"{_MMA} f16|f32 f16 f16 f16|f32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
+    form("mma", f"sync aligned m8n8k4 {_HALVES}", ">t0*c t1*a t2*b t3*c", C.MATRIX, _MATRIX),
+    form("mma", f"sync aligned m16n8k8|m16n8k16 {_HALVES}", ">t0*c t1*a t2*b t3*c", C.MATRIX),
     form("mma", f"{_MMA} f32 bf16|tf32 bf16|tf32 f32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
     form("mma", f"{_MMA} f64 f64 f64 f64", ">t0*c t1*a t2*b t3*c", C.MATRIX),
     form("mma", f"{_MMA} s32 s8|u8 s8|u8 s32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
-    form("mma", f"{_MMA} s32 {_SMALL} {_SMALL} s32 xor|and? popc?", ">t0*n b32*n b32*n t*n", C.MATRIX, _MATRIX),
+    form("mma", f"{_MMA} s32 {_SMALL} {_SMALL} s32 xor|and? popc?", ">t0*n b32*n b32*n t*n", C.MATRIX),
     form("mma", f"sp|sp::ordered_metadata {_MMA} f16|f32|s32 f16|bf16|tf32|s8|u8|{_SMALL} f16|bf16|tf32|s8|u8|{_SMALL}"
          " f16|f32|s32", ">any*n any*n any*n any*n b32 imm", C.MATRIX, _MATRIX),
     form("ldmatrix", f"sync aligned m8n8 x1|x2|x4 trans? {_SHARED}? b16", ">b32*x []", C.MATRIX),
-    form("movmatrix", "sync aligned m8n8 trans b16", ">b32 b32", C.MATRIX, _MATRIX),
+    form("movmatrix", "sync aligned m8n8 trans b16", ">b32 b32", C.MATRIX),
     form("wmma", f"load a|b|c sync aligned row|col {_WMMA} global|{_SHARED}?"
          f" f16|bf16|tf32|f32|f64|s8|u8|s32|{_SMALL}", ">any*n [] u32?", C.MATRIX, _MATRIX),
     form("wmma", f"store d sync aligned row|col {_WMMA} global|{_SHARED}? f16|f32|f64|s32",
