@@ -318,10 +318,10 @@ _SHAPES = ("m8n8k4|m16n8k4|m16n8k8|m16n8k16|m8n8k16|m16n8k32|m8n8k32|m16n8k64|m8
 _MMA = f"sync aligned {_SHAPES} row|col row|col satfinite?"
 _WMMA = "m16n16k16|m8n32k16|m32n8k16|m8n8k32|m8n8k128|m16n16k8|m8n8k4"
 _SMALL = "s4|u4|b1"
-_HALVES = "row|col row|col f16|f32 f16 f16 f16|f32"
+_OF_HALVES = "row|col row|col f16|f32 f16 f16 f16|f32"
 _MATRICES: Final = (
-    form("mma", f"sync aligned m8n8k4 {_HALVES}", ">t0*c t1*a t2*b t3*c", C.MATRIX, _MATRIX),
-    form("mma", f"sync aligned m16n8k8|m16n8k16 {_HALVES}", ">t0*c t1*a t2*b t3*c", C.MATRIX),
+    form("mma", f"sync aligned m8n8k4 {_OF_HALVES}", ">t0*c t1*a t2*b t3*c", C.MATRIX, _MATRIX),
+    form("mma", f"sync aligned m16n8k8|m16n8k16 {_OF_HALVES}", ">t0*c t1*a t2*b t3*c", C.MATRIX),
     form("mma", f"{_MMA} f32 bf16|tf32 bf16|tf32 f32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
     form("mma", f"{_MMA} f64 f64 f64 f64", ">t0*c t1*a t2*b t3*c", C.MATRIX),
     form("mma", f"{_MMA} s32 s8|u8 s8|u8 s32", ">t0*c t1*a t2*b t3*c", C.MATRIX),
