@@ -20,7 +20,7 @@ class Code(IntEnum):
     INVALID_ARGUMENTS = -9
     ARGV_TOO_LARGE = -10
     INVALID_HANDLE = -11
-    SATURATED = -12  # no permit within the allowed wait
+    SATURATED = -12  # no permit within the allowed wait, or no compiler free
     DEADLINE = -13  # too little of the invocation's time is left to start a launch
 
 
@@ -42,6 +42,6 @@ CODE_TEXTS: dict[Code, str] = {
     Code.INVALID_ARGUMENTS: "invalid arguments: argv must hold one record for each kernel parameter, of its type",
     Code.ARGV_TOO_LARGE: "argv is too large: at most 4096 bytes and 128 records",
     Code.INVALID_HANDLE: "invalid device handle",
-    Code.SATURATED: "saturated: no permit within the allowed wait",
+    Code.SATURATED: "saturated: no permit within the allowed wait, or no compiler free: try again later",
     Code.DEADLINE: "deadline: less than 50 ms of the invocation are left",
 }
