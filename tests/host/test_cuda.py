@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from host.rig import HostRig
@@ -225,4 +226,52 @@ def test_a_guest_whose_time_is_up_waits_for_no_compiler(
     monkeypatch.setattr(rig.device, "load", never)
     with pytest.raises(DeadlineExceeded):
         rig.load(VECTOR_ADD, b"vector_add")
+    rig.close()
+
+
+STUCK = b"""
+.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry stuck()
+{
+    .reg .pred %p<2>;
+    .reg .b32 %r<2>;
+    mov.u32 %r1, %tid.x;
+    setp.eq.u32 %p1, %r1, 3;
+    @%p1 bra OTHER;
+    bar.sync 0, 64;
+OTHER:
+    bar.sync 1;
+    ret;
+}
+"""
+
+
+def test_a_barrier_that_never_fills_is_a_fault_and_gives_its_permit_back(engine: Engine, tmp_path: Path) -> None:
+    rig = HostRig(engine, tmp_path)
+    kernel = rig.load(STUCK, b"stuck")
+    with pytest.raises(CallFailed) as caught:
+        launch(rig, kernel, b"", grid=2, block=48)
+    fault = rig.guest.ending(caught.value.failure)
+    line = STUCK.splitlines().index(b"    bar.sync 0, 64;") + 1
+    assert str(fault) == (
+        f"kernel stuck faulted: a barrier that can never fill; block (0,0,0), thread (0,0,0), PTX line {line}"
+    )
+    rig.close()
+    assert rig.ledger.read().used == 0
+
+
+def test_a_kernel_of_a_whole_block_runs_in_guest_memory_with_the_shared_memory_of_its_launch(
+    engine: Engine, tmp_path: Path
+) -> None:
+    rig = HostRig(engine, tmp_path)
+    kernel = rig.load((CORPUS / "softmax.ptx").read_bytes(), b"softmax_rows")
+    assert kernel == 0
+    rig.write(70_000, struct.pack("<8f", *range(8)))
+    argv = pack([(Tag.POINTER, 70_000, 32), (Tag.POINTER, 71_000, 32), (Tag.I32, 8)])
+    rig.write(ARGV_AT, argv)
+    assert rig.call("wasi_cuda_launch", kernel, 1, 1, 1, 4, 1, 1, 16, ARGV_AT, len(argv)) == Code.OK
+    powers = np.exp(np.arange(8.0))
+    np.testing.assert_allclose(np.frombuffer(rig.read(71_000, 32), "<f4"), powers / powers.sum(), rtol=1e-5)
     rig.close()

@@ -14,6 +14,7 @@ from tensor_wasm.compiler.contexts import Contexts, Row
 from tensor_wasm.compiler.faults import Fault, Faults
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.library import Library
+from tensor_wasm.compiler.limits import check_locals, check_size
 from tensor_wasm.compiler.lowering import Walk, clear, enter, nest, skip_empty
 from tensor_wasm.compiler.region import WINDOW, Region
 from tensor_wasm.compiler.special import Coordinates
@@ -112,6 +113,7 @@ def _write_region(parts: Parts, number: int, region: CodeRegion) -> Function:
     steps = structure(region.kernel, graph)
     order = [step.block for step in steps if isinstance(step, Run)]
     allocation = allocate(region.kernel, graph.successors, order)
+    check_locals(region.kernel, allocation)
     context = ThreadContext(body, parts.contexts)
     frame = _frame(parts, region.kernel, at, allocation, context)
     enter(frame, parts.base)
@@ -134,6 +136,7 @@ def _write_region(parts: Parts, number: int, region: CodeRegion) -> Function:
         body.get(last)
         body.op("i32.lt_u")
         body.br_if(again)
+    check_size(region.kernel, body)
     return function
 
 

@@ -19,8 +19,9 @@ from tensor_wasm.compiler.contexts import block_threads, lay_out_contexts
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.library import Library
+from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX, check_locals, check_size
 from tensor_wasm.compiler.lowering import Places, lower
-from tensor_wasm.compiler.region import WINDOW, Region, lay_out
+from tensor_wasm.compiler.region import REGION_BYTES_MAX, WINDOW, Region, lay_out
 from tensor_wasm.compiler.special import AXES, Coordinates
 from tensor_wasm.compiler.structure import Run, structure
 from tensor_wasm.compiler.synchronisation import cut, has_synchronisation
@@ -29,16 +30,6 @@ from tensor_wasm.ptx import support
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Kernel, Parameter, Program
 from tensor_wasm.wasm import Global, Memory, Module, ValType
-
-#: Engines take functions of up to 7.6 MB, but Cranelift's time grows with the square of the code whose values are the
-#: same for all threads (it moves those out of the loops and keeps them all): 1.3 s for 140 kB of nothing else.
-FUNCTION_BYTES_MAX = 1 << 20
-
-#: The engines' limit on the locals of one function.
-LOCALS_MAX = 50_000
-
-#: Locals that a function has besides registers: indices, parameters, temporaries.
-_LOCALS_RESERVED = 2_000
 
 _RUN_PARAMETERS = 8
 
@@ -86,10 +77,7 @@ def _write_run(module: Module, base: Global, kernel: Kernel, region: Region) -> 
     steps = structure(kernel, graph)
     order = [step.block for step in steps if isinstance(step, Run)]
     allocation = allocate(kernel, graph.successors, order)
-    locals_ = len(set(allocation.slots.values()))
-    if locals_ > LOCALS_MAX - _LOCALS_RESERVED:
-        text = f"kernel {kernel.name} is too large: it keeps {locals_} registers at a time"
-        raise PtxError(text, kernel.line, 1)
+    check_locals(kernel, allocation)
     block_globals = [module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES]
     thread = module.global_(ValType.I32, 0, export="thread")
     clock = module.global_(ValType.I64, 0)
@@ -106,9 +94,7 @@ def _write_run(module: Module, base: Global, kernel: Kernel, region: Region) -> 
         faults=faults,
     )
     lower(frame, steps, allocation.undefined, base, Places(block_globals, thread))
-    if run.code.size > FUNCTION_BYTES_MAX:
-        text = f"kernel {kernel.name} is too large: {run.code.size} bytes of code of {FUNCTION_BYTES_MAX}"
-        raise PtxError(text, kernel.line, 1)
+    check_size(kernel, run.code)
 
 
 def _write_blocks(module: Module, base: Global, scratch: Memory, kernel: Kernel) -> tuple[Region, int]:
@@ -117,6 +103,9 @@ def _write_blocks(module: Module, base: Global, scratch: Memory, kernel: Kernel)
     threads = block_threads(kernel)
     region = lay_out(kernel, threads)
     contexts = lay_out_contexts(region.size_bytes, threads, regions)
+    if contexts.size_bytes > REGION_BYTES_MAX:
+        text = f"{kernel.name} needs {contexts.size_bytes} bytes for its blocks; {REGION_BYTES_MAX} are the most"
+        raise PtxError(text, kernel.line, 1)
     parts = Parts(
         module=module,
         base=base,

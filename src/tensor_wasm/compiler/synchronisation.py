@@ -20,8 +20,8 @@ from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.graph import targets
 from tensor_wasm.ptx.program import Block, Branch, Exit, Instruction, Jump, Kernel, Register, Switch, Terminator
 
-#: Regions share code, each its own copy. A kernel whose copies are more than this many blocks is refused.
-BLOCKS_MAX = 20_000
+#: Regions share code, each its own copy. A kernel whose copies have more instructions than this is refused.
+INSTRUCTIONS_MAX = 400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,10 @@ def cut(kernel: Kernel) -> tuple[Region, ...]:
         suspensions[block] = Suspension(len(suspensions), instruction, saved)
     starts = [(0, None), *((waits[block], suspension) for block, suspension in suspensions.items())]
     regions = []
-    left = BLOCKS_MAX
+    left = INSTRUCTIONS_MAX
     for start, arrival in starts:
         region = _region(whole, start, arrival, suspensions)
-        left -= len(region.kernel.blocks)
+        left -= sum(len(block.instructions) + 1 for block in region.kernel.blocks)
         if left < 0:
             text = f"kernel {kernel.name} is too large: it synchronises in {len(suspensions)} places"
             raise PtxError(text, kernel.line, 1)

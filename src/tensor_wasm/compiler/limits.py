@@ -1,0 +1,33 @@
+"""Limits on one function, so that compiling what the compiler wrote takes bounded time and memory."""
+
+from __future__ import annotations
+
+from tensor_wasm.compiler.allocation import Allocation
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.program import Kernel
+from tensor_wasm.wasm import Body
+
+#: Engines take functions of up to 7.6 MB, but Cranelift's time grows with the square of the code whose values are the
+#: same for all threads (it moves those out of the loops and keeps them all): 1.3 s for 140 kB of nothing else.
+FUNCTION_BYTES_MAX = 1 << 20
+
+#: The engines' limit on the locals of one function.
+LOCALS_MAX = 50_000
+
+#: Locals that a function has besides registers: indices, parameters, temporaries.
+_LOCALS_RESERVED = 2_000
+
+
+def check_locals(kernel: Kernel, allocation: Allocation) -> None:
+    """Raises :class:`PtxError` when more registers are kept at a time than a function has locals."""
+    locals_ = len(set(allocation.slots.values()))
+    if locals_ > LOCALS_MAX - _LOCALS_RESERVED:
+        text = f"kernel {kernel.name} is too large: it keeps {locals_} registers at a time"
+        raise PtxError(text, kernel.line, 1)
+
+
+def check_size(kernel: Kernel, code: Body) -> None:
+    """Raises :class:`PtxError` when a function became too large."""
+    if code.size > FUNCTION_BYTES_MAX:
+        text = f"kernel {kernel.name} is too large: {code.size} bytes of code of {FUNCTION_BYTES_MAX}"
+        raise PtxError(text, kernel.line, 1)
