@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tensor_wasm.runtime import Engine
+
+# A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests that send it need
+# what a terminal would give.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_LOGGERS = ("tensor_wasm", "uvicorn", "asyncio")
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +24,14 @@ def engine() -> Iterator[Engine]:
     engine.start()
     yield engine
     engine.close()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what a test's command did to the process's log."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

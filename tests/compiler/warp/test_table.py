@@ -77,7 +77,6 @@ REFUSED = (
     f"mma.sync.aligned.m8n8k4.row.col.f16.f16.f16.f16 {R4}, {R2}, {R2}, {R4};",
     # Combinations that the ISA does not have.
     f"mma.sync.aligned.m16n8k16.row.row.f32.f16.f16.f32 {F4}, {R4}, {R2}, {F4};",
-    f"mma.sync.aligned.m16n8k16.row.col.satfinite.f32.f16.f16.f32 {F4}, {R4}, {R2}, {F4};",
     f"mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32 {R4}, {R2}, {{%r1}}, {R4};",
     # A wrong number of registers where the text does not say how many there are.
     f"mma.sync.aligned.m16n8k64.row.col.s32.s4.s4.s32 {R4}, {R4}, {R4}, {R4};",
