@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tensor_wasm.compiler import scheduler, suspending, warp
+from tensor_wasm.compiler import barrier_scheduler, scheduler, suspending, warp, warp_scheduler
 from tensor_wasm.compiler.allocation import Allocation, allocate
 from tensor_wasm.compiler.contexts import Contexts, Row
 from tensor_wasm.compiler.faults import Fault, Faults
@@ -33,11 +33,11 @@ _REGION_PARAMETERS = 13
 _LAUNCH_PARAMETERS = 8
 
 _BARRIERS = {
-    "sync": scheduler.SYNC,
-    "arrive": scheduler.ARRIVE,
-    "popc": scheduler.POPC,
-    "and": scheduler.AND,
-    "or": scheduler.OR,
+    "sync": barrier_scheduler.SYNC,
+    "arrive": barrier_scheduler.ARRIVE,
+    "popc": barrier_scheduler.POPC,
+    "and": barrier_scheduler.AND,
+    "or": barrier_scheduler.OR,
 }
 
 
@@ -66,7 +66,7 @@ def write_blocks(parts: Parts, kernel: Kernel, regions: Sequence[CodeRegion]) ->
     resolve_warp = None
     if names:
         resolvers = [warp.RESOLVERS[name](module, _SCRATCH) for name in names]
-        resolve_warp = scheduler.resolve_warp(module, parts.contexts, resolvers)
+        resolve_warp = warp_scheduler.resolve_warp(module, parts.contexts, resolvers)
     _write_run(parts, kernel, functions, resolve_warp)
     return b"".join(_row(suspension, names).encode() for suspension in suspensions)
 
@@ -82,7 +82,7 @@ def _row(suspension: Suspension, names: Sequence[str]) -> Row:
         return Row(names.index(plan.resolver), instruction.line, plan.waits)
     # One that says nothing more (``barrier 0``) is ``sync``.
     kinds = [_BARRIERS[word] for word in instruction.modifiers if word in _BARRIERS]
-    return Row(kinds[0] if kinds else scheduler.SYNC, instruction.line, waits=True)
+    return Row(kinds[0] if kinds else barrier_scheduler.SYNC, instruction.line, waits=True)
 
 
 def _frame(
@@ -225,7 +225,7 @@ def _write_run(parts: Parts, kernel: Kernel, functions: Sequence[Function], reso
     table = module.table(len(functions), len(functions))
     module.elements(table, 0, functions)
     next_ready = scheduler.next_ready(module, parts.contexts)
-    barriers = scheduler.resolve_barriers(module, parts.contexts, stuck)
+    barriers = barrier_scheduler.resolve_barriers(module, parts.contexts, stuck)
     run = module.function([I32] * _LAUNCH_PARAMETERS, export="run")
     body = run.code
     at = Coordinates(run, parts.clock)
@@ -292,7 +292,7 @@ def _write_run(parts: Parts, kernel: Kernel, functions: Sequence[Function], reso
             body.op("i32.eqz")
             body.br_if(done)
             body.get(outcome)
-            body.i32_const(scheduler.PROGRESS)
+            body.i32_const(barrier_scheduler.PROGRESS)
             body.op("i32.eq")
             body.br_if(again)
             if resolve_warp is not None:
