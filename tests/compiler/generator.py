@@ -110,6 +110,7 @@ class Generator:
         kinds = [self._compute] * 6
         if depth < _DEPTH_MAX:
             kinds += [self._if, self._if, self._if_else, self._loop, self._loop, self._switch, self._labelled]
+            kinds += [self._entered_twice]
         if targets:
             kinds += [self._leave] * 2
         kinds += [self._exit]
@@ -183,6 +184,24 @@ class Generator:
         self._statements(depth + 1, (*targets, _Target(after)))
         self.b.end(Jump(after))
         self.b.start(after)
+
+    def _entered_twice(self, depth: int, targets: tuple[_Target, ...]) -> None:
+        """A loop of two parts that is entered at either; every round passes its test."""
+        b = self.b
+        first, second, test, after = b.block(), b.block(), b.block(), b.block()
+        counter = self._counters[depth]
+        b.add("mov", [S.U32], [counter], [immediate(0, S.U32)])
+        b.end(Branch(self._guard(), first, second))
+        inside = (*targets, _Target(after, test))
+        for block, following in ((first, second), (second, test)):
+            b.start(block)
+            self._statements(depth + 1, inside)
+            b.end(Jump(following))
+        b.start(test)
+        b.add("add", [S.U32], [counter], [counter, immediate(1, S.U32)])
+        goes_on = self._counts(counter)
+        b.end(Branch(goes_on, self._random.choice((first, second)), after))
+        b.start(after)
 
     def _leave(self, _depth: int, targets: tuple[_Target, ...]) -> None:
         target = self._random.choice(targets)

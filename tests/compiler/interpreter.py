@@ -1,11 +1,13 @@
 """Runs the typed program one instruction at a time: small, slow and obvious, to compare compiled kernels with.
 
-Integers only, guest memory and parameters only. A register holds its bits, zero-extended.
+Integers only; guest memory, shared memory and parameters only. A register holds its bits, zero-extended. What several
+threads do together is in :mod:`.block_interpreter`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 
 from tensor_wasm.ptx.program import (
     Branch,
@@ -19,8 +21,11 @@ from tensor_wasm.ptx.program import (
     Parameter,
     Register,
     ScalarType,
+    Space,
     Special,
     Switch,
+    Symbol,
+    Variable,
 )
 
 STEPS_MAX = 100_000
@@ -46,7 +51,11 @@ _ARITHMETIC: Mapping[str, Callable[[ScalarType, int, int], int]] = {
     "max": lambda _, a, b: max(a, b),
     "shl": lambda kind, a, b: a << b if b < kind.bits else 0,
     "shr": _shift_right,
+    "rem": lambda _, a, b: a % b,
 }
+
+_ALONE = "a variable must be the only one: then it is at the start of its space"
+_TOGETHER = ("bar", "barrier", "shfl", "vote", "match", "redux")
 
 _RELATIONS: Mapping[str, Callable[[int, int], bool]] = {
     "eq": lambda a, b: a == b,
@@ -58,24 +67,53 @@ _RELATIONS: Mapping[str, Callable[[int, int], bool]] = {
 }
 
 
-class Thread:
-    """One thread of a kernel over a guest memory and a parameter block, both changed or read in place."""
+@dataclass(frozen=True)
+class Wait:
+    """A thread waits at an instruction for others; ``values`` are the operands it came with."""
 
-    def __init__(self, kernel: Kernel, memory: bytearray, parameters: bytes, special: Mapping[str, int]) -> None:
+    instruction: Instruction
+    values: tuple[int, ...]
+
+
+#: A thread that runs: it gives what it waits at, and is sent the values of the destinations.
+Running = Generator[Wait, Sequence[int], None]
+
+
+class Thread:
+    """One thread of a kernel over a guest memory, a shared memory and a parameter block, all used in place."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        memory: bytearray,
+        parameters: bytes,
+        special: Mapping[str, int],
+        shared: bytearray | None = None,
+    ) -> None:
         self._kernel = kernel
         self._memory = memory
+        self._shared = bytearray() if shared is None else shared
         self._parameters = parameters
         self._special = special
         self._registers = dict.fromkeys(kernel.registers, 0)
         self._carry = 0
 
     def run(self) -> None:
-        """From block 0 to an exit."""
+        """From block 0 to an exit, alone."""
+        for wait in self.steps():
+            raise NotImplementedError(wait)
+
+    def steps(self) -> Running:
+        """From block 0 to an exit, with a stop wherever it waits for others."""
         index = steps = 0
         while True:
             block = self._kernel.blocks[index]
             for instruction in block.instructions:
-                if instruction.guard is None or self._holds(instruction.guard):
+                if instruction.guard is not None and not self._holds(instruction.guard):
+                    continue
+                if instruction.root in _TOGETHER:
+                    yield from self._wait(instruction)
+                else:
                     self._execute(instruction)
             match block.terminator:
                 case Jump(target):
@@ -92,6 +130,13 @@ class Thread:
             if steps > STEPS_MAX:
                 raise RuntimeError("the thread does not end")
 
+    def _wait(self, instruction: Instruction) -> Running:
+        kinds = _operand_types(instruction)
+        values = tuple(self._source(instruction, position, kind) for position, kind in enumerate(kinds))
+        results = yield Wait(instruction, values)
+        for register, result in zip(instruction.destinations, results, strict=False):
+            self._set(register, result)
+
     def _holds(self, guard: Guard) -> bool:
         return bool(self._registers[guard.register]) != guard.negated
 
@@ -104,6 +149,9 @@ class Thread:
                 bits = operand.bits
             case Special():
                 bits = self._special[f"{operand.name}.{operand.axis}"]
+            case Symbol(target, offset):
+                assert self._kernel.variables == (target,), _ALONE
+                bits = offset
             case _:
                 raise NotImplementedError(operand)
         bits &= (1 << kind.bits) - 1
@@ -173,16 +221,33 @@ class Thread:
         size = kind.size_bytes
         base, place = instruction.address.base, instruction.address.offset
         space: bytes | bytearray = self._memory
-        if isinstance(base, Parameter):
+        if instruction.space is Space.SHARED:
+            space = self._shared
+        if isinstance(base, Variable):
+            assert self._kernel.variables == (base,), _ALONE
+        elif isinstance(base, Parameter):
             space, place = self._parameters, place + base.offset
         elif isinstance(base, Register):
             place += self._registers[base]
+        count = max(len(instruction.sources), len(instruction.destinations))
+        assert 0 <= place <= len(space) - count * size, "outside memory"
         if instruction.root == "st":
+            assert isinstance(space, bytearray)
             for position in range(len(instruction.sources)):
                 value = self._source(instruction, position, kind) & ((1 << kind.bits) - 1)
                 at = place + position * size
-                self._memory[at : at + size] = value.to_bytes(size, "little")
+                space[at : at + size] = value.to_bytes(size, "little")
             return
         parts = [space[place + i * size : place + (i + 1) * size] for i in range(len(instruction.destinations))]
         for register, part in zip(instruction.destinations, parts, strict=True):
             self._set(register, int.from_bytes(part, "little", signed=kind.is_signed))
+
+
+def _operand_types(instruction: Instruction) -> list[ScalarType]:
+    """As what the sources of an instruction at which threads wait are read."""
+    kinds = [ScalarType.U32] * len(instruction.sources)
+    if instruction.root in ("vote", "match", "redux"):
+        kinds[0] = ScalarType.PRED if instruction.root == "vote" else instruction.type
+    elif "red" in instruction.modifiers:
+        kinds[-1] = ScalarType.PRED
+    return kinds

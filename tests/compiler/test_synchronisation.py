@@ -312,6 +312,22 @@ def test_more_shared_memory_than_there_is_is_refused() -> None:
         compiled(text)
 
 
+def test_a_register_that_was_not_written_is_zero_in_every_block(machine: Machine) -> None:
+    body = """
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mad.lo.u32 %r4, %r2, %r3, %r1;
+    mul.wide.u32 %rd2, %r4, 4;
+    add.u64 %rd3, %rd1, %rd2;
+    setp.eq.u32 %p1, %r2, 1;
+    @%p1 mov.u32 %r9, 5;
+    bar.sync 0;
+    st.global.u32 [%rd3], %r9;
+    bar.sync 0;
+    """
+    assert list(run(machine, body, 4, grid=4)) == [0] * 4 + [5] * 4 + [0] * 8
+
+
 # --- warp operations in places where lanes are apart ---------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ def test_forms_are_spelled_as_the_page_explains() -> None:
         return " ".join(spell(form(root, parts, operands, Category.OTHER)).split())
 
     assert spelled("setp", "eq|ne and|or|xor ftz? f32", ">pred|pred? t t !pred") == (
-        "setp.eq.bool{.ftz}.f32 d:pred{|p}, a, b, !p"
+        "setp.(eq|ne).bool{.ftz}.f32 d:pred{|p}, a, b, !p"
     )
     assert spelled("cvt", "s16|u8 f32", ">t0~ t1~") == "cvt.(u8|s16).f32 d:1st~, a:2nd~"
     assert spelled("ld", "v2|v4? b8", ">t~*v [] policy?") == "ld{.vec}.b8 d~..., [a]{, policy}"

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensor_wasm.compiler.contexts import EXITED, ROW_LINE, ROW_RESOLVER, Contexts
-from tensor_wasm.compiler.scheduler import SCRATCH, TOTAL_COUNT, TOTAL_TRUE, TOTAL_WAITING, Writer, drop_lowest
+from tensor_wasm.compiler.scheduler import (
+    SCRATCH,
+    TOTAL_COUNT,
+    TOTAL_TRUE,
+    TOTAL_WAITING,
+    TOTAL_WARPS,
+    WARP,
+    Writer,
+    drop_lowest,
+)
 from tensor_wasm.compiler.suspending import BARRIER_COUNT, BARRIER_ID, BARRIER_PREDICATE
 from tensor_wasm.compiler.warp.mailbox import OUT_OFFSET
 from tensor_wasm.wasm import Function, Global, Local, Module
@@ -49,6 +58,7 @@ def resolve_barriers(module: Module, contexts: Contexts, stuck: tuple[Global, Gl
                 body.get(base)
                 body.get(thread)
                 body.get(state)
+                body.get(threads)
                 body.call(count_arrivals)
                 body.get(progress)
                 body.op("i32.or")
@@ -91,10 +101,13 @@ def resolve_barriers(module: Module, contexts: Contexts, stuck: tuple[Global, Gl
 
 
 def _count_arrivals(module: Module, contexts: Contexts) -> Function:
-    """``(base, thread, state) -> whether``: a thread at ``bar.arrive`` is counted and goes on."""
-    w = Writer(module, 3, 1, "count_arrival", contexts)
+    """``(base, thread, state, threads) -> whether``: a thread at ``bar.arrive`` is counted and goes on.
+
+    Barriers count warps as 32: with the last thread of the block come the lanes that its warp does not have.
+    """
+    w = Writer(module, 4, 1, "count_arrival", contexts)
     body = w.body
-    base, thread, state = w.function.parameters
+    base, thread, state, threads = w.function.parameters
     address = w.local()
     w.push_row(base, state, ROW_RESOLVER)
     body.i32_const(ARRIVE)
@@ -112,7 +125,12 @@ def _count_arrivals(module: Module, contexts: Contexts) -> Function:
     body.memory("i32.load", contexts.arrivals, memory=SCRATCH)
     body.i32_const(1)
     body.op("i32.add")
+    _push_absent(w, thread, threads)
+    body.op("i32.add")
     body.memory("i32.store", contexts.arrivals, memory=SCRATCH)
+    body.get(address)
+    w.push_word(base, thread, BARRIER_COUNT)
+    body.memory("i32.store", contexts.counts, memory=SCRATCH)
     w.go_on(base, thread, state)
     body.i32_const(1)
     return w.function
@@ -121,7 +139,7 @@ def _count_arrivals(module: Module, contexts: Contexts) -> Function:
 def _pass_barrier(module: Module, contexts: Contexts) -> Function:
     """``(base, threads, alive, barrier) -> whether``: let all that wait at a barrier pass if it is full.
 
-    It is full when as many threads came as it says, or, where it says nothing, as live.
+    It is full when as many came as it says, a warp counting as 32; or, where it says nothing, all threads that live.
     """
     walk = _walk_waiting(module, contexts)
     w = Writer(module, 4, 1, "pass_barrier", contexts)
@@ -136,13 +154,16 @@ def _pass_barrier(module: Module, contexts: Contexts) -> Function:
     body.op("i32.add")
     body.tee(counter)
     body.memory("i32.load", contexts.arrivals, memory=SCRATCH)
-    w.push_total(base, TOTAL_WAITING)
-    body.op("i32.add")
     body.set(came)
     w.push_total(base, TOTAL_COUNT)
+    body.get(counter)
+    body.memory("i32.load", contexts.counts, memory=SCRATCH)
+    body.op("i32.or")
     body.tee(expected)
-    body.op("i32.eqz")
     with body.if_():
+        _add_total(w, base, came, TOTAL_WARPS)
+        body.else_()
+        _add_total(w, base, came, TOTAL_WAITING)
         body.get(alive)
         body.set(expected)
     body.get(came)
@@ -152,11 +173,35 @@ def _pass_barrier(module: Module, contexts: Contexts) -> Function:
         body.i32_const(0)
         body.op("return")
     _call_walk(w, walk, (base, threads, barrier), release=1)
-    body.get(counter)
-    body.i32_const(0)
-    body.memory("i32.store", contexts.arrivals, memory=SCRATCH)
+    for words in (contexts.arrivals, contexts.counts):
+        body.get(counter)
+        body.i32_const(0)
+        body.memory("i32.store", words, memory=SCRATCH)
     body.i32_const(1)
     return w.function
+
+
+def _add_total(w: Writer, base: Local, came: Local, total: int) -> None:
+    w.body.get(came)
+    w.push_total(base, total)
+    w.body.op("i32.add")
+    w.body.set(came)
+
+
+def _push_absent(w: Writer, thread: Local, threads: Local) -> None:
+    """Push how many lanes the last warp lacks when ``thread`` is the last of the block, else 0."""
+    body = w.body
+    body.i32_const(0)
+    body.get(threads)
+    body.op("i32.sub")
+    body.i32_const(WARP - 1)
+    body.op("i32.and")
+    body.i32_const(0)
+    body.get(threads)
+    body.i32_const(1)
+    body.op("i32.sub")
+    body.get(thread)
+    body.op("i32.eq", "select")
 
 
 def _call_walk(w: Writer, walk: Function, arguments: Sequence[Local], *, release: int) -> None:
@@ -176,9 +221,15 @@ def _walk_waiting(module: Module, contexts: Contexts) -> Function:
     body = w.body
     base, threads, barrier, release = w.function.parameters
     thread, state, waiting, count, true = (w.local() for _ in range(5))
+    warps, here, gone = (w.local() for _ in range(3))
     with body.loop() as again:
         with body.block() as next_thread:
             w.load_state(base, thread, state)
+            body.get(state)
+            body.i32_const(EXITED)
+            body.op("i32.eq")
+            with body.if_():
+                w.add(gone, 1)
             w.push_waits(state)
             body.op("i32.eqz")
             body.br_if(next_thread)
@@ -197,6 +248,7 @@ def _walk_waiting(module: Module, contexts: Contexts) -> Function:
                 w.go_on(base, thread, state)
                 body.br(next_thread)
             w.add(waiting, 1)
+            w.add(here, 1)
             w.push_word(base, thread, BARRIER_COUNT)
             body.get(count)
             body.op("i32.or")
@@ -209,6 +261,7 @@ def _walk_waiting(module: Module, contexts: Contexts) -> Function:
                 body.get(true)
                 body.op("i32.add")
                 body.set(true)
+        _end_of_warp(w, (thread, threads), (here, gone), warps)
         w.add(thread, 1)
         body.get(thread)
         body.get(threads)
@@ -217,11 +270,44 @@ def _walk_waiting(module: Module, contexts: Contexts) -> Function:
     body.get(release)
     body.op("i32.eqz")
     with body.if_():
-        for place, total in ((TOTAL_WAITING, waiting), (TOTAL_COUNT, count), (TOTAL_TRUE, true)):
+        for place, total in _totals(waiting, count, true, warps):
             body.get(base)
             body.get(total)
             body.memory("i32.store", contexts.totals + place, memory=SCRATCH)
     return w.function
+
+
+def _totals(waiting: Local, count: Local, true: Local, warps: Local) -> Sequence[tuple[int, Local]]:
+    return ((TOTAL_WAITING, waiting), (TOTAL_COUNT, count), (TOTAL_TRUE, true), (TOTAL_WARPS, warps))
+
+
+def _end_of_warp(w: Writer, place: tuple[Local, Local], lanes: tuple[Local, Local], warps: Local) -> None:
+    """At a warp's last thread add its lanes ``here``, and with them those that have ended or never were."""
+    body = w.body
+    thread, threads = place
+    here, gone = lanes
+    body.get(thread)
+    body.i32_const(WARP - 1)
+    body.op("i32.and")
+    body.i32_const(WARP - 1)
+    body.op("i32.eq")
+    body.get(thread)
+    body.i32_const(1)
+    body.op("i32.add")
+    body.get(threads)
+    body.op("i32.eq", "i32.or")
+    with body.if_():
+        body.get(here)
+        with body.if_():
+            body.get(warps)
+            body.get(here)
+            body.get(gone)
+            body.op("i32.add", "i32.add")
+            _push_absent(w, thread, threads)
+            body.op("i32.add")
+            body.set(warps)
+        w.set_to(here, 0)
+        w.set_to(gone, 0)
 
 
 def _give_result(w: Writer, base: Local, thread: Local, state: Local) -> None:

@@ -128,7 +128,7 @@ def _write_region(parts: Parts, number: int, region: CodeRegion) -> Function:
             undefined = list(allocation.undefined)
             if region.arrival is not None:
                 undefined = suspending.arrive(frame, region.arrival, undefined)
-            clear(frame, undefined)
+            clear(frame, undefined, with_carry=region.arrival is None)
             with body.block() as end:
                 Walk(frame, end).run(steps)
         _go_to_next_thread(frame, context)

@@ -6,7 +6,8 @@ Behind the variables and shared memory, one after another for the threads of the
   waits at suspension s;
 - *saves*: a place for each register that lives across a suspension;
 - *mailboxes* (see :mod:`.warp.mailbox`), where operands and results of suspensions are;
-- *arrivals*: for each of the 16 barriers, how many threads passed it by ``bar.arrive``; and *totals* of one of them;
+- *arrivals*: for each of the 16 barriers, how many threads passed it by ``bar.arrive``; *counts*, what they said the
+  barrier is for; and *totals* of one barrier;
 - the *table*: for each suspension what the scheduler must know of it.
 """
 
@@ -39,7 +40,9 @@ ROW_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """Offsets from the region's start; ``slots`` are a register's bytes within its thread's save."""
+    """Offsets from the region's start; ``slots`` are a register's bytes within its thread's save, ``carry``
+    the carry flag's, None where it is not saved.
+    """
 
     threads: int
     states: int
@@ -47,10 +50,12 @@ class Contexts:
     save_bytes: int
     mailboxes: int
     arrivals: int
+    counts: int
     totals: int
     table: int
     size_bytes: int
     slots: Mapping[Register, int]
+    carry: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,11 @@ def block_threads(kernel: Kernel) -> int:
     return BLOCK_THREADS_MAX
 
 
-def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion]) -> Contexts:
-    """Place the contexts of ``threads`` threads from offset ``start`` on."""
+def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], *, has_carry: bool) -> Contexts:
+    """Place the contexts of ``threads`` threads from offset ``start`` on.
+
+    ``has_carry``: whether the carry flag must outlive suspensions.
+    """
     suspensions = [region.arrival for region in regions if region.arrival is not None]
     registers = dict.fromkeys(register for suspension in suspensions for register in suspension.saved)
     slots: dict[Register, int] = {}
@@ -85,13 +93,28 @@ def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion]) ->
     for register in sorted(registers, key=lambda register: -carrier_bits(carrier(register.type))):
         slots[register] = place
         place += carrier_bits(carrier(register.type)) // 8
-    save_bytes = aligned(place, 16)
+    carry = place
+    save_bytes = aligned(place + STATE_BYTES * has_carry, 16)
     states = aligned(start, 16)
     saves = aligned(states + threads * STATE_BYTES, 16)
     mailboxes = aligned(saves + threads * save_bytes, 16)
     # Resolvers work on whole warps.
     arrivals = mailboxes + aligned(threads, 32) * MAILBOX_BYTES
-    totals = arrivals + 4 * BARRIERS
+    counts = arrivals + 4 * BARRIERS
+    totals = counts + 4 * BARRIERS
     table = totals + 16
     size_bytes = aligned(table + ROW_BYTES * len(suspensions), 16)
-    return Contexts(threads, states, saves, save_bytes, mailboxes, arrivals, totals, table, size_bytes, slots)
+    return Contexts(
+        threads=threads,
+        states=states,
+        saves=saves,
+        save_bytes=save_bytes,
+        mailboxes=mailboxes,
+        arrivals=arrivals,
+        counts=counts,
+        totals=totals,
+        table=table,
+        size_bytes=size_bytes,
+        slots=slots,
+        carry=carry if has_carry else None,
+    )

@@ -141,7 +141,7 @@ def _increment(frame: Frame, local: Local) -> None:
     frame.body.set(local)
 
 
-def clear(frame: Frame, registers: Sequence[Register]) -> None:
+def clear(frame: Frame, registers: Sequence[Register], *, with_carry: bool = True) -> None:
     """Zero what a thread may read before it writes it: no thread sees another's registers."""
     constants = {
         ValType.I32: frame.body.i32_const,
@@ -149,7 +149,10 @@ def clear(frame: Frame, registers: Sequence[Register]) -> None:
         ValType.F32: frame.body.f32_bits,
         ValType.F64: frame.body.f64_bits,
     }
-    for local in (*dict.fromkeys(frame.local(register) for register in registers), frame.carry):
+    locals_ = dict.fromkeys(frame.local(register) for register in registers)
+    if with_carry:
+        locals_[frame.carry] = None
+    for local in locals_:
         constants[local.type](0)
         frame.body.set(local)
 

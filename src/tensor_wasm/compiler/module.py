@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tensor_wasm.compiler import carry
 from tensor_wasm.compiler.allocation import allocate
 from tensor_wasm.compiler.blocks import Parts, write_blocks
 from tensor_wasm.compiler.compiled import CompiledKernel, ParameterLayout
@@ -102,7 +103,8 @@ def _write_blocks(module: Module, base: Global, scratch: Memory, kernel: Kernel)
     regions = cut(kernel)
     threads = block_threads(kernel)
     region = lay_out(kernel, threads)
-    contexts = lay_out_contexts(region.size_bytes, threads, regions)
+    has_carry = any(carry.handles(i) for block in kernel.blocks for i in block.instructions)
+    contexts = lay_out_contexts(region.size_bytes, threads, regions, has_carry=has_carry)
     if contexts.size_bytes > REGION_BYTES_MAX:
         text = f"{kernel.name} needs {contexts.size_bytes} bytes for its blocks; {REGION_BYTES_MAX} are the most"
         raise PtxError(text, kernel.line, 1)

@@ -25,7 +25,7 @@ SCRATCH = 1
 WARP = 32
 
 # Totals of one barrier, while it is looked at.
-TOTAL_WAITING, TOTAL_COUNT, TOTAL_TRUE = 0, 4, 8
+TOTAL_WAITING, TOTAL_COUNT, TOTAL_TRUE, TOTAL_WARPS = 0, 4, 8, 12
 
 
 class Writer:

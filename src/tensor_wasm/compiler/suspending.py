@@ -66,6 +66,10 @@ def arrive(frame: Frame, arrival: Suspension, live: Iterable[Register]) -> list[
             places[register] = (place, kind)
         place += max(kind.size_bytes, WORD_BYTES)
     unknown = []
+    if context.contexts.carry is not None:
+        body.get(context.save)
+        body.memory("i32.load", context.contexts.saves + context.contexts.carry, memory=_SCRATCH)
+        body.set(frame.carry)
     for register in live:
         found = places.get(register)
         if found is not None:
@@ -88,6 +92,10 @@ def suspend(frame: Frame, instruction: Suspend) -> None:
     body, context = frame.body, _context(frame)
     suspension = instruction.suspension
     assert suspension is not None
+    if context.contexts.carry is not None:
+        body.get(context.save)
+        body.get(frame.carry)
+        body.memory("i32.store", context.contexts.saves + context.contexts.carry, memory=_SCRATCH)
     for register in instruction.stored:
         body.get(context.save)
         body.get(frame.local(register))

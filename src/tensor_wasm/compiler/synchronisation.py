@@ -105,7 +105,9 @@ def cut(kernel: Kernel) -> tuple[Region, ...]:
     regions = []
     left = INSTRUCTIONS_MAX
     for start, arrival in starts:
-        region = _region(whole, start, arrival, suspensions)
+        # What a thread may read before it writes it is zero: the first region writes that down.
+        unwritten = [] if arrival is not None or live is None else [kernel.registers[index] for index in bits(live[0])]
+        region = _region(whole, start, arrival, suspensions, unwritten)
         left -= sum(len(block.instructions) + 1 for block in region.kernel.blocks)
         if left < 0:
             text = f"kernel {kernel.name} is too large: it synchronises in {len(suspensions)} places"
@@ -148,7 +150,13 @@ def _split(kernel: Kernel) -> tuple[list[Block], dict[int, int]]:
     return [block for block in blocks if block is not None], waits
 
 
-def _region(whole: Kernel, start: int, arrival: Suspension | None, suspensions: dict[int, Suspension]) -> Region:
+def _region(
+    whole: Kernel,
+    start: int,
+    arrival: Suspension | None,
+    suspensions: dict[int, Suspension],
+    unwritten: Sequence[Register],
+) -> Region:
     order: dict[int, int] = {}
     waiting = [start]
     while waiting:
@@ -158,7 +166,7 @@ def _region(whole: Kernel, start: int, arrival: Suspension | None, suspensions: 
         order[index] = len(order)
         if index not in suspensions:
             waiting.extend(reversed(targets(whole.blocks[index].terminator)))
-    changed = set() if arrival is None else set(defined(arrival.instruction))
+    changed = set(unwritten) if arrival is None else set(defined(arrival.instruction))
     for index in order:
         own = whole.blocks[index].instructions[: -1 if index in suspensions else None]
         changed.update(register for instruction in own for register in defined(instruction))

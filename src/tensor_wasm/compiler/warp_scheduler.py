@@ -115,9 +115,12 @@ def _group(module: Module, contexts: Contexts) -> Function:
     w = Writer(module, 5, 1, "group", contexts)
     body = w.body
     base, first, todo, thread, resolver = w.function.parameters
-    mask, group, other, state = (w.local() for _ in range(4))
+    mask, group, other, state, own, waits = (w.local() for _ in range(6))
     w.push_word(base, thread, 0)
     body.set(mask)
+    w.load_state(base, thread, own)
+    w.push_row(base, own, ROW_WAITS)
+    body.set(waits)
     with body.loop() as again:
         body.get(first)
         body.get(todo)
@@ -130,6 +133,12 @@ def _group(module: Module, contexts: Contexts) -> Function:
         w.push_word(base, other, 0)
         body.get(mask)
         body.op("i32.eq", "i32.and")
+        # What does not wait (`activemask`) asks who is here: at this very instruction.
+        body.get(own)
+        body.get(state)
+        body.op("i32.eq")
+        body.get(waits)
+        body.op("i32.or", "i32.and")
         with body.if_():
             _add_lane(body, first, other, group)
         drop_lowest(body, todo)
