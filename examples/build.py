@@ -13,8 +13,6 @@ the same bytes.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -23,11 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvrtc import BuildError, Nvrtc
+
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = ROOT / "examples" / "include"
 
-#: The oldest architecture the kernels are for; newer devices and the CPU device take its PTX too.
-ARCHITECTURE = "compute_80"
 #: 64 KiB: a fresh instance then starts with two or three pages of memory.
 STACK_BYTES = 65_536
 
@@ -82,48 +80,6 @@ TARGETS = (
     Target("bench", "benchmarks/guests", ("empty",), (BENCH_GUESTS,), ("examples/vector_add",)),
     Target("noop", "benchmarks/guests", (), (BENCH_GUESTS,)),
 )
-
-
-class BuildError(Exception):
-    """A compiler is missing or refused a source; the message has its words."""
-
-
-class Nvrtc:
-    """NVIDIA's runtime compiler, loaded from the `nvidia-cuda-nvrtc` package."""
-
-    def __init__(self) -> None:
-        spec = importlib.util.find_spec("nvidia")
-        folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
-        found = sorted(path for folder in folders for path in folder.glob("*/lib/libnvrtc.so.*"))
-        if not found:
-            raise BuildError("NVRTC is not installed: pip install -e '.[dev]'")
-        self._library = ctypes.CDLL(str(found[-1]))
-
-    def compile(self, source: str, name: str) -> str:
-        """CUDA C to PTX. Raises :class:`BuildError` with the compiler's log."""
-        program = ctypes.c_void_p()
-        self._check(
-            self._library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
-        )
-        options = (f"--gpu-architecture={ARCHITECTURE}".encode(),)
-        result = self._library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-        if result:
-            raise BuildError(f"{name}: {self._text(program, 'ProgramLog')}")
-        text = self._text(program, "PTX")
-        self._check(self._library.nvrtcDestroyProgram(ctypes.byref(program)))
-        return text
-
-    def _text(self, program: ctypes.c_void_p, what: str) -> str:
-        size = ctypes.c_size_t()
-        self._check(self._library[f"nvrtcGet{what}Size"](program, ctypes.byref(size)))
-        buffer = ctypes.create_string_buffer(size.value)
-        self._check(self._library[f"nvrtcGet{what}"](program, buffer))
-        return buffer.value.decode()
-
-    def _check(self, result: int) -> None:
-        if result:
-            self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
-            raise BuildError(f"NVRTC: {self._library.nvrtcGetErrorString(result).decode()}")
 
 
 def compile_guest(source: Path, wasm: Path, embeds: Sequence[Path]) -> None:

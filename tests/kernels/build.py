@@ -11,15 +11,15 @@ bytes.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-ARCHITECTURE = "compute_80"
+sys.path.append(str(FOLDER.parents[1] / "examples"))  # where the compiler's wrapper is, for this script and the tests
+
+from nvrtc import BuildError, Nvrtc  # noqa: E402
 
 #: Compiler options by the word that stands in a PTX file's name; the default has none.
 OPTIONS = {
@@ -46,10 +46,6 @@ VARIANTS = {
 }
 
 
-class BuildError(Exception):
-    """The compiler is missing or refused a source; the message has its words."""
-
-
 @dataclass(frozen=True, slots=True)
 class Product:
     """One PTX file: its source and the word for its options."""
@@ -64,43 +60,6 @@ class Product:
 
 
 PRODUCTS = tuple(Product(source, variant) for source, variants in VARIANTS.items() for variant in variants)
-
-
-class Nvrtc:
-    """NVIDIA's runtime compiler, loaded from the `nvidia-cuda-nvrtc` package."""
-
-    def __init__(self) -> None:
-        spec = importlib.util.find_spec("nvidia")
-        folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
-        found = sorted(path for folder in folders for path in folder.glob("*/lib/libnvrtc.so.*"))
-        if not found:
-            raise BuildError("NVRTC is not installed: pip install -e '.[dev]'")
-        self._library = ctypes.CDLL(str(found[-1]))
-
-    def compile(self, source: str, name: str, options: Sequence[str]) -> str:
-        """CUDA C to PTX. Raises :class:`BuildError` with the compiler's log."""
-        program = ctypes.c_void_p()
-        self._check(
-            self._library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
-        )
-        given = [option.encode() for option in (f"--gpu-architecture={ARCHITECTURE}", *options)]
-        if self._library.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given)):
-            raise BuildError(f"{name}: {self._text(program, 'ProgramLog')}")
-        text = self._text(program, "PTX")
-        self._check(self._library.nvrtcDestroyProgram(ctypes.byref(program)))
-        return text
-
-    def _text(self, program: ctypes.c_void_p, what: str) -> str:
-        size = ctypes.c_size_t()
-        self._check(self._library[f"nvrtcGet{what}Size"](program, ctypes.byref(size)))
-        buffer = ctypes.create_string_buffer(size.value)
-        self._check(self._library[f"nvrtcGet{what}"](program, buffer))
-        return buffer.value.decode()
-
-    def _check(self, result: int) -> None:
-        if result:
-            self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
-            raise BuildError(f"NVRTC: {self._library.nvrtcGetErrorString(result).decode()}")
 
 
 def build(product: Product, compiler: Nvrtc) -> str:

@@ -6,11 +6,11 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from tensor_wasm import __version__
+from tensor_wasm.device.processor import processor_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +70,10 @@ class Report:
             "benchmark": self.benchmark,
             "version": __version__,
             "machine": {
-                "processor": processor(),
+                "processor": processor_name(),
                 "cores": len(os.sched_getaffinity(0)),
                 "system": platform.platform(),
                 "python": platform.python_version(),
             },
             "cases": [{**asdict(case), "ratio_to_peer": self.ratio(case)} for case in self.cases],
         }
-
-
-def processor() -> str:
-    """The processor's name as the kernel gives it."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -145,11 +145,13 @@ def _show(report: Report, is_json: bool) -> None:
     if is_json:
         print_json(asdict(report))
         return
+    from tensor_wasm.device.processor import processor_name
+
     dispatch = ", ".join(
         f"{name} {'no samples' if value is None else f'{value:.2f} µs'}"
         for name, value in (("P50", report.dispatch_p50_us), ("P95", report.dispatch_p95_us))
     )
-    machine = f"{_processor()}, {os.cpu_count()} cores"
+    machine = f"{processor_name()}, {os.cpu_count()} cores"
     lines = (
         ("device", f"{report.device}: {machine}"),
         ("node", f"{report.url}, state in a temporary directory"),
@@ -170,16 +172,6 @@ def _show(report: Report, is_json: bool) -> None:
     print_line()
     for name, text in lines:
         print_line(f"  {name:<9} {text}")
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
-    except OSError:
-        pass
-    return "this machine's processor"
 
 
 def _keep(report: Report, is_json: bool) -> None:

@@ -57,10 +57,6 @@ class Region:
     has_parameter_addresses: bool
     has_shared_addresses: bool
 
-    def is_static(self, variable: Variable) -> bool:
-        """Whether a variable lies at the same place for all threads and launches, outside shared memory."""
-        return variable.space in (Space.GLOBAL, Space.CONST)
-
 
 def lay_out(kernel: Kernel, threads: int = 1) -> Region:
     """Place what ``kernel`` uses when ``threads`` of a block run side by side.

@@ -10,6 +10,7 @@ from tensor_wasm.compiler.contexts import EXITED, WAITING, Contexts
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.synchronisation import Suspend, Suspension, is_barrier
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES, OUT_OFFSET, WORD_BYTES
+from tensor_wasm.compiler.warp.plans import word_count
 from tensor_wasm.ptx.program import Instruction, Register, ScalarType
 from tensor_wasm.wasm import Body, Local, ValType
 
@@ -64,7 +65,7 @@ def arrive(frame: Frame, arrival: Suspension, live: Iterable[Register]) -> list[
     for register, kind in zip(arrival.instruction.destinations, result_types(arrival.instruction), strict=True):
         if register is not None:
             places[register] = (place, kind)
-        place += max(kind.size_bytes, WORD_BYTES)
+        place += WORD_BYTES * word_count(kind)
     unknown = []
     if context.contexts.carry is not None:
         body.get(context.save)
@@ -130,7 +131,7 @@ def _warp(frame: Frame, instruction: Suspend, at: Instruction) -> None:
     word = 1
     for position, kind in plan.operands:
         _write(frame, instruction, word, position, kind)
-        word += max(kind.bits // 32, 1)
+        word += word_count(kind)
     if at.root == "ldmatrix":
         _load_row(frame, instruction, matrices=len(at.destinations))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tensor_wasm.compiler import Fault
+from tensor_wasm.device.protocol import LoadedKernel
+from tensor_wasm.runtime import Failure
 
-_REASONS: dict[int, str] = {
+#: Why a kernel ended itself, by its ``fault`` global.
+REASONS: dict[int, str] = {
     Fault.ADDRESS: "address outside device memory",
     Fault.MISALIGNED: "misaligned access",
     Fault.TRAP: "trap instruction",
@@ -61,11 +64,30 @@ class TrapReport:
         )
 
     def _reason(self, placed: Sequence[Placed]) -> str:
-        if self.code in _REASONS:
-            return _REASONS[self.code]
-        if self.code in set(Fault) and self.code != Fault.NONE:
-            return Fault(self.code).name.lower().replace("_", " ")
+        if self.code in REASONS:
+            return REASONS[self.code]
         return self.text if self.address is None else _place(self.address, placed)
+
+
+def read_trap(
+    kernel: LoadedKernel,
+    read: Callable[[str], int],
+    failure: Failure,
+    shape: tuple[int, int, int],
+    address: int | None = None,
+) -> TrapReport:
+    """What a kernel's exported globals and its trap's frames tell.
+
+    ``read`` gives an exported global, ``shape`` is the block's, ``address`` where memory was closed, if that is known.
+    """
+    x, y, z = (read(f"block_{axis}") for axis in "xyz")
+    code = read("fault")
+    # The innermost frame may be a helper of the compiler's, which belongs to no line: its caller does.
+    line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
+    if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
+        line = read("line")
+    thread = thread_axes(read("thread"), shape)
+    return TrapReport(kernel.compiled.name, code, address, failure.text, (x, y, z), thread, line)
 
 
 def fault_address(message: str) -> int | None:

@@ -12,15 +12,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Self
 
-from tensor_wasm.compiler import Fault
 from tensor_wasm.device.cpu import CpuDevice
-from tensor_wasm.device.fault import Placed, TrapReport, fault_address, thread_axes
+from tensor_wasm.device.fault import Placed, TrapReport, fault_address, read_trap
 from tensor_wasm.device.guarded import ALIGNMENT, GuardedMemory, Piece
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.device.shape import Axes
 from tensor_wasm.device.signals import HeldSignals
 from tensor_wasm.errors import DeadlineExceeded, EndingError, KernelError, KernelFault, Terminated
-from tensor_wasm.runtime import Budget, Engine, Failure, Instance, ModuleCache, SealedFiles, Store
+from tensor_wasm.runtime import Budget, Engine, Instance, ModuleCache, SealedFiles, Store
 from tensor_wasm.runtime import bindings as native
 from tensor_wasm.runtime.endings import from_error, from_trap
 from tensor_wasm.wasm import Module
@@ -248,24 +247,7 @@ class KernelInstance:
         failure = from_trap(trap) if trap else from_error(error or 0)
         if cause is not None:
             raise cause
-        raise KernelTrap(self._report(failure, message, block))
-
-    def _report(self, failure: Failure, message: str, block: Axes) -> TrapReport:
-        x, y, z = (self._read(f"block_{axis}") for axis in "xyz")
-        code = self._read("fault")
-        # The innermost frame may be a helper of the compiler's, which belongs to no line: its caller does.
-        line = next((line for frame in failure.frames if (line := self._kernel.line(frame.module_offset))), 0)
-        if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
-            line = self._read("line")
-        return TrapReport(
-            kernel=self._kernel.compiled.name,
-            code=code,
-            address=fault_address(message),
-            text=failure.text,
-            block=(x, y, z),
-            thread=thread_axes(self._read("thread"), block),
-            line=line,
-        )
+        raise KernelTrap(read_trap(self._kernel, self._read, failure, block, fault_address(message)))
 
     def _read(self, name: str) -> int:
         extern = self._instance.extern(name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from tensor_wasm.device.array import DeviceArray
 from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.keyfile import directory_key
 from tensor_wasm.device.machine import Machine
+from tensor_wasm.device.processor import processor_name
 from tensor_wasm.device.scalars import described
 from tensor_wasm.device.shape import BLOCK_MAX, GRID_MAX, Axes
 from tensor_wasm.errors import ConfigurationError, KernelArgumentError, KernelError, PtxError
@@ -86,7 +85,7 @@ class OpenDevice:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.info = DeviceInfo(
-            name=_processor(),
+            name=processor_name(),
             kind=machine.device.kind,
             sm=_SM,
             memory_bytes=machine.memory.capacity_bytes,
@@ -172,12 +171,3 @@ class _NoFiles(SealedFiles):
 
     def write(self, name: str, content: bytes) -> None:
         """Nowhere."""
-
-
-def _processor() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
-    except (OSError, ValueError):
-        found = None
-    return found[1].strip() if found else platform.machine()

@@ -70,7 +70,6 @@ HELD = 20  # i32: permits held
 CAPABILITY = 24  # i32: 1 when the tenant may use the device
 KERNEL = 28  # i32: last kernel launched
 CLOCK = 32  # i64: where the gate's clock writes
-LAUNCH_STARTED_NS = 40  # i64: when the launch now in the gate entered it
 INSTANCE_COUNTERS = 64
 INSTANCE_BYTES = 640
 INSTANCES = TENANTS + TENANT_SLOTS * TENANT_BYTES

@@ -145,7 +145,7 @@ class Ledger:
                     del self._tenants[tenant]
                 else:
                     offset = layout.tenant_offset(index)
-                    self._view[offset >> 3] = np.uint64(tenant).astype(np.int64)
+                    self._view[(offset + layout.TENANT_ID) >> 3] = np.uint64(tenant).astype(np.int64)
                     self._words[(offset + layout.TENANT_WEIGHT) >> 2] = 1
         return index
 

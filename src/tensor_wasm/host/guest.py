@@ -7,21 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tensor_wasm.compiler import Fault
 from tensor_wasm.device import Device, LoadedKernel
+from tensor_wasm.device.fault import REASONS, read_trap
 from tensor_wasm.dispatch import Gate, GateFactory, Ledger, Slot
 from tensor_wasm.dispatch.layout import State
 from tensor_wasm.errors import Cancelled, DeadlineExceeded, EndingError, GuestTrap, KernelFault, Terminated
 from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.runtime import Failure, Instance, Store
 
-#: The fault whose line is in a global: no thread was running.
-_STUCK = 4
-_FAULT_TEXTS = {
-    1: "address outside guest memory",
-    2: "misaligned access",
-    3: "trap instruction",
-    _STUCK: "a barrier that can never fill",
-}
+#: What a guest calls the memory its kernels work on.
+_REASONS = REASONS | {Fault.ADDRESS: "address outside guest memory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,24 +154,11 @@ class Guest:
     def _kernel_fault(self, failure: Failure, gate: Gate) -> KernelFault:
         self.services.ledger.count_fault(self.slot)
         kernel, instance = self.kernels[self.slot.kernel]
-        assert self.store is not None
-
-        def read(name: str) -> int:
-            return self.store.read_global(instance.extern(name))  # type: ignore[union-attr]
-
-        block = ",".join(str(read(f"block_{axis}")) for axis in "xyz")
-        thread = ",".join(map(str, _axes(read("thread"), gate.block_shape)))
-        # The innermost frame may be a helper of the compiler's, which belongs to no line: its caller does.
-        line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
-        fault = read("fault")
-        if fault == _STUCK:
-            line = read("line")
-        reason = _FAULT_TEXTS.get(fault, failure.text)
+        store = self.store
+        assert store is not None
+        trap = read_trap(kernel, lambda name: store.read_global(instance.extern(name)), failure, gate.block_shape)
+        block, thread = (",".join(map(str, axes)) for axes in (trap.block, trap.thread))
+        reason = _REASONS.get(trap.code, trap.text)
         return KernelFault(
-            f"kernel {kernel.compiled.name} faulted: {reason}; block ({block}), thread ({thread}), PTX line {line}"
+            f"kernel {trap.kernel} faulted: {reason}; block ({block}), thread ({thread}), PTX line {trap.line}"
         )
-
-
-def _axes(linear: int, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    x, y = max(shape[0], 1), max(shape[1], 1)
-    return linear % x, linear // x % y, linear // (x * y)

@@ -142,28 +142,6 @@ linker_define_func = _short(
     Pointer,
     Pointer,
 )
-linker_define = _short(
-    "wasmtime_linker_define",
-    Pointer,
-    Pointer,
-    Pointer,
-    ctypes.c_char_p,
-    _Size,
-    ctypes.c_char_p,
-    _Size,
-    ctypes.POINTER(Extern),
-)
-linker_get = _short(
-    "wasmtime_linker_get",
-    ctypes.c_bool,
-    Pointer,
-    Pointer,
-    ctypes.c_char_p,
-    _Size,
-    ctypes.c_char_p,
-    _Size,
-    ctypes.POINTER(Extern),
-)
 linker_instantiate_pre = _long("wasmtime_linker_instantiate_pre", Pointer, Pointer, Pointer, ctypes.POINTER(Pointer))
 instance_pre_delete = _short("wasmtime_instance_pre_delete", None, Pointer)
 
@@ -199,11 +177,9 @@ memory_grow = _short(
     ctypes.c_uint64,
     ctypes.POINTER(ctypes.c_uint64),
 )
-memorytype_new = _c.wasmtime_memorytype_new
 sharedmemory_new = _short("wasmtime_sharedmemory_new", Pointer, Pointer, Pointer, ctypes.POINTER(Pointer))
 sharedmemory_delete = _short("wasmtime_sharedmemory_delete", None, Pointer)
 sharedmemory_data = _short("wasmtime_sharedmemory_data", Pointer, Pointer)
-sharedmemory_data_size = _short("wasmtime_sharedmemory_data_size", _Size, Pointer)
 table_set = _short(
     "wasmtime_table_set", Pointer, Pointer, ctypes.POINTER(_c.wasmtime_table_t), ctypes.c_uint64, ctypes.POINTER(Value)
 )

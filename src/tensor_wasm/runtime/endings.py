@@ -28,9 +28,6 @@ TRAP_TEXTS: dict[int, str] = {
     17: "cast failure",
 }
 
-TRAP_MEMORY_OUT_OF_BOUNDS = 1
-TRAP_UNREACHABLE = 9
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:

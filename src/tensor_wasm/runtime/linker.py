@@ -80,21 +80,6 @@ class Linker:
             if error:
                 raise InternalError(native.take_error(error))
 
-    def define_extern(self, store_context: int, module: str, name: str, extern: Any) -> None:
-        """Define an import by a C extern (a shared memory, say)."""
-        encoded_module, encoded_name = module.encode(), name.encode()
-        error = native.linker_define(
-            self.pointer,
-            store_context,
-            encoded_module,
-            len(encoded_module),
-            encoded_name,
-            len(encoded_name),
-            ctypes.byref(extern),
-        )
-        if error:
-            raise InternalError(native.take_error(error))
-
     def template(self, module: Module, runs_code: bool) -> Template:
         """Resolve a module's imports. Raises :class:`InvalidWasm` naming an import nobody provides."""
         out = ctypes.c_void_p()

@@ -111,16 +111,6 @@ class MemoryPool:
         """Count memories that this thread makes from now on against ``budget``."""
         self._thread.budget = budget
 
-    @property
-    def live_count(self) -> int:
-        """Memories in use now."""
-        return len(self._live)
-
-    @property
-    def free_count(self) -> int:
-        """Reservations kept for reuse."""
-        return sum(len(kept) for kept in self._free.values())
-
     # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.
 
     def _on_new(self, _env: int, _type: int, minimum: int, maximum: int, reserve: int, guard: int, out: int) -> int:

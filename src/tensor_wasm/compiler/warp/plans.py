@@ -33,6 +33,6 @@ class Plan:
     waits: bool = True
 
 
-def word_count(types: tuple[ScalarType, ...]) -> int:
-    """How many words values of these types take in a mailbox."""
-    return sum(max(kind.bits // 32, 1) for kind in types)
+def word_count(kind: ScalarType) -> int:
+    """How many words a value of a type takes in a mailbox."""
+    return max(kind.bits // 32, 1)
