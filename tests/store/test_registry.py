@@ -231,3 +231,9 @@ def test_a_closed_registry_says_so(tmp_path):
     registry.close()
     with pytest.raises(StoreError, match="closed"):
         registry.check()
+
+
+def test_what_was_acknowledged_is_on_the_disk_and_not_only_with_the_system(registry):
+    """A kill shows nothing of it; a power cut would: SQLite's own word that each commit is synced."""
+    assert registry._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert registry._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -279,3 +279,14 @@ def test_random_histograms_read_back_exactly():
         assert [float(item.labels["le"]) for item in parsed.samples[:-2]] == [*bounds, float("inf")], f"seed {seed}"
         assert parsed.samples[-2].value == total
         assert parsed.samples[-1].value == sum(counts)
+
+
+def test_the_three_histograms_of_a_launch_are_not_mixed_up():
+    def only(bucket, sum_ns):
+        return Histogram(tuple(int(n == bucket) for n in range(len(LATENCY_BUCKETS_S) + 1)), sum_ns)
+
+    row = counters(7, 1, latency=only(0, 400), execution=only(3, 5_000), permit_wait=only(6, 50_000))
+    found = samples(scrape(node_with([row])))
+    assert value(found, "kernel_latency_seconds_sum", tenant="7") == 400e-9
+    assert value(found, "kernel_execution_seconds_sum", tenant="7", device="cpu") == 5_000e-9
+    assert value(found, "dispatch_permit_wait_seconds_sum", tenant="7") == 50_000e-9
