@@ -1,10 +1,11 @@
 """Special registers: where a thread is, and what it may ask about the machine.
 
-The machine is one multiprocessor that runs one thread after another; a warp is 32 threads of ascending number.
+The machine is one multiprocessor that runs one block after another; a warp is 32 threads of ascending number.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -37,6 +38,13 @@ class Coordinates:
         self.thread_index = tuple(body.local(ValType.I32) for _ in AXES)
         self.thread = body.local(ValType.I32)
         self.clock = clock
+
+    def twin(self) -> Coordinates:
+        """The same place for another thread of the row, with locals of its own for the thread."""
+        twin = copy.copy(self)
+        twin.thread_index = (self.body.local(ValType.I32), *self.thread_index[1:])
+        twin.thread = self.body.local(ValType.I32)
+        return twin
 
     def push(self, body: Body, register: Special) -> None:
         """Push a special register's value, in the carrier of its type. Raises :class:`PtxError` for an unknown one."""

@@ -1,0 +1,144 @@
+"""The code of one kernel function: its strip, with all locals, and the loop over the strips of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tensor_wasm.compiler.allocation import Allocation, defined, used
+from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.compiler.contexts import Contexts
+from tensor_wasm.compiler.faults import Faults
+from tensor_wasm.compiler.frame import Frame, Ground, Locals
+from tensor_wasm.compiler.library import Library
+from tensor_wasm.compiler.limits import LOCALS_MAX, LOCALS_RESERVED
+from tensor_wasm.compiler.region import Region
+from tensor_wasm.compiler.shapes import Shape
+from tensor_wasm.compiler.special import Coordinates
+from tensor_wasm.compiler.strips.contexts import StripContext
+from tensor_wasm.compiler.strips.lowering import Course
+from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
+from tensor_wasm.compiler.strips.strip import LANE_BYTES, QUAD, LaneRegisters, Strip, vectors
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.program import Kernel, Register, ScalarType
+from tensor_wasm.wasm import Body, Global, Local, Module, ValType
+
+I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the functions of one kernel module share. ``lanes`` is where the buffer of lanes' registers is."""
+
+    module: Module
+    base: Global
+    clock: Global
+    block_globals: Sequence[Global]
+    place_global: Global
+    line_global: Global
+    faults: Faults
+    library: Library
+    layout: Region
+    lanes: int
+
+
+def lane_bytes(kernel: Kernel, width: int) -> int:
+    """The size of the buffer in which the registers of an instruction are kept that runs lane by lane."""
+    most = max(
+        (
+            len({*used(instruction), *defined(instruction)})
+            for block in kernel.blocks
+            for instruction in block.instructions
+        ),
+        default=0,
+    )
+    return most * width * LANE_BYTES
+
+
+def make_strip(
+    parts: Parts, plan: KernelPlan, region: RegionPlan, body: Body, at: Coordinates, contexts: Contexts | None
+) -> Strip:
+    """A strip for a region's code, with a local for everything."""
+    kernel = region.region.kernel
+    width, shapes = plan.width, plan.shapes
+    _check_locals(kernel, region.allocation, width)
+    ground = Ground(body, at.parameters)
+    firsts: dict[Register, Local] = {}
+    lasts: dict[Register, Local] = {}
+    quads: dict[Register, tuple[Local, ...]] = {}
+    made: dict[object, tuple[dict[str, Local], tuple[Local, ...]]] = {}
+    for register, slot in region.allocation.slots.items():
+        shape = shapes.of(register)
+        if slot not in made:
+            ends = {} if shape is Shape.VARYING else {"first": body.local(carrier(register.type))}
+            if shape is Shape.LINEAR:
+                ends["last"] = body.local(carrier(register.type))
+            count = 0 if shape is Shape.UNIFORM else vectors(register, width)
+            made[slot] = (ends, tuple(body.local(V128) for _ in range(count)))
+        ends, lanes = made[slot]
+        if "first" in ends:
+            firsts[register] = ends["first"]
+            lasts[register] = ends.get("last", ends["first"])
+        if lanes:
+            quads[register] = lanes
+    context = None if contexts is None else StripContext(body, contexts, ground.base)
+    uniform = Locals(firsts)
+    lane_registers = LaneRegisters(body, uniform, shapes, width, parts.lanes)
+    has_local = parts.layout.local_bytes > 0
+    frames = [
+        Frame(
+            kernel,
+            body,
+            ground=ground,
+            registers=registers,
+            region=parts.layout,
+            coordinates=coordinates,
+            library=parts.library,
+            faults=parts.faults,
+            local_base=body.local(I32) if has_local else ground.base,
+            local_window=body.local(I64) if has_local else ground.window,
+            context=context,
+        )
+        for registers, coordinates in ((uniform, at), (Locals(lasts), at.twin()), (lane_registers, at.twin()))
+    ]
+    first, last, lane = frames
+    return Strip(body, width, shapes, ground, (first, last, lane), quads, lane_registers, parts.place_global, context)
+
+
+def _check_locals(kernel: Kernel, allocation: Allocation, width: int) -> None:
+    count = len(set(allocation.slots.values())) * (width // 2 + 2)
+    if count > LOCALS_MAX - LOCALS_RESERVED:
+        text = f"kernel {kernel.name} is too large: it keeps {len(set(allocation.slots.values()))} registers at a time"
+        raise PtxError(text, kernel.line, 1)
+
+
+def clear(strip: Strip, registers: Sequence[Register]) -> None:
+    """Zero what a thread may read before it writes it: no thread sees another's registers."""
+    body = strip.body
+    constants = {I32: body.i32_const, I64: body.i64_const, ValType.F32: body.f32_bits, ValType.F64: body.f64_bits}
+    for register in registers:
+        shape = strip.shape(register)
+        if shape is not Shape.VARYING:
+            for frame in (strip.first, strip.last):
+                constants[carrier(register.type)](0)
+                frame.pop_register(register)
+        if shape is not Shape.UNIFORM:
+            for local in strip.vectors(register):
+                body.v128_const(bytes(16))
+                body.set(local)
+
+
+def run_strip(strip: Strip, region: RegionPlan, undefined: Sequence[Register]) -> None:
+    """The code of a region for the lanes of the strip's mask, the strip's place and registers being set."""
+    clear(strip, undefined)
+    Course(strip, region.region.kernel, region.layout, region.chunks).run()
+
+
+def push_lanes_below(body: Body, count: Local, quad: int) -> None:
+    """Push which lanes of a quad are below ``count``, an i32."""
+    body.v128_const(b"".join((QUAD * quad + lane).to_bytes(4, "little") for lane in range(QUAD)))
+    body.get(count)
+    body.op("i32x4.splat", "i32x4.lt_s")
+
+
+__all__ = ["Parts", "ScalarType", "clear", "lane_bytes", "make_strip", "push_lanes_below", "run_strip"]
