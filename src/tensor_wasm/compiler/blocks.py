@@ -13,12 +13,12 @@ from tensor_wasm.compiler.faults import THREAD_SHIFT, Fault
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
 from tensor_wasm.compiler.special import Coordinates
-from tensor_wasm.compiler.strips.code import Parts, make_strip, push_lanes_below, run_strip
+from tensor_wasm.compiler.strips.code import Parts, make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
-from tensor_wasm.compiler.strips.strip import Strip
+from tensor_wasm.compiler.strips.strip import QUAD, Strip
 from tensor_wasm.compiler.synchronisation import Suspension, is_barrier, is_plain
 from tensor_wasm.ptx.program import Immediate, Instruction, Kernel
-from tensor_wasm.wasm import Body, Function, Local, ValType
+from tensor_wasm.wasm import Body, Function, Label, Local, ValType
 
 I32 = ValType.I32
 _SCRATCH = 1
@@ -88,15 +88,16 @@ def _write_region(parts: Parts, number: int, region: RegionPlan, plan: KernelPla
         body.set(count)
         context.enter(at.thread)
         with body.block() as done, body.loop() as again:
-            for quad, lanes in enumerate(strip.mask.quads):
+            for quad in range(strip.quads):
                 context.push_state(quad)
                 body.v128_const(number.to_bytes(4, "little") * 4)
-                body.op("i32x4.eq")
-                push_lanes_below(body, count, quad)
-                body.op("v128.and")
-                body.set(lanes)
-            strip.measure(strip.mask)
-            body.get(strip.mask.bits)
+                body.op("i32x4.eq", "i32x4.bitmask")
+                if quad:
+                    body.i32_const(QUAD * quad)
+                    body.op("i32.shl", "i32.or")
+            push_bits_below(body, count)
+            body.op("i32.and")
+            body.tee(strip.mask.bits)
             body.tee(ready)
             body.op("i32.eqz")
             body.br_if(done)
@@ -219,6 +220,14 @@ def _write_run(
     body.op("i32.mul", "i32.mul")
     body.set(threads)
 
+    together = scheduler.pass_together(module, contexts)
+
+    def call_region(end: Local) -> None:
+        """Run the threads from first on of those that are ready for the region."""
+        for argument in (*run.parameters, *at.block_index, first, end, region):
+            body.get(argument)
+        body.call_indirect(functions[0].type, table.index)
+
     def advance() -> None:
         """Run the threads from first to last until none is ready and no operation of their warp can be resolved."""
         with body.block() as waiting, body.loop() as again:
@@ -238,9 +247,7 @@ def _write_run(
                     body.call(resolve_warp)
                     body.br_if(again)
                     body.br(waiting)
-            for argument in (*run.parameters, *at.block_index, first, last, region):
-                body.get(argument)
-            body.call_indirect(functions[0].type, table.index)
+            call_region(last)
             body.br(again)
 
     def over_warps(inside: Callable[[], None]) -> None:
@@ -262,7 +269,31 @@ def _write_run(
             body.get(at.block_index[axis])
             body.global_set(variable)
         _reset(contexts, body, base, threads)
+        body.i32_const(0)
+        body.set(region)
         with body.block() as done, body.loop() as again:
+            if resolve_warp is None:  # all that live are ready for the region
+                body.i32_const(0)
+                body.set(first)
+                call_region(threads)
+            else:
+                over_warps(advance)
+            body.get(base)
+            body.get(threads)
+            body.call(together)
+            body.tee(region)
+            body.i32_const(0)
+            body.op("i32.ge_s")
+            body.br_if(again)
+            body.get(region)
+            body.i32_const(scheduler.ENDED)
+            body.op("i32.eq")
+            body.br_if(done)
+            apart(done)
+
+    def apart(done: Label) -> None:
+        """Run a block whose threads are in different places, to its end."""
+        with body.loop() as again:
             over_warps(advance)
             body.get(base)
             body.get(threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
 from tensor_wasm.compiler.special import Coordinates
-from tensor_wasm.compiler.strips.code import Parts, make_strip, push_lanes_below, run_strip
+from tensor_wasm.compiler.strips.code import Parts, make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.plan import KernelPlan
 from tensor_wasm.ptx.program import Kernel
 from tensor_wasm.wasm import ValType
@@ -32,21 +32,11 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
         body.get(at.block[0])
         body.set(left)
         with body.loop() as again:
-            for quad, lanes in enumerate(strip.mask.quads):
-                push_lanes_below(body, left, quad)
-                body.set(lanes)
+            body.i32_const(strip.all_bits)
+            push_bits_below(body, left)
             body.get(left)
             body.i32_const(strip.width)
-            body.op("i32.ge_s")
-            body.set(strip.mask.is_full)
-            body.i32_const((1 << strip.width) - 1)
-            body.i32_const(-1)
-            body.get(left)
-            body.op("i32.shl")
-            body.i32_const(-1)
-            body.op("i32.xor")
-            body.get(strip.mask.is_full)
-            body.op("select")
+            body.op("i32.ge_s", "select")
             body.set(strip.mask.bits)
             strip.enter()
             run_strip(strip, region, region.allocation.undefined)

@@ -18,7 +18,7 @@ from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.contexts import StripContext
 from tensor_wasm.compiler.strips.lowering import Course
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
-from tensor_wasm.compiler.strips.strip import LANE_BYTES, QUAD, LaneRegisters, Strip, vectors
+from tensor_wasm.compiler.strips.strip import LANE_BYTES, LaneRegisters, Strip, VectorRegisters, vectors
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Kernel, Register, ScalarType
 from tensor_wasm.wasm import Body, Global, Local, Module, ValType
@@ -64,28 +64,33 @@ def make_strip(
     _check_locals(kernel, region.allocation, width)
     ground = Ground(body, at.parameters)
     firsts: dict[Register, Local] = {}
-    lasts: dict[Register, Local] = {}
     quads: dict[Register, tuple[Local, ...]] = {}
-    made: dict[object, tuple[dict[str, Local], tuple[Local, ...]]] = {}
+    predicates: dict[Register, Local] = {}
+    spans: dict[Register, Local] = {}
+    made: dict[object, tuple[tuple[Local, ...], Local | None, Local | None]] = {}
     for register, slot in region.allocation.slots.items():
         shape = shapes.of(register)
         if slot not in made:
-            ends = {} if shape is Shape.VARYING else {"first": body.local(carrier(register.type))}
-            if shape is Shape.LINEAR:
-                ends["last"] = body.local(carrier(register.type))
             count = 0 if shape is Shape.UNIFORM else vectors(register, width)
-            made[slot] = (ends, tuple(body.local(V128) for _ in range(count)))
-        ends, lanes = made[slot]
-        if "first" in ends:
-            firsts[register] = ends["first"]
-            lasts[register] = ends.get("last", ends["first"])
+            first = None if shape is Shape.VARYING else body.local(carrier(register.type))
+            other = None
+            if shape is Shape.LINEAR:
+                other = body.local(carrier(register.type))
+            elif shape is Shape.VARYING and register.type is ScalarType.PRED:
+                other = body.local(I32)
+            made[slot] = (tuple(body.local(V128) for _ in range(count)), first, other)
+        lanes, first, other = made[slot]
         if lanes:
             quads[register] = lanes
+        if first is not None:
+            firsts[register] = first
+        if other is not None:
+            (spans if shape is Shape.LINEAR else predicates)[register] = other
     context = None if contexts is None else StripContext(body, contexts, ground.base)
     uniform = Locals(firsts)
     lane_registers = LaneRegisters(body, uniform, shapes, width, parts.lanes)
     has_local = parts.layout.local_bytes > 0
-    frames = [
+    first_frame, lane_frame = (
         Frame(
             kernel,
             body,
@@ -99,10 +104,19 @@ def make_strip(
             local_window=body.local(I64) if has_local else ground.window,
             context=context,
         )
-        for registers, coordinates in ((uniform, at), (Locals(lasts), at.twin()), (lane_registers, at.twin()))
-    ]
-    first, last, lane = frames
-    return Strip(body, width, shapes, ground, (first, last, lane), quads, lane_registers, parts.place_global, context)
+        for registers, coordinates in ((uniform, at), (lane_registers, at.twin()))
+    )
+    return Strip(
+        body,
+        width,
+        shapes,
+        ground,
+        (first_frame, lane_frame),
+        VectorRegisters(quads, predicates, spans),
+        lane_registers,
+        parts.place_global,
+        context,
+    )
 
 
 def _check_locals(kernel: Kernel, allocation: Allocation, width: int) -> None:
@@ -119,13 +133,16 @@ def clear(strip: Strip, registers: Sequence[Register]) -> None:
     for register in registers:
         shape = strip.shape(register)
         if shape is not Shape.VARYING:
-            for frame in (strip.first, strip.last):
-                constants[carrier(register.type)](0)
-                frame.pop_register(register)
+            constants[carrier(register.type)](0)
+            strip.first.pop_register(register)
+        if shape is Shape.LINEAR:
+            constants[carrier(register.type)](0)
+            body.set(strip.span(register))
         if shape is not Shape.UNIFORM:
             for local in strip.vectors(register):
                 body.v128_const(bytes(16))
                 body.set(local)
+            strip.find_bits(register)
 
 
 def run_strip(strip: Strip, region: RegionPlan, undefined: Sequence[Register]) -> None:
@@ -134,11 +151,13 @@ def run_strip(strip: Strip, region: RegionPlan, undefined: Sequence[Register]) -
     Course(strip, region.region.kernel, region.layout, region.chunks).run()
 
 
-def push_lanes_below(body: Body, count: Local, quad: int) -> None:
-    """Push which lanes of a quad are below ``count``, an i32."""
-    body.v128_const(b"".join((QUAD * quad + lane).to_bytes(4, "little") for lane in range(QUAD)))
+def push_bits_below(body: Body, count: Local) -> None:
+    """Push a bit for each lane below ``count``, at most 32."""
+    body.i64_const(-1)
     body.get(count)
-    body.op("i32x4.splat", "i32x4.lt_s")
+    body.op("i64.extend_i32_u", "i64.shl", "i32.wrap_i64")
+    body.i32_const(-1)
+    body.op("i32.xor")
 
 
-__all__ = ["Parts", "ScalarType", "clear", "lane_bytes", "make_strip", "push_lanes_below", "run_strip"]
+__all__ = ["Parts", "ScalarType", "clear", "lane_bytes", "make_strip", "push_bits_below", "run_strip"]

@@ -93,6 +93,7 @@ class StripContext:
                 for number, local in enumerate(strip.vectors(register)):
                     self._push_vector(register, number)
                     self._body.set(local)
+                strip.find_bits(register)
         self._load_results(strip, arrival, results)
         return unknown
 
@@ -107,12 +108,16 @@ class StripContext:
             body.set(self._lead)
             for register in uniform:
                 self._load_uniform(strip, register, mask)
-            strip.measure(mask)
         for register in linear:
-            for frame, lane in ((strip.first, 0), (strip.last, strip.width - 1)):
+            self._push_place(register)
+            self._load_lane(register, 0)
+            strip.first.pop_register(register)
+            if strip.shapes.step(register) is None:
                 self._push_place(register)
-                self._load_lane(register, lane)
-                frame.pop_register(register)
+                self._load_lane(register, strip.width - 1)
+                strip.first.push_register(register)
+                body.op("i64.sub" if is_double(register.type) else "i32.sub")
+                body.set(strip.span(register))
         if linear:
             self._check_lines(strip, linear, mask)
 
@@ -126,17 +131,17 @@ class StripContext:
         self._load_lane(register, 0)
         strip.first.pop_register(register)
         shape = "i64x2" if is_double(register.type) else "i32x4"
-        for quad, lanes in enumerate(mask.quads):
-            body.get(lanes)
-            halves = (2 * quad, 2 * quad + 1) if is_double(register.type) else (quad,)
-            for number in halves:
-                self._push_vector(register, number)
-                self._push_splat(strip, register)
-                body.op(f"{shape}.eq")
-            if is_double(register.type):
-                body.shuffle([4 * word + byte for word in (0, 2, 4, 6) for byte in range(4)])
-            body.op("v128.and")
-            body.set(lanes)
+        per = 2 if is_double(register.type) else QUAD
+        body.get(mask.bits)
+        for number in range(strip.width // per):
+            self._push_vector(register, number)
+            self._push_splat(strip, register)
+            body.op(f"{shape}.eq", f"{shape}.bitmask")
+            if number:
+                body.i32_const(per * number)
+                body.op("i32.shl", "i32.or")
+        body.op("i32.and")
+        body.set(mask.bits)
 
     def _load_lane(self, register: Register, lane: int) -> None:
         """Pop a place, push what a lane saved of a register."""
@@ -165,7 +170,7 @@ class StripContext:
         wrong = body.local(V128)
         body.v128_const(bytes(16))
         body.set(wrong)
-        body.get(mask.is_full)
+        strip.push_is_full(mask)
         with body.if_():
             for register in linear:
                 self._find_bends(strip, register, wrong)
@@ -174,15 +179,10 @@ class StripContext:
             with body.if_():
                 body.i32_const(1)
                 body.set(mask.bits)
-                body.i32_const(0)
-                body.set(mask.is_full)
-                for number, lanes in enumerate(mask.quads):
-                    body.v128_const(b"\xff" * 4 * (number == 0) + bytes(12 if number == 0 else 16))
-                    body.set(lanes)
         body.release(wrong)
 
     def _find_bends(self, strip: Strip, register: Register, wrong: Local) -> None:
-        """Add to ``wrong`` where the step from one lane to the next is not that of the first two."""
+        """Add to ``wrong`` where the step from one lane to the next is not the known one, or that of the first two."""
         body = self._body
         is_long = is_double(register.type)
         shape, size, per = ("i64x2", 8, 2) if is_long else ("i32x4", 4, 4)
@@ -195,8 +195,12 @@ class StripContext:
             self._push_vector(register, number)
             body.op(f"{shape}.sub")
 
-        push_steps(0)
-        body.lane(f"{shape}.extract_lane", 0)
+        known = strip.shapes.step(register)
+        if known is None:
+            push_steps(0)
+            body.lane(f"{shape}.extract_lane", 0)
+        else:
+            body.i32_const(known)
         body.op(f"{shape}.splat")
         body.set(step)
         for number in range(strip.width // per):
@@ -239,6 +243,7 @@ class StripContext:
                         body.get(local)
                         body.op("i32x4.neg")
                         body.set(local)
+                strip.find_bits(register)
             place += WORD_BYTES * word_count(kind)
         body.release(mail)
 
@@ -253,7 +258,7 @@ class StripContext:
         suspension = instruction.suspension
         assert suspension is not None
         body, mask = self._body, strip.mask
-        body.get(mask.is_full)
+        strip.push_is_full(mask)
         with body.if_():
             for register in instruction.stored:
                 self._save(strip, register, None)
@@ -279,20 +284,16 @@ class StripContext:
                 body.get(strip.vectors(register)[number])
             if mask is not None:
                 self._push_vector(register, number)
-                if is_double(register.type):
-                    body.get(mask.quads[number // 2])
-                    body.op(f"i64x2.extend_{'high' if number % 2 else 'low'}_i32x4_s")
-                else:
-                    body.get(mask.quads[number])
+                strip.push_lanes(mask, number, is_wide=is_double(register.type))
                 body.op("v128.bitselect")
             body.memory("v128.store", self.contexts.slots[register] + 16 * number, align=2, memory=SCRATCH)
 
     def _set_states(self, strip: Strip, state: int) -> None:
         body = self._body
-        for number, lanes in enumerate(strip.mask.quads):
+        for number in range(strip.quads):
             body.get(self._words)
             body.v128_const((state & 0xFFFF_FFFF).to_bytes(4, "little") * 4)
             self.push_state(number)
-            body.get(lanes)
+            strip.push_lanes(strip.mask, number, is_wide=False)
             body.op("v128.bitselect")
             body.memory("v128.store", self.contexts.states + 16 * number, align=2, memory=SCRATCH)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
 from tensor_wasm.compiler import lowering
-from tensor_wasm.compiler.allocation import bits, defined, used
+from tensor_wasm.compiler.allocation import bits, defined
 from tensor_wasm.compiler.divergence import Layout, Loop
 from tensor_wasm.compiler.divergence import Part as LayoutPart
 from tensor_wasm.compiler.shapes import Shape
-from tensor_wasm.compiler.strips import memory, moves, values
+from tensor_wasm.compiler.strips import memory, moves, spans, values
 from tensor_wasm.compiler.strips.control import Chunk, End, Leave, Part
-from tensor_wasm.compiler.strips.strip import Mask, Strip
+from tensor_wasm.compiler.strips.strip import Strip
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Suspend
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Instruction, Kernel, Register, ScalarType
+from tensor_wasm.ptx.program import Guard, Instruction, Kernel, ScalarType
 from tensor_wasm.wasm import Label, Local, ValType
 
-I32, V128 = ValType.I32, ValType.V128
+I32 = ValType.I32
 
 
 def lower(strip: Strip, instruction: Instruction) -> None:
@@ -48,13 +48,19 @@ def _compute(strip: Strip, instruction: Instruction) -> None:
     if Shape.UNIFORM in shapes.values():
         lowering.lower_instruction(strip.first, _only(instruction, strip, Shape.UNIFORM))
     if Shape.LINEAR in shapes.values():
-        ends = _only(instruction, strip, Shape.LINEAR)
-        for frame in (strip.first, strip.last):
-            lowering.lower_instruction(frame, ends)
+        _compute_ends(strip, _only(instruction, strip, Shape.LINEAR))
     if max(shapes.values()) is Shape.UNIFORM:
         return
     with memory.uniform_guard(strip, instruction):
         _compute_vectors(strip, _without(instruction, strip, Shape.UNIFORM))
+
+
+def _compute_ends(strip: Strip, instruction: Instruction) -> None:
+    """The first lane of a linear result, and its span; the span first, for its sources may be the result's own."""
+    (register,) = (register for register in instruction.destinations if register is not None)
+    with memory.uniform_guard(strip, instruction):
+        spans.set_span(strip, instruction, register)
+    lowering.lower_instruction(strip.first, instruction)
 
 
 def _only(instruction: Instruction, strip: Strip, shape: Shape) -> Instruction:
@@ -125,23 +131,22 @@ class Course:
         self._chunks = chunks
         self._first = layout.order[0]
         body = strip.body
-        self._masks: dict[int, tuple[Local, ...]] = {}
+        self._masks: dict[int, Local] = {}
         if len(layout.order) > 1 or isinstance(layout.parts[0], Loop):
             for head in layout.order:
                 if not self._ends(head):
-                    self._masks[head] = tuple(body.local(V128) for _ in range(strip.quads))
+                    self._masks[head] = body.local(I32)
 
     def run(self) -> None:
         """Write everything; the strip's mask says which lanes enter."""
         body, strip = self._strip.body, self._strip
         entry = self._masks.get(self._first)
-        for head, masks in self._masks.items():
-            for number, mask in enumerate(masks):
-                if head == self._first and isinstance(self._layout.parts[0], Loop):
-                    body.get(strip.mask.quads[number])
-                else:
-                    body.v128_const(bytes(16))
-                body.set(mask)
+        for head, mask in self._masks.items():
+            if head == self._first and isinstance(self._layout.parts[0], Loop):
+                body.get(strip.mask.bits)
+            else:
+                body.i32_const(0)
+            body.set(mask)
         for part in self._layout.parts:
             self._part(part, is_entry=part == self._first and entry is not None)
 
@@ -155,7 +160,7 @@ class Course:
             with body.loop() as again:
                 for inner in part.parts:
                     self._part(inner)
-                self._push_any(part.head)
+                body.get(self._masks[part.head])
                 body.br_if(again)
             return
         if self._ends(part) and part in self._chunks and part != self._first:
@@ -163,25 +168,14 @@ class Course:
         if is_entry or part not in self._masks:
             self._run_chunk(part)
             return
-        with body.block() as skip:
-            self._push_any(part)
-            body.op("i32.eqz")
-            body.br_if(skip)
-            for mine, waiting in zip(self._strip.mask.quads, self._masks[part], strict=True):
-                body.get(waiting)
-                body.set(mine)
-                body.v128_const(bytes(16))
-                body.set(waiting)
-            self._strip.measure(self._strip.mask)
+        waiting = self._masks[part]
+        body.get(waiting)
+        with body.if_():
+            body.get(waiting)
+            body.set(self._strip.mask.bits)
+            body.i32_const(0)
+            body.set(waiting)
             self._run_chunk(part)
-
-    def _push_any(self, head: int) -> None:
-        body = self._strip.body
-        for number, mask in enumerate(self._masks[head]):
-            body.get(mask)
-            if number:
-                body.op("v128.or")
-        body.op("v128.any_true")
 
     def _run_chunk(self, head: int) -> None:
         strip, chunk = self._strip, self._chunks[head]
@@ -190,61 +184,53 @@ class Course:
         with strip.body.block() as end:
             _ChunkWalk(self, strip, chunk, end).run(chunk.steps)
 
-    def send(self, target: int, mask: Sequence[Local]) -> None:
-        """Let lanes wait at a chunk."""
-        body = self._strip.body
-        for waiting, lanes in zip(self._masks.get(target, ()), mask, strict=bool(self._masks.get(target))):
+    def send(self, target: int) -> None:
+        """Let all lanes of the mask wait at a chunk."""
+        self._add(target, lambda: self._strip.body.get(self._strip.mask.bits))
+
+    def _add(self, target: int, push: Callable[[], None]) -> None:
+        waiting = self._masks.get(target)
+        if waiting is not None:
+            body = self._strip.body
             body.get(waiting)
-            body.get(lanes)
-            body.op("v128.or")
+            push()
+            body.op("i32.or")
             body.set(waiting)
 
     def part(self, part: Part) -> None:
         """Let each lane wait where it goes on."""
-        strip, body = self._strip, self._strip.body
-        if part.by is not None:
-            guard = part.by
-            quads = strip.vectors(guard.register)
-            for target, inverted in zip(part.targets, (guard.negated, not guard.negated), strict=True):
-                for number, waiting in enumerate(self._masks.get(target, ())):
-                    body.get(waiting)
-                    body.get(strip.mask.quads[number])
-                    body.get(quads[number])
-                    body.op("v128.andnot" if inverted else "v128.and", "v128.or")
-                    body.set(waiting)
+        if part.by is None:
+            self._part_by_selector(part)
             return
-        self._part_by_selector(part)
+        for target, negated in zip(part.targets, (part.by.negated, not part.by.negated), strict=True):
+            guard = Guard(part.by.register, negated)
+            self._add(target, lambda guard=guard: self._strip.push_guarded(guard))  # type: ignore[misc]
 
     def _part_by_selector(self, part: Part) -> None:
         """``brx.idx``: past the last target is as the last one."""
         strip, body = self._strip, self._strip.body
         assert part.selector is not None
-        left = [body.local(V128) for _ in range(strip.quads)]
-        for mine, lanes in zip(left, strip.mask.quads, strict=True):
-            body.get(lanes)
-            body.set(mine)
-        for position, target in enumerate(part.targets):
-            is_last = position == len(part.targets) - 1
-            for number, mine in enumerate(left):
-                waiting = self._masks.get(target)
-                chosen = body.local(V128)
-                body.get(mine)
-                if not is_last:
-                    values.lanes_of(strip, part.selector, ScalarType.U32, number, is_wide=False).push(body)
-                    body.v128_const(position.to_bytes(4, "little") * 4)
-                    body.op("i32x4.eq", "v128.and")
-                body.set(chosen)
-                if waiting is not None:
-                    body.get(waiting[number])
-                    body.get(chosen)
-                    body.op("v128.or")
-                    body.set(waiting[number])
-                body.get(mine)
-                body.get(chosen)
-                body.op("v128.andnot")
-                body.set(mine)
-                body.release(chosen)
-        body.release(*left)
+        left, chosen = body.local(I32), body.local(I32)
+        body.get(strip.mask.bits)
+        body.set(left)
+        for position, target in enumerate(part.targets[:-1]):
+            for unit in range(strip.quads):
+                values.lanes_of(strip, part.selector, ScalarType.U32, unit, is_wide=False).push(body)
+                body.v128_const(position.to_bytes(4, "little") * 4)
+                body.op("i32x4.eq", "i32x4.bitmask")
+                if unit:
+                    body.i32_const(4 * unit)
+                    body.op("i32.shl", "i32.or")
+            body.get(left)
+            body.op("i32.and")
+            body.set(chosen)
+            self._add(target, lambda: body.get(chosen))
+            body.get(left)
+            body.get(chosen)
+            body.op("i32.xor")
+            body.set(left)
+        self._add(part.targets[-1], lambda: body.get(left))
+        body.release(left, chosen)
 
 
 class _ChunkWalk(lowering.Walk):
@@ -262,7 +248,7 @@ class _ChunkWalk(lowering.Walk):
         for instruction in self._chunk.kernel.blocks[step.block].instructions:
             match instruction:
                 case Leave():
-                    self._course.send(instruction.target, strip.mask.quads)
+                    self._course.send(instruction.target)
                 case Part():
                     self._course.part(instruction)
                 case End():
@@ -278,6 +264,3 @@ class _ChunkWalk(lowering.Walk):
     def fail(self) -> None:
         """Say who it was, before a fault that the kernel itself raises."""
         self._strip.say_thread()
-
-
-__all__ = ["Course", "Mask", "Register", "lower", "used"]

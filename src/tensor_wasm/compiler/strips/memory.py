@@ -19,6 +19,7 @@ from tensor_wasm.compiler.carriers import carrier, convert, kept_form
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.memory import Place
 from tensor_wasm.compiler.shapes import Shape
+from tensor_wasm.compiler.strips import spans
 from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double
 from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.ptx.program import Guard, Instruction, Parameter, Register, ScalarType, Space, Variable
@@ -35,7 +36,7 @@ def load(strip: Strip, instruction: Instruction) -> None:
         address = strip.shapes.address(instruction)
         if address is Shape.UNIFORM:
             _load_once(strip, instruction)
-        elif address is Shape.LINEAR and _has_vectors(instruction, len(instruction.destinations)):
+        elif _may_be_contiguous(strip, instruction, len(instruction.destinations)):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
@@ -59,7 +60,7 @@ def store(strip: Strip, instruction: Instruction) -> None:
         if max(address, values, guard) is Shape.UNIFORM:
             strip.say_thread()
             memory.store(strip.first, _unguarded(instruction))
-        elif address is Shape.LINEAR and _has_vectors(instruction, len(instruction.sources)):
+        elif _may_be_contiguous(strip, instruction, len(instruction.sources)):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
@@ -147,8 +148,8 @@ def spread(strip: Strip, register: Register, value: Local, guard: Guard | None, 
         body.get(value)
         strip.first.pop_register(register)
     if shape is Shape.LINEAR:
-        body.get(value)
-        strip.last.pop_register(register)
+        (body.i64_const if is_double(register.type) else body.i32_const)(0)
+        body.set(strip.span(register))
     if shape is Shape.UNIFORM:
         return
     blend = mask if strip.must_blend(register, guard) else None
@@ -161,6 +162,7 @@ def spread(strip: Strip, register: Register, value: Local, guard: Guard | None, 
             body.get(value)
             body.op(f"{_SPLATS[value.type]}.splat")
         strip.set_vector(register, number, blend)
+    strip.find_bits(register)
 
 
 # --- all lanes side by side -----------------------------------------------------------------------------------
@@ -183,6 +185,15 @@ def _has_vectors(instruction: Instruction, count: int) -> bool:
     return (count, bits) in {(1, 8), (1, 16), (1, 32), (1, 64), (2, 32), (4, 32), (2, 64)}
 
 
+def _may_be_contiguous(strip: Strip, instruction: Instruction, count: int) -> bool:
+    """Whether all lanes' elements may be adjacent: at a linear address whose step, where it is known, is right."""
+    if strip.shapes.address(instruction) is not Shape.LINEAR or not _has_vectors(instruction, count):
+        return False
+    assert instruction.address is not None
+    step = _known_step(strip, instruction.address.base)
+    return step is None or step == instruction.type.size_bytes * count
+
+
 def _if_contiguous(
     strip: Strip,
     instruction: Instruction,
@@ -194,33 +205,40 @@ def _if_contiguous(
     """Write ``together`` for where all lanes run and their elements are adjacent in memory, else ``alone``."""
     body, ground = strip.body, strip.ground
     size = instruction.type.size_bytes * count
-    first, last = body.local(I64), body.local(I64)
-    for frame, local in ((strip.first, first), (strip.last, last)):
-        memory.push_address(frame, instruction)
-        body.set(local)
+    reach = size * (strip.width - 1)
+    first = body.local(I64)
+    memory.push_address(strip.first, instruction)
+    body.set(first)
     is_shared = instruction.space is Space.SHARED
-    # Where the first and the last are as far apart as they should be, all between are in line.
-    body.get(last)
-    body.get(first)
-    body.op("i64.sub")
-    body.i64_const(size * (strip.width - 1))
-    body.op("i64.xor")
+    strip.push_is_full(mask)
+    # Where the last lane is as far from the first as it should be, all between are in line.
+    step = None if instruction.address is None else _known_step(strip, instruction.address.base)
+    if step is None:
+        assert instruction.address is not None
+        register = instruction.address.base
+        assert isinstance(register, Register)
+        kind = I64 if is_double(register.type) else I32
+        spans.push(strip, register, kind)
+        (body.i64_const if kind is I64 else body.i32_const)(reach)
+        body.op(f"{kind.name.lower()}.eq", "i32.and")
     if size > 1:
         body.get(first)
-        body.i64_const(size - 1)
-        body.op("i64.and", "i64.or")
-    body.op("i64.eqz")
-    # Both inside: then the first is before the last. An aligned address below an aligned end has room.
+        body.op("i32.wrap_i64")
+        body.i32_const(size - 1)
+        body.op("i32.and", "i32.eqz", "i32.and")
+    # An aligned first address that is as far below an aligned end has room for all.
+    body.get(first)
     end = ground.shared_end if is_shared else ground.guest_end
-    for address in (first, last):
-        body.get(address)
-        body.get(end)
-        if is_shared and size > 1:
-            body.i64_const(-size)
-            body.op("i64.and")
-        body.op("i64.lt_u", "i32.and")
-    body.get(mask.is_full)
-    body.op("i32.and")
+    body.get(end)
+    if is_shared and size > 1:
+        body.i64_const(-size)
+        body.op("i64.and")
+    body.i64_const(reach)
+    body.op("i64.sub")
+    body.i64_const(0)
+    body.get(end)
+    body.i64_const(reach)
+    body.op("i64.gt_u", "select", "i64.lt_u", "i32.and")
     with body.if_():
         with strip.first.temporary(I32) as base:
             body.get(first)
@@ -234,7 +252,11 @@ def _if_contiguous(
             together(Place(SCRATCH if is_shared else _GUEST, base))
         body.else_()
         alone()
-    body.release(first, last)
+    body.release(first)
+
+
+def _known_step(strip: Strip, base: object) -> int | None:
+    return strip.shapes.step(base) if isinstance(base, Register) else None
 
 
 def _load_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:
@@ -286,6 +308,10 @@ def _load_vector(strip: Strip, kind: ScalarType, register: Register, number: int
         body.op("v128.and")
 
 
+#: The low halves of two vectors, and the high ones, in words.
+_PAIRS: Final = ((0, 1, 4, 5), (2, 3, 6, 7))
+
+
 def _transpose(strip: Strip, parts: list[Local], size: int) -> None:
     """Turn elements of 2 or 4 components, one after another in vectors, into a vector for each component."""
     body = strip.body
@@ -314,19 +340,11 @@ def _transpose(strip: Strip, parts: list[Local], size: int) -> None:
             body.set(local)
             halves.append(local)
     low, high, low_2, high_2 = halves
-    for part, (one, two, words) in zip(
-        parts,
-        (
-            (low, low_2, (0, 1, 4, 5)),
-            (low, low_2, (2, 3, 6, 7)),
-            (high, high_2, (0, 1, 4, 5)),
-            (high, high_2, (2, 3, 6, 7)),
-        ),
-        strict=True,
-    ):
-        body.get(one)
-        body.get(two)
-        body.shuffle([4 * word + byte for word in words for byte in range(4)])
+    sides = [(first, second, words) for first, second in ((low, low_2), (high, high_2)) for words in _PAIRS]
+    for part, (first, second, chosen_words) in zip(parts, sides, strict=True):
+        body.get(first)
+        body.get(second)
+        body.shuffle([4 * word + byte for word in chosen_words for byte in range(4)])
         body.set(part)
     body.release(*halves)
 

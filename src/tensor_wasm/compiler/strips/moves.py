@@ -135,4 +135,6 @@ def emit(strip: Strip, instruction: Instruction, write: Write) -> None:
         body.get(local)
         strip.set_vector(register, unit, mask if strip.must_blend(register, instruction.guard) else None)
         body.release(local)
+    for register in dict.fromkeys(register for register, _, _ in results):
+        strip.find_bits(register)
     strip.release_mask(mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,14 +15,14 @@ from tensor_wasm.compiler.strips.strip import is_double
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Region
 from tensor_wasm.ptx.graph import Graph
-from tensor_wasm.ptx.program import Branch, Kernel, Register, Switch
+from tensor_wasm.ptx.program import Branch, Kernel, Register, ScalarType, Switch
 
 #: Widths that there are, the widest first, each with the vectors that a register of 32 bits takes.
-_WIDTHS: Final = ((16, 4), (8, 2), (4, 1))
+_WIDTHS: Final = ((32, 8), (16, 4), (8, 2), (4, 1))
 #: Vector registers of the processor that a strip's registers may fill; x86-64 has 16.
 _VECTORS: Final = 14
 #: Kernels of more instructions are compiled for narrower strips, so that compiling them takes no longer.
-_INSTRUCTIONS_MAX: Final = {16: 1_500, 8: 5_000}
+_INSTRUCTIONS_MAX: Final = {32: 300, 16: 1_500, 8: 5_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,14 @@ class _Draft:
         self.live = live_at_start(self.kernel, self.graph.successors, self.graph.reverse_postorder)
         self.parts_ways: set[int] | None = None
         self.layout: Layout | None = None
+
+    def entering(self) -> Iterator[Register]:
+        """Registers whose values a region's start reads."""
+        registers = self.kernel.registers
+        if self.live is None:
+            yield from registers
+        else:
+            yield from (registers[index] for index in bits(self.live[0]))
 
     def raise_kept(self, shapes: Shapes) -> bool:
         """Lay the chunks out by what varies now; registers that threads elsewhere keep vary. Whether any is new."""
@@ -90,8 +98,13 @@ def plan(regions: Sequence[Region]) -> KernelPlan:
     kernels = [draft.kernel for draft in drafts]
     changed = True
     while changed:
+        changed = False
         shapes.spread(kernels)
-        changed = any([draft.raise_kept(shapes) for draft in drafts])
+        for draft in drafts:
+            changed = draft.raise_kept(shapes) or changed
+    # What is read before it is written is not what an instruction gave.
+    outside = [register for draft in drafts if draft.region.arrival is None for register in draft.entering()]
+    shapes.find_steps(kernels, outside)
     width = _width(drafts, shapes)
     return KernelPlan(shapes, width, tuple(_finish(draft, shapes) for draft in drafts))
 
@@ -119,9 +132,11 @@ def _finish(draft: _Draft, shapes: Shapes) -> RegionPlan:
     ]
     kept = {block: layout.kept[layout.chunk_of[block]] for block in order}
 
-    def kind(register: Register) -> tuple[Shape, object]:
+    def kind(register: Register) -> tuple[object, object]:
         shape = shapes.of(register)
-        return (shape, is_double(register.type) if shape is Shape.VARYING else carrier(register.type))
+        if shape is Shape.VARYING:
+            return (register.type is ScalarType.PRED, is_double(register.type))
+        return (shape, carrier(register.type))
 
     allocation = allocate(draft.kernel, draft.graph.successors, order, kind, live=draft.live, kept=kept)
     registers = draft.kernel.registers

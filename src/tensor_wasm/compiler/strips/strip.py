@@ -2,10 +2,11 @@
 
 A register of up to 32 bits is kept as *quads*, vectors of four lanes of 32 bits, one of 64 bits as vectors of two; a
 predicate lane is all ones or 0. A uniform register is kept once, as in a :class:`~tensor_wasm.compiler.frame.Frame`;
-a linear one as vectors and, by two more frames, for the first and for the last lane alone.
+a linear one as vectors, and for the first lane alone with the span to the last (see :mod:`.spans`). A varying predicate
+is also kept as bits, which is what masks are.
 
 What has no vector form runs lane by lane (:meth:`Strip.each_lane`): its registers go to a buffer in the kernel's region,
-where a third frame finds those of one lane, and a loop lowers the instruction for each lane of the mask, in ascending
+where a second frame finds those of one lane, and a loop lowers the instruction for each lane of the mask, in ascending
 order.
 """
 
@@ -46,18 +47,16 @@ def is_double(kind: ScalarType) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Lanes that take part: vectors of all ones or zeros, the same as bits, and whether it is all lanes."""
+    """Lanes that take part: a bit each in an i32, the first lane lowest."""
 
-    quads: tuple[Local, ...]
     bits: Local
-    is_full: Local
 
 
 class Strip:
     """The state while the code of a strip of ``width`` threads is written.
 
-    ``first`` and ``last`` are the frames of the first and the last lane; the first also has all uniform registers.
-    ``mask`` are the lanes that run at present; ``kept`` the registers that lanes waiting elsewhere still need.
+    ``first`` is the frame of the first lane, which also has all uniform registers. ``mask`` are the lanes that run at
+    present; ``kept`` the registers that lanes waiting elsewhere still need.
     """
 
     def __init__(
@@ -66,8 +65,8 @@ class Strip:
         width: int,
         shapes: Shapes,
         ground: Ground,
-        frames: tuple[Frame, Frame, Frame],
-        quads: Mapping[Register, tuple[Local, ...]],
+        frames: tuple[Frame, Frame],
+        registers: VectorRegisters,
         lanes: LaneRegisters,
         place: Global,
         context: StripContext | None,
@@ -75,14 +74,15 @@ class Strip:
         self.body = body
         self.width = width
         self.quads = width // QUAD
+        self.all_bits = (1 << width) - 1
         self.shapes = shapes
         self.ground = ground
-        self.first, self.last, self.lane = frames
+        self.first, self.lane = frames
         self.context = context
-        self.mask = Mask(tuple(body.local(V128) for _ in range(self.quads)), body.local(I32), body.local(I32))
+        self.mask = Mask(body.local(I32))
         self.kept: frozenset[Register] = frozenset()
         self.place_bits = body.local(I64)
-        self._vectors = quads
+        self._registers = registers
         self._lanes = lanes
         self._place = place
 
@@ -94,19 +94,22 @@ class Strip:
 
     def vectors(self, register: Register) -> tuple[Local, ...]:
         """The vectors of a register that is not uniform."""
-        return self._vectors[register]
+        return self._registers.quads[register]
+
+    def bits(self, register: Register) -> Local:
+        """The lanes where a varying predicate holds, as bits."""
+        return self._registers.bits[register]
+
+    def span(self, register: Register) -> Local:
+        """How far a linear register of the last lane is from that of the first."""
+        return self._registers.spans[register]
 
     # --- the strip's place ----------------------------------------------------------------------------------
 
     def enter(self) -> None:
         """Set what depends on where the strip is, after the first frame's coordinates were set."""
         body = self.body
-        at, last = self.first.coordinates, self.last.coordinates
-        for mine, its in ((at.thread, last.thread), (at.thread_index[0], last.thread_index[0])):
-            body.get(mine)
-            body.i32_const(self.width - 1)
-            body.op("i32.add")
-            body.set(its)
+        at = self.first.coordinates
         body.get(at.thread)
         body.op("i64.extend_i32_u")
         body.i64_const(THREAD_SHIFT)
@@ -122,11 +125,6 @@ class Strip:
             body.op("i32.mul", "i32.add")
         body.set(self.first.local_base)
         set_window(body, self.first)
-        body.get(self.first.local_base)
-        body.i32_const(local_bytes * (self.width - 1))
-        body.op("i32.add")
-        body.set(self.last.local_base)
-        set_window(body, self.last)
 
     def say_thread(self) -> None:
         """Let a fault name the first lane of the mask."""
@@ -141,41 +139,59 @@ class Strip:
     def say_access(self, address: Local, size_bytes: int) -> None:
         """Let a fault be found by its address, in an access of all lanes from the i64 ``address`` on."""
         body = self.body
-        body.get(address)
+        body.get(self.place_bits)
         body.i64_const(size_bytes.bit_length() << SIZE_SHIFT)
         body.op("i64.or")
-        body.get(self.place_bits)
+        body.get(address)
         body.op("i64.or")
         body.global_set(self._place)
 
     # --- masks --------------------------------------------------------------------------------------------
 
-    def measure(self, mask: Mask) -> None:
-        """Set a mask's bits, and whether it is full, from its vectors."""
-        push_bits(self.body, mask.quads)
-        self.body.tee(mask.bits)
-        self.body.i32_const((1 << self.width) - 1)
-        self.body.op("i32.eq")
-        self.body.set(mask.is_full)
-
     def guarded_mask(self, guard: Guard | None) -> Mask:
         """The lanes of the mask where a guard holds; a new one where the guard varies."""
         if guard is None or self.shape(guard.register) is Shape.UNIFORM:
             return self.mask
-        body = self.body
-        mask = Mask(tuple(body.local(V128) for _ in range(self.quads)), body.local(I32), body.local(I32))
-        for quad, own, given in zip(mask.quads, self.mask.quads, self.vectors(guard.register), strict=True):
-            body.get(own)
-            body.get(given)
-            body.op("v128.andnot" if guard.negated else "v128.and")
-            body.set(quad)
-        self.measure(mask)
+        mask = Mask(self.body.local(I32))
+        self.push_guarded(guard)
+        self.body.set(mask.bits)
         return mask
 
+    def push_guarded(self, guard: Guard) -> None:
+        """Push the lanes of the mask where a varying guard holds."""
+        body = self.body
+        body.get(self.mask.bits)
+        body.get(self.bits(guard.register))
+        if guard.negated:
+            body.i32_const(-1)
+            body.op("i32.xor")
+        body.op("i32.and")
+
     def release_mask(self, mask: Mask) -> None:
-        """Give the locals of a mask of :meth:`guarded_mask` back."""
+        """Give the local of a mask of :meth:`guarded_mask` back."""
         if mask is not self.mask:
-            self.body.release(*mask.quads, mask.bits, mask.is_full)
+            self.body.release(mask.bits)
+
+    def push_is_full(self, mask: Mask) -> None:
+        """Push whether a mask has all lanes."""
+        self.body.get(mask.bits)
+        self.body.i32_const(self.all_bits)
+        self.body.op("i32.eq")
+
+    def push_lanes(self, mask: Mask, unit: int, *, is_wide: bool) -> None:
+        """Push a mask's lanes of a unit, all ones or 0."""
+        if is_wide:
+            bits = [1 << 2 * unit + lane // 2 for lane in range(4)]
+        else:
+            bits = [1 << QUAD * unit + lane for lane in range(QUAD)]
+        pattern = b"".join(bit.to_bytes(4, "little") for bit in bits)
+        body = self.body
+        body.get(mask.bits)
+        body.op("i32x4.splat")
+        body.v128_const(pattern)
+        body.op("v128.and")
+        body.v128_const(pattern)
+        body.op("i32x4.eq")
 
     # --- results ------------------------------------------------------------------------------------------
 
@@ -185,16 +201,30 @@ class Strip:
         return is_guarded or register in self.kept
 
     def set_vector(self, register: Register, number: int, mask: Mask | None) -> None:
-        """Pop vector ``number`` of a register; with a mask only its lanes."""
-        body, local = self.body, self._vectors[register][number]
+        """Pop vector ``number`` of a register; with a mask only its lanes. Of a predicate, :meth:`set_bits` as well."""
+        body, local = self.body, self._registers.quads[register][number]
         if mask is not None:
             body.get(local)
-            if is_double(register.type):
-                body.get(mask.quads[number // 2])
-                body.op(f"i64x2.extend_{'high' if number % 2 else 'low'}_i32x4_s")
-            else:
-                body.get(mask.quads[number])
+            self.push_lanes(mask, number, is_wide=is_double(register.type))
             body.op("v128.bitselect")
+        body.set(local)
+
+    def find_bits(self, register: Register) -> None:
+        """Set a predicate's bits from its vectors; nothing to do for another register."""
+        if register.type is ScalarType.PRED:
+            push_bits(self.body, self._registers.quads[register])
+            self.body.set(self._registers.bits[register])
+
+    def set_bits(self, register: Register, mask: Mask | None) -> None:
+        """Pop a predicate's bits; with a mask only its lanes."""
+        body, local = self.body, self._registers.bits[register]
+        if mask is not None:  # old ^ ((old ^ new) & mask)
+            body.get(local)
+            body.op("i32.xor")
+            body.get(mask.bits)
+            body.op("i32.and")
+            body.get(local)
+            body.op("i32.xor")
         body.set(local)
 
     # --- lane by lane -------------------------------------------------------------------------------------
@@ -214,7 +244,7 @@ class Strip:
         moved = [r for r in dict.fromkeys((*read, *written)) if self.shape(r) is not Shape.UNIFORM]
         self._lanes.hold(moved)
         for register in moved:
-            for number, local in enumerate(self._vectors[register]):
+            for number, local in enumerate(self.vectors(register)):
                 body.get(self.ground.base)
                 body.get(local)
                 body.memory("v128.store", self._lanes.offset(register) + 16 * number, align=2, memory=SCRATCH)
@@ -235,10 +265,11 @@ class Strip:
             for register in dict.fromkeys(written):
                 if self.shape(register) is Shape.UNIFORM:
                     continue
-                for number, local in enumerate(self._vectors[register]):
+                for number, local in enumerate(self.vectors(register)):
                     body.get(self.ground.base)
                     body.memory("v128.load", self._lanes.offset(register) + 16 * number, align=2, memory=SCRATCH)
                     body.set(local)
+                self.find_bits(register)
         body.release(rest)
         self._lanes.drop()
 
@@ -288,6 +319,15 @@ def push_bits(body: Body, quads: Sequence[Local]) -> None:
         if number:
             body.i32_const(QUAD * number)
             body.op("i32.shl", "i32.or")
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRegisters:
+    """Locals of registers that are not uniform: vectors, bits of predicates, spans of linear ones."""
+
+    quads: Mapping[Register, tuple[Local, ...]]
+    bits: Mapping[Register, Local]
+    spans: Mapping[Register, Local]
 
 
 class LaneRegisters:

@@ -7,13 +7,14 @@ A *unit* is what one vector instruction does at a time: four lanes of 32 bits, o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from tensor_wasm.compiler import values
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.shapes import Shape
-from tensor_wasm.compiler.strips.strip import Strip, is_double
+from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double
 from tensor_wasm.compiler.values.formula import I32, Value, combine, read
 from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
 from tensor_wasm.compiler.values.operation import Operation
@@ -23,6 +24,8 @@ from tensor_wasm.wasm import Body, ValType
 V128 = ValType.V128
 _SHAPES: Final = {ValType.I32: "i32x4", ValType.I64: "i64x2", ValType.F32: "f32x4", ValType.F64: "f64x2"}
 _EVEN, _ODD, _HIGH_TWICE = (0, 2, 4, 6), (1, 3, 5, 7), (2, 3, 2, 3)
+#: Relations that hold for the one side of a bound.
+_ORDERED: Final = frozenset({"lt", "le", "gt", "ge"})
 _DIRECTED: Final = frozenset({"rz", "rm", "rp"})
 
 
@@ -611,7 +614,7 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
     is_truth = all(register is None or register.type is ScalarType.PRED for register in destinations)
     narrows = instruction.root == "cvt" and is_wide and not is_double(instruction.types[0])
     if is_truth and is_wide and instruction.root == "setp":
-        _emit_wide_truths(strip, instruction, emit)
+        _emit_wide_truths(strip, instruction, emit, mask)
     else:
         units = strip.width // (2 if is_wide and not narrows else 4)
         for unit in range(units):
@@ -625,13 +628,72 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
                         _mask(strip.body, 16)
                     blend = mask if strip.must_blend(register, instruction.guard) else None
                     strip.set_vector(register, unit, blend)
+    if is_truth:
+        _find_truths(strip, instruction, mask)
     strip.release_mask(mask)
 
 
-def _emit_wide_truths(strip: Strip, instruction: Instruction, emit: Emit) -> None:
+def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
+    """Set the bits of predicates whose vectors were set."""
+    body = strip.body
+    ends = _ends_of_comparison(strip, instruction)
+    if ends is None:
+        for register in instruction.destinations:
+            if register is not None:
+                strip.find_bits(register)
+        return
+    # A comparison of what is in line gives the same for all lanes where it does for both ends, if nothing wraps.
+    register, first, last, in_order = ends
+    same = body.local(ValType.I32)
+    first.push(body)
+    body.tee(same)
+    last.push(body)
+    body.op("i32.eq")
+    in_order.push(body)
+    body.op("i32.and")
+    with body.if_():
+        body.i32_const(0)
+        body.get(same)
+        body.op("i32.sub")
+        body.i32_const(strip.all_bits)
+        body.op("i32.and")
+        strip.set_bits(register, mask if strip.must_blend(register, instruction.guard) else None)
+        body.else_()
+        strip.find_bits(register)
+    body.release(same)
+
+
+def _ends_of_comparison(strip: Strip, instruction: Instruction) -> tuple[Register, Value, Value, Value] | None:
+    """For a comparison of a linear value of a known step with a uniform one: its predicate, whether it holds for the
+    first and for the last lane, and whether the linear value does not wrap in between.
+    """
+    kind, sources = instruction.type, instruction.sources
+    relation = next((name for name in instruction.modifiers if name in _ORDERED), None)
+    (register, *more) = instruction.destinations
+    if relation is None or more or register is None or len(sources) != 2 or kind.bits != 32 or kind.is_float:
+        return None
+    steps = [strip.shapes.step(source) for source in sources]
+    if steps[0] is None or steps[1] is None or (steps[0] != 0) == (steps[1] != 0):
+        return None
+    sign = "s" if kind.is_signed else "u"
+    values_ = [Value(I32, partial(_push_scalar, strip, source, kind)) for source in sources]
+    linear = 0 if steps[0] else 1
+    span = (steps[0] + steps[1]) * (strip.width - 1)
+    last = list(values_)
+    last[linear] = values_[linear] + span
+    first_truth = values_[0].compare(f"{relation}_{sign}", values_[1])
+    last_truth = last[0].compare(f"{relation}_{sign}", last[1])
+    in_order = last[linear].compare(f"{'ge' if span > 0 else 'le'}_{sign}", values_[linear])
+    return register, first_truth, last_truth, in_order
+
+
+def _push_scalar(strip: Strip, source: Operand, kind: ScalarType, _body: Body) -> None:
+    strip.first.push(source, kind)
+
+
+def _emit_wide_truths(strip: Strip, instruction: Instruction, emit: Emit, mask: Mask) -> None:
     """Comparisons of 64 bits: two units make the predicate of four lanes."""
     body = strip.body
-    mask = strip.guarded_mask(instruction.guard)
     for quad in range(strip.quads):
         found = []
         for half in (0, 1):
@@ -648,4 +710,3 @@ def _emit_wide_truths(strip: Strip, instruction: Instruction, emit: Emit) -> Non
                 _shuffle_words(body, _EVEN)
                 strip.set_vector(register, quad, mask if strip.must_blend(register, instruction.guard) else None)
         body.release(*(part for parts in found for part in parts))
-    strip.release_mask(mask)
