@@ -16,7 +16,9 @@ __kernel void conv2d(__global const float *in, __global const float *weights, __
     int x = get_group_id(0) * TILE + across, y = get_group_id(1) * TILE + down;
     if (x >= width || y >= height) return;
     float sum = 0.0f;
+#pragma unroll
     for (int j = 0; j < 2 * REACH + 1; j++)
+#pragma unroll
         for (int i = 0; i < 2 * REACH + 1; i++)
             sum = fma(tile[down + j][across + i], weights[j * (2 * REACH + 1) + i], sum);
     out[y * width + x] = sum;

@@ -13,6 +13,7 @@ __kernel void matmul_tiled(__global const float *a, __global const float *b, __g
         as[down][across] = row < m && ac < k ? a[row * k + ac] : 0.0f;
         bs[down][across] = br < k && col < n ? b[br * n + col] : 0.0f;
         barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll 4
         for (int i = 0; i < TILE; ++i) sum = fma(as[down][i], bs[i][across], sum);
         barrier(CLK_LOCAL_MEM_FENCE);
     }

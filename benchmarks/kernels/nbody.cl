@@ -11,6 +11,7 @@ __kernel void nbody(__global const float4 *bodies, __global float4 *acceleration
     for (int base = 0; base < n; base += TILE) {
         tile[local_id] = base + local_id < n ? bodies[base + local_id] : nobody;
         barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll 8
         for (int j = 0; j < TILE; j++) {
             float4 other = tile[j];
             float dx = other.x - me.x, dy = other.y - me.y, dz = other.z - me.z;

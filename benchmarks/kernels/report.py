@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 
 from cases import Bar
@@ -21,6 +23,8 @@ from tensor_wasm.device.processor import processor_name
 _MEAN_BAR = 0.5
 #: When runs took so much more time than the processor gave them, something else ran.
 _BUSY = 1.1
+#: Characters of a line of a page.
+_PAGE_WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +186,16 @@ class Report:
 
     def markdown(self) -> str:
         """For a page."""
-        machine = self.machine()
+        machine, today = self.machine(), datetime.now(UTC)
         versions = ", ".join(f"{name} {value}" for name, value in self.peers.items())
         time_word = "time" if self.clock == "wall" else "processor time"
         intro = (
-            f"{machine['processor']}, {machine['cores']} cores, one of them used; Wasmtime {machine['wasmtime']}; "
-            f"{versions}. Median {time_word} in milliseconds, the least in brackets; ratios are how many times as fast "
-            f"{OURS} is."
+            f"Read on {today:%d %B %Y}: {machine['processor']}, {machine['cores']} cores, one of them used; "
+            f"Wasmtime {machine['wasmtime']}; {versions}. Median {time_word} in milliseconds, the least in brackets; "
+            f"ratios are how many times as fast {OURS} is."
         )
-        parts = [intro, *self.notes(), "", *_marked(self.kernel_table()), "", "\n\n".join(self.summary())]
+        intro = "\n".join(textwrap.wrap(intro, _PAGE_WIDTH))
+        parts = [intro, "", *_paragraphs(self.notes()), *_marked(self.kernel_table()), "", "\n\n".join(self.summary())]
         if self.loads:
             parts += ["", *_marked(self.compile_table())]
         return "\n".join(parts)
@@ -222,6 +227,10 @@ def _verdict(bar: str, value: float | None, least: float) -> str:
     if value is None:
         return f"{bar}: not measured"
     return f"{bar}: {'met' if value >= least else 'missed'}"
+
+
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    return [part for line in lines for part in (line, "")]
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
