@@ -54,8 +54,8 @@ def blackscholes(
     years: Array,
     calls: Array,
     puts: Array,
-    rate: np.float32,
-    volatility: np.float32,
+    rate: np.floating[Any],
+    volatility: np.floating[Any],
     n: int,  # noqa: ARG001
 ) -> None:
     one, half = price.dtype.type(1), price.dtype.type(0.5)
@@ -67,7 +67,8 @@ def blackscholes(
             series += price.dtype.type(coefficient)
             series *= k
         tail = price.dtype.type(0.39894228) * np.exp(-half * d * d) * series
-        return np.where(d > 0, one - tail, tail)
+        result: Array = np.where(d > 0, one - tail, tail)
+        return result
 
     deviation = volatility * np.sqrt(years)
     d1 = ((half * volatility * volatility + rate) * years + np.log(price / strike)) / deviation

@@ -139,8 +139,8 @@ def _blackscholes(quick: bool) -> Work:
     years = _f32(random.uniform(0.25, 10, n))
     rate, volatility = np.float32(0.02), np.float32(0.3)
     calls, puts = np.zeros(n), np.zeros(n)
-    wide = [values.astype(np.float64) for values in (price, strike, years)]
-    arrays.blackscholes(*wide, calls, puts, np.float64(rate), np.float64(volatility), n)
+    s, x, t = (values.astype(np.float64) for values in (price, strike, years))
+    arrays.blackscholes(s, x, t, calls, puts, np.float64(rate), np.float64(volatility), n)
     arguments = (price, strike, years, np.zeros_like(price), np.zeros_like(price), rate, volatility, np.int32(n))
     return Work(f"{n:,} options", (n // 256,), (256,), arguments, {3: calls, 4: puts}, 1e-4, 1e-4)
 

@@ -99,9 +99,10 @@ class Report:
                 {
                     "name": load.name,
                     "bar_ms": load.bar_ms,
-                    "median_ms": statistics.median(load.samples_ms),
-                    "min_ms": min(load.samples_ms),
-                    "samples_ms": load.samples_ms,
+                    "median_ms": statistics.median(load.samples.of(self.clock)),
+                    "min_ms": min(load.samples.of(self.clock)),
+                    "wall_ms": load.samples.wall_ms,
+                    "cpu_ms": load.samples.cpu_ms,
                 }
                 for load in self.loads
             ],
@@ -145,9 +146,9 @@ class Report:
         """Median and least time of each way of loading."""
         table = [["loading a kernel", "ms", "bar"]]
         for load in self.loads:
-            median = statistics.median(load.samples_ms)
+            median = statistics.median(load.samples.of(self.clock))
             met = "met" if median <= load.bar_ms else "missed"
-            table.append([load.name, _pair(median, min(load.samples_ms)), f"≤ {load.bar_ms:g} ms: {met}"])
+            table.append([load.name, self._times(load.samples), f"≤ {load.bar_ms:g} ms: {met}"])
         return table
 
     def summary(self) -> list[str]:
@@ -172,7 +173,7 @@ class Report:
     def notes(self) -> list[str]:
         """What a reader must know beside the figures."""
         lines = [f"skipped: {reason}" for reason in self.skipped.values()]
-        if self.is_busy():
+        if self.clock == "wall" and self.is_busy():
             lines.append("The machine was busy: runs waited for the processor. Repeat, or use --clock cpu.")
         return lines
 

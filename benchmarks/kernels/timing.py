@@ -21,10 +21,18 @@ class Effort:
 
 @dataclass(slots=True)
 class Samples:
-    """What one participant's runs took, in milliseconds, in the order of the rounds."""
+    """What runs took, in milliseconds, in the order of the rounds."""
 
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
+
+    def time(self, run: Callable[[], object]) -> None:
+        """Add a run."""
+        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+        run()
+        wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+        self.wall_ms.append(wall / 1e6)
+        self.cpu_ms.append(cpu / 1e6)
 
     def of(self, clock: str) -> list[float]:
         """The samples by ``wall`` or ``cpu``."""
@@ -38,11 +46,7 @@ def in_turn(runs: Mapping[str, Callable[[], object]], effort: Effort) -> dict[st
     count = 0
     while count < effort.rounds or (time.monotonic() < end and count < _MOST_ROUNDS):
         for name, run in runs.items():
-            cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-            run()
-            wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
-            samples[name].wall_ms.append(wall / 1e6)
-            samples[name].cpu_ms.append(cpu / 1e6)
+            samples[name].time(run)
         count += 1
     return samples
 
