@@ -5,7 +5,8 @@ from __future__ import annotations
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
 from tensor_wasm.compiler.special import Coordinates
-from tensor_wasm.compiler.strips.code import Parts, make_strip, push_bits_below, run_strip
+from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
+from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan
 from tensor_wasm.ptx.program import Kernel
 from tensor_wasm.wasm import ValType

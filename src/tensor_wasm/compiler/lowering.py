@@ -63,6 +63,7 @@ def enter(frame: Frame, base: Global) -> None:
     body.set(ground.shared_base)
     body.i64_const(region.shared_bytes)
     if region.has_dynamic:
+        assert frame.coordinates.shared_bytes is not None
         body.get(frame.coordinates.shared_bytes)
         body.op("i64.extend_i32_u", "i64.add")
     body.set(ground.shared_end)

@@ -23,7 +23,8 @@ from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX
 from tensor_wasm.compiler.region import REGION_BYTES_MAX, WINDOW, aligned, lay_out
 from tensor_wasm.compiler.region import Region as MemoryRegion
 from tensor_wasm.compiler.special import AXES
-from tensor_wasm.compiler.strips.code import Parts, lane_bytes
+from tensor_wasm.compiler.strips.code import lane_bytes
+from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import plan
 from tensor_wasm.compiler.synchronisation import Region, cut, has_synchronisation
 from tensor_wasm.errors import PtxError
@@ -46,7 +47,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
     module, base, scratch = _imports()
     waits = has_synchronisation(kernel)
     regions = cut(kernel) if waits else (Region(kernel, None),)
-    strips = plan(regions)
+    strips = plan(regions, lay_out(kernel).local_bytes)
     threads = block_threads(kernel) if waits else strips.width
     region = lay_out(kernel, threads)
     contexts = lay_out_contexts(region.size_bytes, threads, regions, strips.width) if waits else None

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tensor_wasm.compiler.allocation import Allocation, defined, used
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import Contexts
-from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.frame import Frame, Ground, Locals
-from tensor_wasm.compiler.library import Library
 from tensor_wasm.compiler.limits import LOCALS_MAX, LOCALS_RESERVED
-from tensor_wasm.compiler.region import Region
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.contexts import StripContext
 from tensor_wasm.compiler.strips.lowering import Course
+from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
-from tensor_wasm.compiler.strips.strip import LANE_BYTES, LaneRegisters, Strip, VectorRegisters, vectors
+from tensor_wasm.compiler.strips.strip import LANE_BYTES, Strip, VectorRegisters, is_double, vectors
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Kernel, Register, ScalarType
-from tensor_wasm.wasm import Body, Global, Local, Module, ValType
+from tensor_wasm.wasm import Body, Local, ValType
 
 I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the functions of one kernel module share. ``lanes`` is where the buffer of lanes' registers is."""
-
-    module: Module
-    base: Global
-    clock: Global
-    block_globals: Sequence[Global]
-    place_global: Global
-    line_global: Global
-    faults: Faults
-    library: Library
-    layout: Region
-    lanes: int
 
 
 def lane_bytes(kernel: Kernel, width: int) -> int:
@@ -62,21 +43,22 @@ def make_strip(
     kernel = region.region.kernel
     width, shapes = plan.width, plan.shapes
     _check_locals(kernel, region.allocation, width)
+    assert at.parameters is not None
     ground = Ground(body, at.parameters)
     firsts: dict[Register, Local] = {}
     quads: dict[Register, tuple[Local, ...]] = {}
     predicates: dict[Register, Local] = {}
-    spans: dict[Register, Local] = {}
+    origins: dict[Register, Local] = {}
     made: dict[object, tuple[tuple[Local, ...], Local | None, Local | None]] = {}
     for register, slot in region.allocation.slots.items():
         shape = shapes.of(register)
         if slot not in made:
-            count = 0 if shape is Shape.UNIFORM else vectors(register, width)
+            count = vectors(register, width) if shape is Shape.VARYING else 0
             first = None if shape is Shape.VARYING else body.local(carrier(register.type))
             other = None
-            if shape is Shape.LINEAR:
-                other = body.local(carrier(register.type))
-            elif shape is Shape.VARYING and register.type is ScalarType.PRED:
+            if (shape is Shape.LINEAR and is_double(register.type)) or (
+                shape is Shape.VARYING and register.type is ScalarType.PRED
+            ):
                 other = body.local(I32)
             made[slot] = (tuple(body.local(V128) for _ in range(count)), first, other)
         lanes, first, other = made[slot]
@@ -85,38 +67,23 @@ def make_strip(
         if first is not None:
             firsts[register] = first
         if other is not None:
-            (spans if shape is Shape.LINEAR else predicates)[register] = other
+            (origins if shape is Shape.LINEAR else predicates)[register] = other
     context = None if contexts is None else StripContext(body, contexts, ground.base)
-    uniform = Locals(firsts)
-    lane_registers = LaneRegisters(body, uniform, shapes, width, parts.lanes)
     has_local = parts.layout.local_bytes > 0
-    first_frame, lane_frame = (
-        Frame(
-            kernel,
-            body,
-            ground=ground,
-            registers=registers,
-            region=parts.layout,
-            coordinates=coordinates,
-            library=parts.library,
-            faults=parts.faults,
-            local_base=body.local(I32) if has_local else ground.base,
-            local_window=body.local(I64) if has_local else ground.window,
-            context=context,
-        )
-        for registers, coordinates in ((uniform, at), (lane_registers, at.twin()))
-    )
-    return Strip(
+    first_frame = Frame(
+        kernel,
         body,
-        width,
-        shapes,
-        ground,
-        (first_frame, lane_frame),
-        VectorRegisters(quads, predicates, spans),
-        lane_registers,
-        parts.place_global,
-        context,
+        ground=ground,
+        registers=Locals(firsts),
+        region=parts.layout,
+        coordinates=at,
+        library=parts.library,
+        faults=parts.faults,
+        local_base=body.local(I32) if has_local else ground.base,
+        local_window=body.local(I64) if has_local else ground.window,
     )
+    registers = VectorRegisters(quads, predicates, origins)
+    return Strip(body, width, shapes, ground, first_frame, registers, parts, context)
 
 
 def _check_locals(kernel: Kernel, allocation: Allocation, width: int) -> None:
@@ -135,10 +102,7 @@ def clear(strip: Strip, registers: Sequence[Register]) -> None:
         if shape is not Shape.VARYING:
             constants[carrier(register.type)](0)
             strip.first.pop_register(register)
-        if shape is Shape.LINEAR:
-            constants[carrier(register.type)](0)
-            body.set(strip.span(register))
-        if shape is not Shape.UNIFORM:
+        if shape is Shape.VARYING:
             for local in strip.vectors(register):
                 body.v128_const(bytes(16))
                 body.set(local)
@@ -160,4 +124,4 @@ def push_bits_below(body: Body, count: Local) -> None:
     body.op("i32.xor")
 
 
-__all__ = ["Parts", "ScalarType", "clear", "lane_bytes", "make_strip", "push_bits_below", "run_strip"]
+__all__ = ["Parts", "clear", "lane_bytes", "make_strip", "push_bits_below", "run_strip"]

@@ -12,13 +12,13 @@ from tensor_wasm.compiler.allocation import bits, defined
 from tensor_wasm.compiler.divergence import Layout, Loop
 from tensor_wasm.compiler.divergence import Part as LayoutPart
 from tensor_wasm.compiler.shapes import Shape
-from tensor_wasm.compiler.strips import memory, moves, spans, values
+from tensor_wasm.compiler.strips import memory, moves, values
 from tensor_wasm.compiler.strips.control import Chunk, End, Leave, Part
 from tensor_wasm.compiler.strips.strip import Strip
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Suspend
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Guard, Instruction, Kernel, ScalarType
+from tensor_wasm.ptx.program import Guard, Instruction, Kernel, Register, ScalarType
 from tensor_wasm.wasm import Label, Local, ValType
 
 I32 = ValType.I32
@@ -48,33 +48,40 @@ def _compute(strip: Strip, instruction: Instruction) -> None:
     if Shape.UNIFORM in shapes.values():
         lowering.lower_instruction(strip.first, _only(instruction, strip, Shape.UNIFORM))
     if Shape.LINEAR in shapes.values():
-        _compute_ends(strip, _only(instruction, strip, Shape.LINEAR))
-    if max(shapes.values()) is Shape.UNIFORM:
-        return
-    with memory.uniform_guard(strip, instruction):
-        _compute_vectors(strip, _without(instruction, strip, Shape.UNIFORM))
+        _compute_first(strip, _only(instruction, strip, Shape.LINEAR))
+    if Shape.VARYING in shapes.values():
+        with memory.uniform_guard(strip, instruction):
+            _compute_vectors(strip, _only(instruction, strip, Shape.VARYING))
 
 
-def _compute_ends(strip: Strip, instruction: Instruction) -> None:
-    """The first lane of a linear result, and its span; the span first, for its sources may be the result's own."""
+def _compute_first(strip: Strip, instruction: Instruction) -> None:
+    """The first lane of a linear result, and where it was widened, its origin."""
     (register,) = (register for register in instruction.destinations if register is not None)
-    with memory.uniform_guard(strip, instruction):
-        spans.set_span(strip, instruction, register)
+    line = strip.shapes.line(register)
+    assert line is not None
+    if line.is_wide:
+        with memory.uniform_guard(strip, instruction):
+            _set_origin(strip, instruction, strip.origin(register))
     lowering.lower_instruction(strip.first, instruction)
+
+
+def _set_origin(strip: Strip, instruction: Instruction, origin: Local) -> None:
+    """The source that is linear was widened before, or is now."""
+    source, line = next(
+        (source, line) for source in instruction.sources if (line := strip.shapes.line(source)) is not None
+    )
+    if line.is_wide:
+        assert isinstance(source, Register)
+        strip.body.get(strip.origin(source))
+    else:
+        strip.first.push(source, instruction.types[-1])
+    strip.body.set(origin)
 
 
 def _only(instruction: Instruction, strip: Strip, shape: Shape) -> Instruction:
     """The instruction with results of one shape alone."""
     kept = tuple(
         register if register is not None and strip.shape(register) is shape else None
-        for register in instruction.destinations
-    )
-    return instruction if kept == instruction.destinations else replace(instruction, destinations=kept)
-
-
-def _without(instruction: Instruction, strip: Strip, shape: Shape) -> Instruction:
-    kept = tuple(
-        None if register is not None and strip.shape(register) is shape else register
         for register in instruction.destinations
     )
     return instruction if kept == instruction.destinations else replace(instruction, destinations=kept)

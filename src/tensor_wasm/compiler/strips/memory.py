@@ -19,7 +19,7 @@ from tensor_wasm.compiler.carriers import carrier, convert, kept_form
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.memory import Place
 from tensor_wasm.compiler.shapes import Shape
-from tensor_wasm.compiler.strips import spans
+from tensor_wasm.compiler.strips import lanes
 from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double
 from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.ptx.program import Guard, Instruction, Parameter, Register, ScalarType, Space, Variable
@@ -93,7 +93,7 @@ def by_lanes(strip: Strip, instruction: Instruction, lower: Callable[[Frame, Ins
 
 def _by_lanes(strip: Strip, instruction: Instruction, mask: Mask, lower: Callable[[Frame, Instruction], None]) -> None:
     alone = _unguarded(instruction)
-    strip.each_lane(mask, tuple(used(alone)), tuple(defined(alone)), lambda frame: lower(frame, alone))
+    lanes.run(strip, alone, mask, tuple(used(alone)), tuple(defined(alone)), lower)
 
 
 def _unguarded(instruction: Instruction) -> Instruction:
@@ -144,13 +144,9 @@ def spread(strip: Strip, register: Register, value: Local, guard: Guard | None, 
     """Set a register of any shape to one value in all lanes."""
     body = strip.body
     shape = strip.shape(register)
-    if shape is not Shape.VARYING:
+    if shape is Shape.UNIFORM:
         body.get(value)
         strip.first.pop_register(register)
-    if shape is Shape.LINEAR:
-        (body.i64_const if is_double(register.type) else body.i32_const)(0)
-        body.set(strip.span(register))
-    if shape is Shape.UNIFORM:
         return
     blend = mask if strip.must_blend(register, guard) else None
     for number in range(len(strip.vectors(register))):
@@ -186,12 +182,13 @@ def _has_vectors(instruction: Instruction, count: int) -> bool:
 
 
 def _may_be_contiguous(strip: Strip, instruction: Instruction, count: int) -> bool:
-    """Whether all lanes' elements may be adjacent: at a linear address whose step, where it is known, is right."""
+    """Whether all lanes' elements may be adjacent: at a linear address of the right step."""
     if strip.shapes.address(instruction) is not Shape.LINEAR or not _has_vectors(instruction, count):
         return False
     assert instruction.address is not None
-    step = _known_step(strip, instruction.address.base)
-    return step is None or step == instruction.type.size_bytes * count
+    base = instruction.address.base
+    line = strip.shapes.line(base) if isinstance(base, Register) else None
+    return line is not None and line.step == instruction.type.size_bytes * count
 
 
 def _if_contiguous(
@@ -211,16 +208,8 @@ def _if_contiguous(
     body.set(first)
     is_shared = instruction.space is Space.SHARED
     strip.push_is_full(mask)
-    # Where the last lane is as far from the first as it should be, all between are in line.
-    step = None if instruction.address is None else _known_step(strip, instruction.address.base)
-    if step is None:
-        assert instruction.address is not None
-        register = instruction.address.base
-        assert isinstance(register, Register)
-        kind = I64 if is_double(register.type) else I32
-        spans.push(strip, register, kind)
-        (body.i64_const if kind is I64 else body.i32_const)(reach)
-        body.op(f"{kind.name.lower()}.eq", "i32.and")
+    assert instruction.address is not None
+    _check_origin(strip, instruction.address.base)
     if size > 1:
         body.get(first)
         body.op("i32.wrap_i64")
@@ -255,8 +244,19 @@ def _if_contiguous(
     body.release(first)
 
 
-def _known_step(strip: Strip, base: object) -> int | None:
-    return strip.shapes.step(base) if isinstance(base, Register) else None
+def _check_origin(strip: Strip, base: object) -> None:
+    """Combine the i32 on the stack with whether no lane's address wrapped before it was widened."""
+    line = strip.shapes.line(base) if isinstance(base, Register) else None
+    if line is None or not line.is_wide:
+        return
+    assert isinstance(base, Register)
+    body, origin = strip.body, strip.origin(base)
+    sign = "s" if line.is_signed else "u"
+    body.get(origin)
+    body.i32_const(line.origin_step * (strip.width - 1))
+    body.op("i32.add")
+    body.get(origin)
+    body.op(f"i32.{'gt' if line.origin_step > 0 else 'lt'}_{sign}", "i32.and")
 
 
 def _load_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:

@@ -83,18 +83,19 @@ class _Draft:
                 for instruction in self.kernel.blocks[block].instructions:
                     for register in defined(instruction):
                         if kept >> register.index & 1:
-                            changed |= shapes.raise_to(register, Shape.VARYING)
+                            changed |= shapes.vary(register)
         return changed
 
 
-def plan(regions: Sequence[Region]) -> KernelPlan:
-    """The plan of a kernel, given the regions that it was cut into."""
+def plan(regions: Sequence[Region], local_bytes: int) -> KernelPlan:
+    """The plan of a kernel, given the regions that it was cut into; each thread has ``local_bytes`` of its own."""
     drafts = [_Draft(region) for region in regions]
-    shapes = Shapes(regions[0].kernel.registers)
+    entering = [register for draft in drafts if draft.region.arrival is None for register in draft.entering()]
+    shapes = Shapes(regions[0].kernel.registers, entering, local_bytes)
     for region in regions:
         if region.arrival is not None:
             for register in defined(region.arrival.instruction):
-                shapes.raise_to(register, Shape.VARYING)
+                shapes.vary(register)
     kernels = [draft.kernel for draft in drafts]
     changed = True
     while changed:
@@ -102,9 +103,6 @@ def plan(regions: Sequence[Region]) -> KernelPlan:
         shapes.spread(kernels)
         for draft in drafts:
             changed = draft.raise_kept(shapes) or changed
-    # What is read before it is written is not what an instruction gave.
-    outside = [register for draft in drafts if draft.region.arrival is None for register in draft.entering()]
-    shapes.find_steps(kernels, outside)
     width = _width(drafts, shapes)
     return KernelPlan(shapes, width, tuple(_finish(draft, shapes) for draft in drafts))
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from tensor_wasm.compiler import values
 from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.shapes import Shape
+from tensor_wasm.compiler.shapes import Line, Shape
 from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double
 from tensor_wasm.compiler.values.formula import I32, Value, combine, read
 from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
@@ -71,15 +71,14 @@ def lanes_of(strip: Strip, operand: Operand, kind: ScalarType, unit: int, *, is_
     match operand:
         case Immediate(bits):
             return Lanes(shape, fill("i64x2" if is_double(kind) else "i32x4", bits).push)
-        case Register() if strip.shape(operand) is not Shape.UNIFORM:
+        case Register() if strip.shape(operand) is Shape.VARYING:
             local = strip.vectors(operand)[unit]
             return Lanes(shape, lambda body: body.get(local))
-        case Special("tid", "x"):
-            return Lanes(shape, lambda body: _push_tid(strip, body, unit))
         case Special("laneid"):
             return Lanes(shape, lambda body: _push_lane_id(strip, body, unit))
-        case Symbol() if strip.shapes.operand(operand) is not Shape.UNIFORM:
-            return Lanes(shape, lambda body: _push_local_address(strip, body, operand, unit))
+    line = strip.shapes.line(operand)
+    if line is not None:
+        return Lanes(shape, lambda body: _push_line(strip, body, operand, line, unit, is_long=is_double(kind)))
 
     def push(body: Body) -> None:
         strip.first.push(operand, kind)
@@ -88,11 +87,40 @@ def lanes_of(strip: Strip, operand: Operand, kind: ScalarType, unit: int, *, is_
     return Lanes(shape, push)
 
 
-def _push_tid(strip: Strip, body: Body, unit: int) -> None:
-    body.get(strip.first.coordinates.thread_index[0])
+def _push_line(strip: Strip, body: Body, operand: Operand, line: Line, unit: int, *, is_long: bool) -> None:
+    """Push a unit of a linear operand."""
+    if not is_long:
+        strip.first.push(operand, ScalarType.B32)
+        body.op("i32x4.splat")
+        _push_steps(body, line.step, 4 * unit, 4)
+        body.op("i32x4.add")
+        return
+    strip.first.push(operand, ScalarType.B64)
+    body.op("i64x2.splat")
+    if not line.is_wide:
+        _push_steps(body, line.step, 2 * unit, 2)
+        body.op("i64x2.add")
+        return
+    assert isinstance(operand, Register)
+    sign = "s" if line.is_signed else "u"
+    body.get(strip.origin(operand))
     body.op("i32x4.splat")
-    body.v128_const(b"".join((4 * unit + lane).to_bytes(4, "little") for lane in range(4)))
-    body.op("i32x4.add")
+    _push_steps(body, line.origin_step, 2 * unit, 4)
+    body.op("i32x4.add", f"i64x2.extend_low_i32x4_{sign}")
+    body.get(strip.origin(operand))
+    body.op(f"i64.extend_i32_{sign}", "i64x2.splat", "i64x2.sub")
+    if line.scale != 1:
+        body.i64_const(line.scale)
+        body.op("i64x2.splat", "i64x2.mul")
+    body.op("i64x2.add")
+
+
+def _push_steps(body: Body, step: int, first: int, count: int) -> None:
+    """Push what some lanes are from the first one of the strip."""
+    size = 16 // count
+    body.v128_const(
+        b"".join(((first + lane) * step % (1 << 8 * size)).to_bytes(size, "little") for lane in range(count))
+    )
 
 
 def _push_lane_id(strip: Strip, body: Body, unit: int) -> None:
@@ -104,18 +132,9 @@ def _push_lane_id(strip: Strip, body: Body, unit: int) -> None:
     body.op("v128.and")
 
 
-def _push_local_address(strip: Strip, body: Body, symbol: Symbol, unit: int) -> None:
-    """Addresses of local variables, a step from lane to lane."""
-    step = strip.first.region.local_bytes
-    strip.first.push_symbol(symbol)
-    body.op("i64x2.splat")
-    body.v128_const(b"".join(((2 * unit + lane) * step).to_bytes(8, "little") for lane in range(2)))
-    body.op("i64x2.add")
-
-
 def _truths(strip: Strip, operand: Operand, unit: int, *, is_wide: bool) -> Lanes:
     shape = "i64x2" if is_wide else "i32x4"
-    if isinstance(operand, Register) and strip.shape(operand) is not Shape.UNIFORM:
+    if isinstance(operand, Register) and strip.shape(operand) is Shape.VARYING:
         local = strip.vectors(operand)[unit // 2 if is_wide else unit]
 
         def push(body: Body) -> None:
@@ -672,13 +691,16 @@ def _ends_of_comparison(strip: Strip, instruction: Instruction) -> tuple[Registe
     (register, *more) = instruction.destinations
     if relation is None or more or register is None or len(sources) != 2 or kind.bits != 32 or kind.is_float:
         return None
-    steps = [strip.shapes.step(source) for source in sources]
-    if steps[0] is None or steps[1] is None or (steps[0] != 0) == (steps[1] != 0):
+    lines = [strip.shapes.line(source) for source in sources]
+    shapes = [strip.shapes.operand(source) for source in sources]
+    if sorted(shapes) != [Shape.UNIFORM, Shape.LINEAR]:
         return None
     sign = "s" if kind.is_signed else "u"
     values_ = [Value(I32, partial(_push_scalar, strip, source, kind)) for source in sources]
-    linear = 0 if steps[0] else 1
-    span = (steps[0] + steps[1]) * (strip.width - 1)
+    linear = shapes.index(Shape.LINEAR)
+    line = lines[linear]
+    assert line is not None
+    span = line.step * (strip.width - 1)
     last = list(values_)
     last[linear] = values_[linear] + span
     first_truth = values_[0].compare(f"{relation}_{sign}", values_[1])
