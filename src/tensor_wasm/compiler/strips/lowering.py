@@ -41,17 +41,22 @@ def lower(strip: Strip, instruction: Instruction) -> None:
 
 def _compute(strip: Strip, instruction: Instruction) -> None:
     """Registers from registers: once where everything is uniform, and side by side for the others."""
-    shapes = {register: strip.shape(register) for register in defined(instruction)}
-    if not shapes:
-        lowering.lower_instruction(strip.first, instruction)
-        return
-    if Shape.UNIFORM in shapes.values():
-        lowering.lower_instruction(strip.first, _only(instruction, strip, Shape.UNIFORM))
-    if Shape.LINEAR in shapes.values():
-        _compute_first(strip, _only(instruction, strip, Shape.LINEAR))
-    if Shape.VARYING in shapes.values():
+    compute_uniform(strip, instruction)
+    if any(strip.shape(register) is Shape.VARYING for register in defined(instruction)):
         with memory.uniform_guard(strip, instruction):
             _compute_vectors(strip, _only(instruction, strip, Shape.VARYING))
+
+
+def compute_uniform(strip: Strip, instruction: Instruction) -> None:
+    """The results of an instruction that are the same for all lanes, or linear; those of no address but a parameter's."""
+    if instruction.root in ("ld", "ldu"):
+        memory.load(strip, instruction)
+        return
+    shapes = {strip.shape(register) for register in defined(instruction)}
+    if Shape.UNIFORM in shapes:
+        lowering.lower_instruction(strip.first, _only(instruction, strip, Shape.UNIFORM))
+    if Shape.LINEAR in shapes:
+        _compute_first(strip, _only(instruction, strip, Shape.LINEAR))
 
 
 def _compute_first(strip: Strip, instruction: Instruction) -> None:
@@ -110,6 +115,11 @@ def _nothing(_strip: Strip, _instruction: Instruction) -> None:
     """Orders memory between threads, or moves data nearer: lanes see each other's memory at once."""
 
 
+#: Instructions that do nothing here.
+NOTHING: Final = frozenset(
+    {"prefetch", "prefetchu", "discard", "applypriority", "fence", "membar", "nanosleep", "pragma"}
+)
+
 _OWN: Final[Mapping[str, Callable[[Strip, Instruction], None]]] = MappingProxyType(
     {
         "ld": memory.load,
@@ -118,9 +128,7 @@ _OWN: Final[Mapping[str, Callable[[Strip, Instruction], None]]] = MappingProxyTy
         "atom": _by_lanes,
         "red": _by_lanes,
         "cp": _by_lanes,
-        **dict.fromkeys(
-            ("prefetch", "prefetchu", "discard", "applypriority", "fence", "membar", "nanosleep", "pragma"), _nothing
-        ),
+        **dict.fromkeys(NOTHING, _nothing),
     }
 )
 

@@ -36,7 +36,7 @@ def load(strip: Strip, instruction: Instruction) -> None:
         address = strip.shapes.address(instruction)
         if address is Shape.UNIFORM:
             _load_once(strip, instruction)
-        elif _may_be_contiguous(strip, instruction, len(instruction.destinations)):
+        elif may_be_contiguous(strip, instruction, len(instruction.destinations)):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
@@ -60,7 +60,7 @@ def store(strip: Strip, instruction: Instruction) -> None:
         if max(address, values, guard) is Shape.UNIFORM:
             strip.say_thread()
             memory.store(strip.first, _unguarded(instruction))
-        elif _may_be_contiguous(strip, instruction, len(instruction.sources)):
+        elif may_be_contiguous(strip, instruction, len(instruction.sources)):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
@@ -181,7 +181,7 @@ def _has_vectors(instruction: Instruction, count: int) -> bool:
     return (count, bits) in {(1, 8), (1, 16), (1, 32), (1, 64), (2, 32), (4, 32), (2, 64)}
 
 
-def _may_be_contiguous(strip: Strip, instruction: Instruction, count: int) -> bool:
+def may_be_contiguous(strip: Strip, instruction: Instruction, count: int) -> bool:
     """Whether all lanes' elements may be adjacent: at a linear address of the right step."""
     if strip.shapes.address(instruction) is not Shape.LINEAR or not _has_vectors(instruction, count):
         return False
@@ -207,28 +207,8 @@ def _if_contiguous(
     memory.push_address(strip.first, instruction)
     body.set(first)
     is_shared = instruction.space is Space.SHARED
-    strip.push_is_full(mask)
-    assert instruction.address is not None
-    _check_origin(strip, instruction.address.base)
-    if size > 1:
-        body.get(first)
-        body.op("i32.wrap_i64")
-        body.i32_const(size - 1)
-        body.op("i32.and", "i32.eqz", "i32.and")
-    # An aligned first address that is as far below an aligned end has room for all.
-    body.get(first)
-    end = ground.shared_end if is_shared else ground.guest_end
-    body.get(end)
-    if is_shared and size > 1:
-        body.i64_const(-size)
-        body.op("i64.and")
-    body.i64_const(reach)
-    body.op("i64.sub")
-    body.i64_const(0)
-    body.get(end)
-    body.i64_const(reach)
-    body.op("i64.gt_u", "select", "i64.lt_u", "i32.and")
-    with body.if_():
+
+    def side_by_side() -> None:
         with strip.first.temporary(I32) as base:
             body.get(first)
             body.op("i32.wrap_i64")
@@ -239,13 +219,59 @@ def _if_contiguous(
                 strip.say_access(first, size)
             body.set(base)
             together(Place(SCRATCH if is_shared else _GUEST, base))
+
+    if strip.assumes:
+        side_by_side()
+        body.release(first)
+        return
+    strip.push_is_full(mask)
+    assert instruction.address is not None
+    check_origin(strip, instruction.address.base, None)
+    if size > 1:
+        push_is_aligned(strip, first, size)
+        body.op("i32.and")
+    # An aligned first address that is as far below an aligned end has room for all.
+    end = ground.shared_end if is_shared else ground.guest_end
+    body.get(first)
+    push_end(strip, instruction, size)
+    body.i64_const(reach)
+    body.op("i64.sub")
+    body.i64_const(0)
+    body.get(end)
+    body.i64_const(reach)
+    body.op("i64.gt_u", "select", "i64.lt_u", "i32.and")
+    with body.if_():
+        side_by_side()
         body.else_()
         alone()
     body.release(first)
 
 
-def _check_origin(strip: Strip, base: object) -> None:
-    """Combine the i32 on the stack with whether no lane's address wrapped before it was widened."""
+def push_end(strip: Strip, instruction: Instruction, size: int) -> None:
+    """Push where the memory ends that an instruction accesses, as a multiple of ``size`` bytes, an i64."""
+    body, ground = strip.body, strip.ground
+    if instruction.space is Space.SHARED:
+        body.get(ground.shared_end)
+        if size > 1:
+            body.i64_const(-size)
+            body.op("i64.and")
+    else:
+        body.get(ground.guest_end)
+
+
+def push_is_aligned(strip: Strip, address: Local, size: int) -> None:
+    """Push whether an i64 address is a multiple of ``size`` bytes."""
+    body = strip.body
+    body.get(address)
+    body.op("i32.wrap_i64")
+    body.i32_const(size - 1)
+    body.op("i32.and", "i32.eqz")
+
+
+def check_origin(strip: Strip, base: object, reach: Local | None) -> None:
+    """Combine the i32 on the stack with whether no address of the ``reach`` lanes after the first (default: those of
+    the strip) wrapped before it was widened.
+    """
     line = strip.shapes.line(base) if isinstance(base, Register) else None
     if line is None or not line.is_wide:
         return
@@ -253,10 +279,15 @@ def _check_origin(strip: Strip, base: object) -> None:
     body, origin = strip.body, strip.origin(base)
     sign = "s" if line.is_signed else "u"
     body.get(origin)
-    body.i32_const(line.origin_step * (strip.width - 1))
+    if reach is None:
+        body.i32_const(line.origin_step * (strip.width - 1))
+    else:
+        body.get(reach)
+        body.i32_const(line.origin_step)
+        body.op("i32.mul")
     body.op("i32.add")
     body.get(origin)
-    body.op(f"i32.{'gt' if line.origin_step > 0 else 'lt'}_{sign}", "i32.and")
+    body.op(f"i32.{'ge' if line.origin_step > 0 else 'le'}_{sign}", "i32.and")
 
 
 def _load_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:

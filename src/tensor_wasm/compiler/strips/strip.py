@@ -52,7 +52,8 @@ class Strip:
     """The state while the code of a strip of ``width`` threads is written.
 
     ``first`` is the frame of the first lane, which also has all uniform registers. ``mask`` are the lanes that run at
-    present; ``kept`` the registers that lanes waiting elsewhere still need.
+    present; ``kept`` the registers that lanes waiting elsewhere still need. Where ``assumes`` holds all lanes run and all
+    accesses that may be contiguous are.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Strip:
         self.context = context
         self.mask = Mask(body.local(I32))
         self.kept: frozenset[Register] = frozenset()
+        self.assumes = False
         self.place_bits = body.local(I64)
         self._registers = registers
 

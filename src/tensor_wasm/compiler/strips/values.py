@@ -15,11 +15,11 @@ from tensor_wasm.compiler import values
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.shapes import Line, Shape
 from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double
-from tensor_wasm.compiler.values.formula import I32, Value, combine, read
+from tensor_wasm.compiler.values.formula import I32, Value, combine, constant, read
 from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
 from tensor_wasm.compiler.values.operation import Operation
 from tensor_wasm.ptx.program import Immediate, Instruction, Operand, Register, ScalarType, Special, Symbol
-from tensor_wasm.wasm import Body, ValType
+from tensor_wasm.wasm import Body, Local, ValType
 
 V128 = ValType.V128
 _SHAPES: Final = {ValType.I32: "i32x4", ValType.I64: "i64x2", ValType.F32: "f32x4", ValType.F64: "f64x2"}
@@ -647,7 +647,7 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
                         _mask(strip.body, 16)
                     blend = mask if strip.must_blend(register, instruction.guard) else None
                     strip.set_vector(register, unit, blend)
-    if is_truth:
+    if is_truth and not strip.assumes:
         _find_truths(strip, instruction, mask)
     strip.release_mask(mask)
 
@@ -655,7 +655,8 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
 def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
     """Set the bits of predicates whose vectors were set."""
     body = strip.body
-    ends = _ends_of_comparison(strip, instruction)
+    reach = constant(I32, strip.width - 1)
+    ends = _ends_of_comparison(strip, instruction, reach)
     if ends is None:
         for register in instruction.destinations:
             if register is not None:
@@ -682,9 +683,27 @@ def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
     body.release(same)
 
 
-def _ends_of_comparison(strip: Strip, instruction: Instruction) -> tuple[Register, Value, Value, Value] | None:
-    """For a comparison of a linear value of a known step with a uniform one: its predicate, whether it holds for the
-    first and for the last lane, and whether the linear value does not wrap in between.
+def is_decided_by_ends(strip: Strip, instruction: Instruction) -> bool:
+    """Whether a comparison is of one linear value and a uniform one, by a relation that holds on one side."""
+    return _ends_of_comparison(strip, instruction, constant(I32, 0)) is not None
+
+
+def push_ends_agree(strip: Strip, instruction: Instruction, reach: Local, *, truth: bool) -> None:
+    """Push whether such a comparison comes out as ``truth`` for the first lane and the ``reach`` after it."""
+    ends = _ends_of_comparison(strip, instruction, read(reach))
+    assert ends is not None
+    _, first, last, in_order = ends
+    for value in (first, last):
+        (value if truth else value.is_zero()).push(strip.body)
+    in_order.push(strip.body)
+    strip.body.op("i32.and", "i32.and")
+
+
+def _ends_of_comparison(
+    strip: Strip, instruction: Instruction, reach: Value
+) -> tuple[Register, Value, Value, Value] | None:
+    """For a comparison of a linear value with a uniform one: its predicate, whether it holds for the first lane and for
+    the one that is ``reach`` after it, and whether the linear value does not wrap in between.
     """
     kind, sources = instruction.type, instruction.sources
     relation = next((name for name in instruction.modifiers if name in _ORDERED), None)
@@ -700,12 +719,12 @@ def _ends_of_comparison(strip: Strip, instruction: Instruction) -> tuple[Registe
     linear = shapes.index(Shape.LINEAR)
     line = lines[linear]
     assert line is not None
-    span = line.step * (strip.width - 1)
+    span = reach * line.step
     last = list(values_)
     last[linear] = values_[linear] + span
     first_truth = values_[0].compare(f"{relation}_{sign}", values_[1])
     last_truth = last[0].compare(f"{relation}_{sign}", last[1])
-    in_order = last[linear].compare(f"{'ge' if span > 0 else 'le'}_{sign}", values_[linear])
+    in_order = last[linear].compare(f"{'ge' if line.step > 0 else 'le'}_{sign}", values_[linear])
     return register, first_truth, last_truth, in_order
 
 
