@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tensor_wasm.errors import InternalError
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
-COMPILER_VERSION = "4"
+COMPILER_VERSION = "5"
 
 _HEAD = struct.Struct("<II")
 
@@ -28,12 +28,20 @@ class ParameterLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """An access that all threads of a row make one after another: its PTX line, and the bytes of a thread."""
+
+    line: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledKernel:
     """A kernel as a WebAssembly module.
 
     ``work_bytes`` is the size of its own region of scratch memory, zero at first, at a multiple of 16.
     ``lines`` says which PTX line code belongs to: ``(offset in the module, line)``, ascending; line 0 is code of
-    no line, a helper that was called.
+    no line, a helper that was called. ``sites`` are the accesses of whole rows.
     """
 
     wasm: bytes
@@ -44,6 +52,7 @@ class CompiledKernel:
     reqntid: tuple[int, int, int] | None
     maxntid: tuple[int, int, int] | None
     lines: tuple[tuple[int, int], ...]
+    sites: tuple[Site, ...] = ()
 
     def encode(self) -> bytes:
         """The kernel as bytes for :meth:`decode`."""
@@ -55,6 +64,7 @@ class CompiledKernel:
             "work_bytes": self.work_bytes,
             "reqntid": self.reqntid,
             "maxntid": self.maxntid,
+            "sites": [[site.line, site.size_bytes] for site in self.sites],
         }
         head = json.dumps(facts).encode()
         numbers = [number for line in self.lines for number in line]
@@ -80,6 +90,7 @@ class CompiledKernel:
                 reqntid=_axes(facts["reqntid"]),
                 maxntid=_axes(facts["maxntid"]),
                 lines=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
+                sites=tuple(Site(line, size) for line, size in facts["sites"]),
             )
         except (struct.error, ValueError, KeyError, TypeError) as error:
             raise InternalError("the bytes are no compiled kernel") from error

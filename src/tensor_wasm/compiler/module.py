@@ -83,6 +83,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         reqntid=kernel.reqntid,
         maxntid=kernel.maxntid,
         lines=encoded.lines,
+        sites=tuple(parts.sites),
     )
 
 

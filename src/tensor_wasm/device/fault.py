@@ -86,7 +86,7 @@ def read_trap(
     line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
     if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
         line = read("line")
-    thread = thread_axes(faulting_thread(read("place"), address), shape)
+    thread = thread_axes(faulting_thread(read("place"), address, line, kernel.compiled.sites, read), shape)
     return TrapReport(kernel.compiled.name, code, address, failure.text, (x, y, z), thread, line)
 
 
