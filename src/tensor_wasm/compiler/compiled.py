@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tensor_wasm.errors import InternalError
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
-COMPILER_VERSION = "5"
+COMPILER_VERSION = "6"
 
 _HEAD = struct.Struct("<II")
 

@@ -68,7 +68,7 @@ def make_strip(
             firsts[register] = first
         if other is not None:
             (origins if shape is Shape.LINEAR else predicates)[register] = other
-    context = None if contexts is None else StripContext(body, contexts, ground.base)
+    context = None if contexts is None else StripContext(body, contexts, ground.base, is_in_step=plan.is_in_step)
     has_local = parts.layout.local_bytes > 0
     first_frame = Frame(
         kernel,

@@ -22,10 +22,15 @@ I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
 
 
 class StripContext:
-    """Where the threads of a strip keep what outlives a region."""
+    """Where the threads of a strip keep what outlives a region.
 
-    def __init__(self, body: Body, contexts: Contexts, base: Local) -> None:
+    Each thread's registers have a place of their own. Where the threads of a strip go in step, what is uniform or linear
+    is kept once, in the place of the first; else threads that come together are looked at whether they agree.
+    """
+
+    def __init__(self, body: Body, contexts: Contexts, base: Local, *, is_in_step: bool) -> None:
         self.contexts = contexts
+        self._is_in_step = is_in_step
         self._body = body
         self._base = base
         self._words = body.local(I32)
@@ -94,6 +99,11 @@ class StripContext:
     def _agree(self, strip: Strip, saved: Sequence[Register]) -> None:
         """Cut the mask to lanes that agree with its first one on what is uniform or linear, and load that."""
         body, mask = self._body, strip.mask
+        if self._is_in_step:
+            for register in saved:
+                if strip.shape(register) is not Shape.VARYING:
+                    self._load_once(strip, register)
+            return
         agreed = [register for register in saved if strip.shape(register) is not Shape.VARYING]
         if agreed:
             body.get(mask.bits)
@@ -101,6 +111,33 @@ class StripContext:
             body.set(self._lead)
             for register in agreed:
                 self._load_agreed(strip, register, mask)
+
+    def _load_once(self, strip: Strip, register: Register) -> None:
+        self._push_place(register)
+        self._load_lane(register, 0)
+        strip.first.pop_register(register)
+        line = strip.shapes.line(register)
+        if line is not None and line.is_wide:
+            self._body.get(self._words)
+            self._body.memory("i32.load", self.contexts.origins[register], memory=SCRATCH)
+            self._body.set(strip.origin(register))
+
+    def _save_once(self, strip: Strip, register: Register) -> None:
+        body = self._body
+        self._push_place(register)
+        if register.type is ScalarType.PRED:
+            body.i32_const(0)
+            strip.first.push_register(register)
+            body.op("i32.sub")
+        else:
+            strip.first.push_register(register)
+        kind = carrier(register.type).name.lower()
+        body.memory(f"{kind}.store", self.contexts.slots[register], memory=SCRATCH)
+        line = strip.shapes.line(register)
+        if line is not None and line.is_wide:
+            body.get(self._words)
+            body.get(strip.origin(register))
+            body.memory("i32.store", self.contexts.origins[register], memory=SCRATCH)
 
     def _load_agreed(self, strip: Strip, register: Register, mask: Mask) -> None:
         body = self._body
@@ -193,12 +230,16 @@ class StripContext:
         suspension = instruction.suspension
         assert suspension is not None
         body, mask = self._body, strip.mask
+        once = [r for r in instruction.stored if self._is_in_step and strip.shape(r) is not Shape.VARYING]
+        for register in once:
+            self._save_once(strip, register)
+        several = [register for register in instruction.stored if register not in once]
         strip.push_is_full(mask)
         with body.if_():
-            for register in instruction.stored:
+            for register in several:
                 self._save(strip, register, None)
             body.else_()
-            for register in instruction.stored:
+            for register in several:
                 self._save(strip, register, mask)
         if not is_plain(suspension.instruction):
             sources = [source for source in instruction.sources if isinstance(source, Register)]

@@ -14,6 +14,7 @@ from tensor_wasm.compiler.divergence import Part as LayoutPart
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import memory, moves, values
 from tensor_wasm.compiler.strips.control import Chunk, End, Leave, Part
+from tensor_wasm.compiler.strips.groups import find_groups
 from tensor_wasm.compiler.strips.strip import Strip
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Suspend
@@ -268,7 +269,9 @@ class _ChunkWalk(lowering.Walk):
     def run_block(self, step: Run) -> None:
         """The instructions of a block."""
         strip = self._strip
-        for instruction in self._chunk.kernel.blocks[step.block].instructions:
+        instructions = self._chunk.kernel.blocks[step.block].instructions
+        strip.groups = find_groups(strip, instructions)
+        for instruction in instructions:
             match instruction:
                 case Leave():
                     self._course.send(instruction.target)

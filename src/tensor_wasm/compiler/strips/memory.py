@@ -20,6 +20,7 @@ from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.memory import Place
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
+from tensor_wasm.compiler.strips.groups import Group
 from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double
 from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.ptx.program import Guard, Instruction, Parameter, Register, ScalarType, Space, Variable
@@ -123,10 +124,22 @@ def _load_once(strip: Strip, instruction: Instruction) -> None:
                 memory.push_loaded(strip.first, kind, place.after(position * kind.size_bytes))
                 keep(register)
 
+    def search() -> None:
+        strip.say_thread()
+        memory.reach(strip.first, alone, len(alone.destinations), move)
+
     def read() -> None:
-        if not memory.push_parameters(strip.first, alone, keep):
-            strip.say_thread()
-            memory.reach(strip.first, alone, len(alone.destinations), move)
+        if memory.push_parameters(strip.first, alone, keep):
+            return
+        group = strip.groups.get(id(instruction))
+        if group is None:
+            search()
+            return
+        _push_group_holds(strip, instruction, group)
+        with body.if_():
+            _load_inside(strip, alone, move)
+            body.else_()
+            search()
 
     if mask is strip.mask:
         read()
@@ -138,6 +151,60 @@ def _load_once(strip: Strip, instruction: Instruction) -> None:
         spread(strip, register, local, instruction.guard, mask)
         body.release(local)
     strip.release_mask(mask)
+
+
+def _load_inside(strip: Strip, instruction: Instruction, move: Callable[[Place], None]) -> None:
+    """Load from an address that is known to be inside of its memory."""
+    body = strip.body
+    is_shared = instruction.space is Space.SHARED
+    with strip.first.temporary(I32) as base:
+        memory.push_address(strip.first, instruction)
+        body.op("i32.wrap_i64")
+        if is_shared:
+            body.get(strip.ground.shared_base)
+            body.op("i32.add")
+        else:
+            strip.say_thread()
+        body.set(base)
+        move(Place(SCRATCH if is_shared else _GUEST, base))
+
+
+def _push_group_holds(strip: Strip, instruction: Instruction, group: Group) -> None:
+    """Push whether all accesses of a group are inside of memory and aligned, and where they are linear, contiguous."""
+    body = strip.body
+    if group.holds is not None:
+        body.get(group.holds)
+        return
+    group.holds = body.local(I32)
+    size, address = group.size_bytes, instruction.address
+    assert address is not None
+    is_linear = strip.shape(group.base) is Shape.LINEAR
+    reach = group.highest - group.lowest + (size * (strip.width - 1) if is_linear else 0)
+    with strip.first.temporary(I64) as first, strip.first.temporary(I64) as end:
+        memory.push_address(strip.first, replace(instruction, address=replace(address, offset=group.lowest)))
+        body.set(first)
+        push_end(strip, instruction, size)
+        body.set(end)
+        # An aligned first address that is as far below an aligned end has room for all.
+        body.get(first)
+        body.get(end)
+        body.i64_const(reach)
+        body.op("i64.sub")
+        body.i64_const(0)
+        body.get(end)
+        body.i64_const(reach)
+        body.op("i64.gt_u", "select", "i64.lt_u")
+        if size > 1:
+            push_is_aligned(strip, first, size)
+            body.op("i32.and")
+    if is_linear:
+        if not may_be_contiguous(strip, instruction, len(instruction.destinations or instruction.sources)):
+            body.op("drop")
+            body.i32_const(0)
+        check_origin(strip, group.base, None)
+        strip.push_is_full(strip.mask)
+        body.op("i32.and")
+    body.tee(group.holds)
 
 
 def spread(strip: Strip, register: Register, value: Local, guard: Guard | None, mask: Mask) -> None:
@@ -224,6 +291,15 @@ def _if_contiguous(
         side_by_side()
         body.release(first)
         return
+    group = strip.groups.get(id(instruction))
+    if group is not None:
+        _push_group_holds(strip, instruction, group)
+        with body.if_():
+            side_by_side()
+            body.else_()
+            alone()
+        body.release(first)
+        return
     strip.push_is_full(mask)
     assert instruction.address is not None
     check_origin(strip, instruction.address.base, None)
@@ -231,13 +307,12 @@ def _if_contiguous(
         push_is_aligned(strip, first, size)
         body.op("i32.and")
     # An aligned first address that is as far below an aligned end has room for all.
-    end = ground.shared_end if is_shared else ground.guest_end
     body.get(first)
     push_end(strip, instruction, size)
     body.i64_const(reach)
     body.op("i64.sub")
     body.i64_const(0)
-    body.get(end)
+    push_end(strip, instruction, size)
     body.i64_const(reach)
     body.op("i64.gt_u", "select", "i64.lt_u", "i32.and")
     with body.if_():

@@ -7,7 +7,7 @@ kept once, and of a linear one the first lane's value (:mod:`tensor_wasm.compile
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,7 @@ from tensor_wasm.wasm import Body, Local, ValType
 
 if TYPE_CHECKING:
     from tensor_wasm.compiler.strips.contexts import StripContext
+    from tensor_wasm.compiler.strips.groups import Group
     from tensor_wasm.compiler.strips.parts import Parts
 
 SCRATCH: Final = 1
@@ -53,7 +54,7 @@ class Strip:
 
     ``first`` is the frame of the first lane, which also has all uniform registers. ``mask`` are the lanes that run at
     present; ``kept`` the registers that lanes waiting elsewhere still need. Where ``assumes`` holds all lanes run and all
-    accesses that may be contiguous are.
+    accesses that may be contiguous are. ``groups`` are those of the present block's accesses (:mod:`.groups`).
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Strip:
         self.mask = Mask(body.local(I32))
         self.kept: frozenset[Register] = frozenset()
         self.assumes = False
+        self.groups: Mapping[int, Group] = {}
         self.place_bits = body.local(I64)
         self._registers = registers
 
