@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.compiler import carry, memory, moves, suspending, transfers, values
+from tensor_wasm.compiler import carry, memory, moves, printing, suspending, transfers, values
 from tensor_wasm.compiler.faults import Fault
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import WINDOW
@@ -307,6 +307,7 @@ _OWN: Final[Mapping[str, Callable[[Frame, Instruction], None]]] = MappingProxyTy
         "atom": transfers.update,
         "red": transfers.update,
         "cp": transfers.copy,
+        "emit": printing.emit,
         "mov": moves.move,
         "cvta": moves.convert_address,
         "isspacep": moves.is_in_space,

@@ -63,6 +63,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         reqntid=kernel.reqntid,
         maxntid=kernel.maxntid,
         lines=encoded.lines,
+        records=region.records,
     )
 
 

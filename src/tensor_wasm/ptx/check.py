@@ -63,10 +63,7 @@ class _Checker:
         self._instructions = Instructions(lexer, Names(lexer, self.module))
 
     def alias(self, alias: Alias) -> None:
-        """Another name of a function; both are declared before."""
-        for name in (alias.name, alias.target):
-            if name.text not in self.functions:
-                raise self._lexer.error(f"{quote(name.text)} is no function declared before", name.offset)
+        """Another name of a function."""
         self.linkage.aliases[alias.name.text] = alias.target.text
 
     def declare(self, declared: Declaration) -> None:

@@ -42,9 +42,11 @@ INLINED_MAX = 150_000
 #: Those of all kernels of a text that have calls.
 INLINED_TOTAL_MAX = 600_000
 
-_HEAP = "kernels cannot allocate memory in this release"
-_REASONS: Final = {"malloc": _HEAP, "free": _HEAP}
-_UNDEFINED = "the function is not defined in this text"
+_EXTERN = "is defined in another module, which is not supported in this release"
+#: Why functions of the library that have no body in any text cannot be called.
+_REASONS: Final = {
+    name: f"{name}: memory that kernels allocate is not supported in this release" for name in ("malloc", "free")
+}
 
 
 def inline(program: Program, linkage: Linkage) -> Program:
@@ -170,7 +172,9 @@ class _Expansion:
         for name in names:
             function = self._costs.find(name)
             if function is None:
-                return f"{name[:64]}: {_REASONS.get(name, _UNDEFINED)}"
+                return _REASONS.get(
+                    name, f"{name[:64]} is defined in another module, which is not supported in this release"
+                )
             reason = misfit(call, function)
             if reason is not None:
                 return reason

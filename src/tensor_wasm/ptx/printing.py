@@ -43,6 +43,8 @@ LIBRARY: Final[Mapping[str, tuple[ScalarType, ...]]] = MappingProxyType(
     }
 )
 
+#: Bytes of what a launch may print before records are dropped.
+BUFFER_BYTES = 256 << 10
 #: Formats that one call may choose between.
 CHOICES_MAX = 16
 #: Registers and definitions that are looked at for one format.
