@@ -166,7 +166,9 @@ def test_a_failed_assertion_is_named_in_the_fault_and_on_stderr(
     with pytest.raises(KernelFault) as caught:
         kernel.launch((2, 1), (32, 2), [values, np.int32(40)])
     line = _source_line("assert(values[i] < n);")
-    assert f"assertion `values[i] < n` failed at calls.cu:{line}; block (1, 0, 0), thread (8, 0, 0)" in str(caught.value)
+    assert f"assertion `values[i] < n` failed at calls.cu:{line}; block (1, 0, 0), thread (8, 0, 0)" in str(
+        caught.value
+    )
     expected = f"calls.cu:{line}: insist: block: [1,0,0], thread: [8,0,0] Assertion `values[i] < n` failed.\n"
     assert capsys.readouterr().err == expected
 

@@ -33,8 +33,11 @@ from tensor_wasm.ptx.variables import Variables
 _FLOW_ROOTS = frozenset({"bra", "brx", "ret", "exit", "trap", "brkpt", "call", "pmevent"})
 
 
-def check(text: str) -> Program:
-    """The typed program of a PTX text. Raises :class:`PtxError`."""
+def check(text: str, entry: str | None = None) -> Program:
+    """The typed program of a PTX text, calls replaced in ``entry`` only where that is given.
+
+    Raises :class:`PtxError`.
+    """
     heading, items, lexer = parse(text)
     checker = _Checker(lexer)
     for item in items:
@@ -46,7 +49,8 @@ def check(text: str) -> Program:
             checker.routine(item)
     module = checker.module.names.values()
     variables = tuple(found for found in module if isinstance(found, Variable) and found.name not in checker.functions)
-    return inline(Program(heading.version, heading.target, variables, tuple(checker.kernels.values())), checker.linkage)
+    program = Program(heading.version, heading.target, variables, tuple(checker.kernels.values()))
+    return inline(program, checker.linkage, entry)
 
 
 class _Checker:

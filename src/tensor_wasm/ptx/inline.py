@@ -40,7 +40,7 @@ from tensor_wasm.ptx.program import (
 #: Instructions of one kernel with all that is inlined into it. A function of WebAssembly has room for fewer.
 INLINED_MAX = 150_000
 #: Those of all kernels of a text that have calls.
-INLINED_TOTAL_MAX = 600_000
+INLINED_TOTAL_MAX = 300_000
 
 _EXTERN = "is defined in another module, which is not supported in this release"
 #: Why functions of the library that have no body in any text cannot be called.
@@ -49,8 +49,8 @@ _REASONS: Final = {
 }
 
 
-def inline(program: Program, linkage: Linkage) -> Program:
-    """The program with every call replaced by what it calls."""
+def inline(program: Program, linkage: Linkage, entry: str | None = None) -> Program:
+    """The program with every call replaced by what it calls; with ``entry``, in that kernel only."""
     if not linkage.symbols and not any(v.space is Space.PARAM for v in linkage.variables):
         return program
     addresses = FunctionAddresses(program, linkage)
@@ -58,7 +58,7 @@ def inline(program: Program, linkage: Linkage) -> Program:
     left = INLINED_TOTAL_MAX
     kernels: list[Kernel] = []
     for kernel in program.kernels:
-        if not addresses.taken and not _has_calls(kernel):
+        if entry not in (None, kernel.name) or (not addresses.taken and not _has_calls(kernel)):
             kernels.append(kernel)
             continue
         total = costs.total(kernel.blocks)
@@ -93,6 +93,7 @@ class _Expansion:
         self._registers = list(kernel.registers)
         self._variables: dict[Variable, None] = {}
         self._waiting: list[tuple[Function, Copy, int]] = []
+        self._reasons: dict[int, str | None] = {}
 
     def kernel(self) -> Kernel:
         """The kernel without calls."""
@@ -139,7 +140,11 @@ class _Expansion:
 
     def _call(self, draft: Draft, call: Call, caller: Copy) -> Draft:
         """Write a call at the end of a draft; the draft where its caller goes on."""
-        reason = self._refusal or self._reason(call)
+        reason = self._refusal
+        if reason is None and id(call) in self._reasons:
+            reason = self._reasons[id(call)]
+        elif reason is None:
+            reason = self._reasons[id(call)] = self._reason(call)
         if reason is not None:
             refused = replace(call, sources=(), guard=None, results=(), arguments=(), candidates=None, reason=reason)
             draft.instructions.append(refused)
