@@ -10,7 +10,19 @@ from ptx.spelling import module
 from tensor_wasm.ptx import read, support
 from tensor_wasm.ptx.calls import Call
 from tensor_wasm.ptx.inline import INLINED_MAX
-from tensor_wasm.ptx.program import Branch, Exit, Immediate, Kernel, Register, ScalarType, Space, Symbol, Trap
+from tensor_wasm.ptx.program import (
+    Branch,
+    Emit,
+    Exit,
+    Immediate,
+    Kernel,
+    Register,
+    ScalarType,
+    Space,
+    Special,
+    Symbol,
+    Trap,
+)
 
 ADD = """.func (.param .b32 out) add(.param .b32 a, .param .b32 b)
 { .reg .b32 x, y;
@@ -288,6 +300,87 @@ def test_many_indirect_calls_among_many_functions_are_refused_at_once() -> None:
     assert time.perf_counter() - started < 5
     assert all("more than" in lack.reason for lack in support(found))
     assert len(support(found)) == 3000
+
+
+PRINTF = ".extern .func (.param .b32 o) vprintf(.param .b64 a, .param .b64 b);\n"
+
+
+def printed(body: str, before: str) -> list[Emit]:
+    found = kernel(f".reg .b64 e; {body}", PRINTF + before)
+    assert support(found) == ()
+    return [i for block in found.blocks for i in block.instructions if isinstance(i, Emit)]
+
+
+def text(name: str, content: str) -> str:
+    return f".global .b8 {name}[{len(content) + 1}] = {{{', '.join(str(ord(c)) for c in content)}}};\n"
+
+
+def test_the_values_of_a_format_are_loaded_from_aligned_places() -> None:
+    body = "mov.u64 d, t; cvta.global.u64 d, d; call (r), vprintf, (d, e);"
+    found = kernel(f".reg .b64 e; {body}", PRINTF + text("t", "%d %f %c %lld %d"))
+    (emit,) = [i for i in found.blocks[0].instructions if isinstance(i, Emit)]
+    assert (emit.modifiers, emit.format) == (("print",), b"%d %f %c %lld %d")
+    assert [kind.size_bytes for kind in emit.types] == [4, 8, 4, 8, 4]
+    loads = [i.address.offset for i in found.blocks[0].instructions if i.root == "ld" and i.address]
+    assert loads == [0, 8, 16, 24, 32]
+
+
+def test_a_choice_of_formats_is_a_record_for_each() -> None:
+    body = """mov.u64 d, a; mov.u64 e, b; selp.b64 d, d, e, p; .reg .b64 c; mov.u64 c, b; @p bra L; add.s64 c, d, 1;
+        L: call (r), vprintf, (c, 0);"""
+    emits = printed(body.replace("selp.b64 d, d, e, p;", ""), text("a", "xone") + text("b", "two"))
+    assert {emit.format for emit in emits} == {b"one", b"two"}
+    assert all(emit.guard is not None for emit in emits)
+
+
+@pytest.mark.parametrize(
+    ("body", "before"),
+    [
+        ("ld.global.u64 d, [e];", text("t", "x")),  # from memory
+        ("ld.global.u64 e, [e]; mov.u64 d, t; @p mov.u64 d, e;", text("t", "x")),  # perhaps from elsewhere
+        ("mov.u64 d, t; add.s64 d, d, e;", text("t", "x")),
+        ("mov.u64 d, t; add.s64 d, d, 99;", text("t", "x")),  # past its end
+        ("mov.u64 d, t;", ".global .b8 t[4];"),  # no initial value
+        ("mov.u64 d, t;", ".global .b8 t[2] = {65, 66};"),  # no end
+        ("mov.u64 d, t; L: add.s64 d, d, 1; @p bra L;", text("t", "x" * 40)),  # too many
+    ],
+)
+def test_any_other_format_is_known_by_its_address_only(body: str, before: str) -> None:
+    (emit,) = printed(f"{body} call (r), vprintf, (d, 0);", before)
+    assert (emit.modifiers, emit.types) == (("text",), (ScalarType.B64,))
+
+
+def test_an_assertion_has_its_place() -> None:
+    before = ".extern .func __assertfail(.param .b64 a, .param .b64 b, .param .b32 c, .param .b64 d, .param .b64 e);\n"
+    (emit,) = printed("call __assertfail, (d, d, 12, d, 1);", before)
+    assert emit.modifiers == ("assert",)
+    assert emit.sources[2] == Immediate(12, ScalarType.B32)
+    assert [source.axis for source in emit.sources if isinstance(source, Special)] == list("xyzxyz")
+
+
+def test_a_programs_own_vprintf_is_called() -> None:
+    found = kernel("call (r), vprintf, (d, d);", ".func (.param .b32 o) vprintf(.param .b64 a, .param .b64 b) { ret; }")
+    assert not any(isinstance(i, Emit) for block in found.blocks for i in block.instructions)
+    assert support(found) == ()
+
+
+def test_printing_in_very_many_places_is_refused_soon() -> None:
+    choices = "".join(text(f"t{n}", "%d" * 32) for n in range(16))
+    chosen = "mov.u64 d, t0; " + "".join(f"mov.u64 e, t{n}; selp.b64 d, d, e, p; " for n in range(1, 16))
+    started = time.perf_counter()
+    found = kernel(f".reg .b64 e; {chosen}" + "call (r), vprintf, (d, e);\n" * 20_000, PRINTF + choices)
+    assert time.perf_counter() - started < 10
+    lacks = support(found)
+    assert "what is printed needs more than" in lacks[-1].reason
+    assert sum(len(block.instructions) for block in found.blocks) < 200_000
+
+
+def test_formats_have_a_bound_together() -> None:
+    started = time.perf_counter()
+    body = "".join(f"mov.u64 d{n}, t+{n}; call (r), vprintf, (d{n}, 0);\n" for n in range(3000))
+    found = kernel(f".reg .b64 d<3000>; {body}", PRINTF + text("t", "y" * 8000))
+    assert time.perf_counter() - started < 5
+    assert len(support(found)) > 2000
 
 
 def test_refused_calls_are_all_that_stays() -> None:

@@ -375,6 +375,7 @@ def test_calls_that_cannot_be_inlined_stay_with_their_names_checked() -> None:
         ("call.frob f;", "no form of call has .frob there"),
         ("call %b32;", "no function, nor a register with the address of one"),
         ("call tile;", "no function, nor a register"),
+        ("call cell;", "no function, nor a register"),
         ("call f, (cell);", "not in the param space"),
         ("call (%tid.x), f;", "a result of a call goes to a register"),
         ("call f, (f+8);", "a name is expected here"),

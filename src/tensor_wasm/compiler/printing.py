@@ -30,7 +30,7 @@ def emit(frame: Frame, instruction: Instruction) -> None:
         body.tee(at)
         with body.if_():
             body.get(at)
-            body.i32_const(buffer.records.index(record))
+            body.i32_const(frame.region.record_numbers[record])
             body.memory("i32.store", 0, align=0, memory=_SCRATCH)
             place = 4
             for position, kind in enumerate(instruction.types):

@@ -14,10 +14,10 @@ they are offsets in it, and ``cvta.shared`` adds a window of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensor_wasm.abi.limits import SHARED_MAX_BYTES
-from tensor_wasm.compiler.records import RecordBuffer, records_of
+from tensor_wasm.compiler.records import Record, RecordBuffer, records_of
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.printing import BUFFER_BYTES
 from tensor_wasm.ptx.program import Instruction, Kernel, Parameter, Space, Symbol, Variable
@@ -46,7 +46,8 @@ class Region:
     ``shared_bytes`` is the size of its static part, ``has_dynamic`` whether the launch adds to it; ``size_bytes`` is
     the size of it all. ``has_addresses`` and ``has_parameter_addresses``: whether the address of a variable, or of a
     parameter, is ever a value; if not, no windowed address is valid. ``has_shared_addresses``: whether a generic
-    address of shared memory ever is. ``records`` is the buffer for what the kernel prints, None where it does not.
+    address of shared memory ever is. ``records`` is the buffer for what the kernel prints, None where it does not;
+    ``record_numbers`` are those of its kinds of records.
     """
 
     offsets: Mapping[Variable, int]
@@ -60,6 +61,7 @@ class Region:
     has_parameter_addresses: bool
     has_shared_addresses: bool
     records: RecordBuffer | None = None
+    record_numbers: Mapping[Record, int] = field(default_factory=dict)
 
 
 def lay_out(kernel: Kernel, threads: int = 1) -> Region:
@@ -106,6 +108,7 @@ def lay_out(kernel: Kernel, threads: int = 1) -> Region:
         any(isinstance(symbol.target, Parameter) for symbol in symbols),
         any(_makes_shared_address(instruction) for block in kernel.blocks for instruction in block.instructions),
         records,
+        {record: number for number, record in enumerate(kinds)},
     )
 
 

@@ -41,7 +41,7 @@ def take_printed(kernel: CompiledKernel, region: memoryview, base: int, limit_by
     _HEAD.pack_into(region, buffer.offset, 0, 0)
     start = buffer.offset + HEAD_BYTES
     content = bytes(region[start : start + min(used, buffer.size_bytes - HEAD_BYTES)])
-    strings = _Strings(bytes(region[: buffer.text_bytes]), base)
+    strings = _Strings(region[: buffer.text_bytes], base)
     lines: list[bytes] = []
     left = limit_bytes
     assertion = ""
@@ -80,7 +80,7 @@ def _records(buffer: RecordBuffer, content: bytes) -> Iterator[tuple[str, bytes,
 class _Strings:
     """Strings among a kernel's constants."""
 
-    def __init__(self, constants: bytes, base: int) -> None:
+    def __init__(self, constants: memoryview, base: int) -> None:
         self._constants = constants
         self._base = base
 
@@ -91,8 +91,7 @@ class _Strings:
             return b"(null)"
         if address >> 32 != _WINDOW or not 0 <= place < len(self._constants):
             return f"(string at {address:#x})".encode()
-        end = self._constants.find(b"\0", place, place + longest)
-        return self._constants[place : end if end >= 0 else place + longest]
+        return bytes(self._constants[place : place + longest]).partition(b"\0")[0]
 
 
 def _assertion(values: tuple[int, ...], strings: _Strings) -> tuple[bytes, str]:

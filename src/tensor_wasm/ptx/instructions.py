@@ -133,7 +133,7 @@ class Instructions:
         found = self._declared(name)
         if isinstance(found, Register) and found.type.bits == 64 and not found.type.is_float:
             return found
-        if isinstance(found, Variable) and found.space is Space.GLOBAL:
+        if isinstance(found, Variable) and found.space is Space.GLOBAL and found.is_extern:
             return found
         raise self._error(name, f"{quote(name.text)} is no function, nor a register with the address of one")
 

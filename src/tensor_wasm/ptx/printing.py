@@ -10,7 +10,8 @@ out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Final, TypeGuard
 
@@ -45,10 +46,14 @@ LIBRARY: Final[Mapping[str, tuple[ScalarType, ...]]] = MappingProxyType(
 
 #: Bytes of what a launch may print before records are dropped.
 BUFFER_BYTES = 256 << 10
+#: Instructions that all printing of a kernel may need, and bytes of all its formats.
+PRINTING_MAX = 100_000
+FORMATS_BYTES_MAX = 1 << 20
 #: Formats that one call may choose between.
 CHOICES_MAX = 16
-#: Registers and definitions that are looked at for one format.
+#: Registers and definitions that are looked at for one format, and for all of a kernel.
 _STEPS_MAX = 256
+_STEPS_TOTAL_MAX = 1_000_000
 
 _AXES: Final = tuple(Special(name, axis, ScalarType.U32) for name in ("ctaid", "tid") for axis in "xyz")
 
@@ -69,14 +74,14 @@ def to_records(drafts: Sequence[Draft], registers: list[Register]) -> None:
     """Replace the calls of the library in a kernel; new registers are added."""
     if not any(_is_library(instruction) for draft in drafts for instruction in draft.instructions):
         return
-    origins = _Origins(drafts)
+    printer = _Printer(drafts, registers)
     for draft in drafts:
         changed: list[Instruction] = []
         for instruction in draft.instructions:
             if not _is_library(instruction):
                 changed.append(instruction)
             elif instruction.callee == "vprintf":
-                changed += _print(instruction, origins, registers)
+                changed += printer.print(instruction)
             else:
                 message, file, line, function, _ = instruction.sources
                 types = (_B64, _B64, _B32, _B64, *(_B32,) * len(_AXES))
@@ -88,52 +93,100 @@ def _is_library(instruction: Instruction) -> TypeGuard[Call]:
     return isinstance(instruction, Call) and instruction.callee in LIBRARY and instruction.reason is None
 
 
-def _print(call: Instruction, origins: _Origins, registers: list[Register]) -> list[Instruction]:
-    written, values = call.sources
-    count = call.destinations[0]
-    assert count is not None
-    found = origins.of(written)
-    texts = None if found is None else {symbol: text for symbol in found if (text := _text(symbol)) is not None}
-    if not texts or found is None or len(texts) != len(found):
-        return [_emit(call, "text", (_B64,), (written,)), _set(call, count, 0)]
-    made: list[Instruction] = []
-    for symbol, text in texts.items():
-        guard = None
-        if len(texts) > 1:
-            register = _register("%is_format", ScalarType.PRED, registers)
-            guard = Guard(register, negated=False)
-            made.append(
-                Instruction(
-                    "setp", ("eq",), (ScalarType.U64,), (register,), (written, symbol), None, call.line, call.column
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A format: its text, the bytes of its values, and how many conversions it has."""
+
+    text: bytes
+    sizes: tuple[int, ...]
+    conversions: int
+
+
+class _Printer:
+    """Makes records of the calls of ``vprintf`` in one kernel."""
+
+    def __init__(self, drafts: Sequence[Draft], registers: list[Register]) -> None:
+        self._registers = registers
+        self._origins = _Origins(drafts)
+        self._formats: dict[Symbol, _Format | None] = {}
+        self._made = 0
+        self._format_bytes = 0
+
+    def print(self, call: Call) -> list[Instruction]:
+        """What a call becomes."""
+        if self._made > PRINTING_MAX or self._format_bytes > FORMATS_BYTES_MAX:
+            reason = f"what is printed needs more than {PRINTING_MAX:,} instructions or {FORMATS_BYTES_MAX:,} bytes"
+            return [replace(call, sources=(), destinations=(), reason=reason)]
+        written, values = call.sources
+        count = call.destinations[0]
+        assert count is not None
+        symbols = self._origins.of(written) or []
+        found = {symbol: known for symbol in symbols if (known := self._format(symbol)) is not None}
+        if not found or len(found) != len(symbols):
+            return [_emit(call, "text", (_B64,), (written,)), _set(call, count, 0)]
+        made: list[Instruction] = []
+        for symbol, known in found.items():
+            guard = None
+            if len(found) > 1:
+                register = self._register("%is_format", ScalarType.PRED)
+                guard = Guard(register, negated=False)
+                made.append(
+                    Instruction(
+                        "setp", ("eq",), (ScalarType.U64,), (register,), (written, symbol), None, call.line, call.column
+                    )
                 )
+            made += self._record(call, known, values, guard)
+            made.append(_set(call, count, known.conversions, guard))
+        self._made += len(made)
+        return made
+
+    def _format(self, symbol: Symbol) -> _Format | None:
+        """What is known of the format at a constant address."""
+        if symbol not in self._formats:
+            text = _text(symbol)
+            known = None
+            if text is not None:
+                takes = [piece.sizes for piece in formats.parse(text) if isinstance(piece, formats.Conversion)]
+                known = _Format(text, tuple(chain.from_iterable(takes)), sum(1 for sizes in takes if sizes))
+                self._format_bytes += len(text)
+            self._formats[symbol] = known
+        return self._formats[symbol]
+
+    def _record(self, call: Instruction, known: _Format, values: Operand, guard: Guard | None) -> list[Instruction]:
+        """Load the values of a format's conversions, and emit them."""
+        made: list[Instruction] = []
+        loaded: list[Register] = []
+        place = 0
+        for size in known.sizes:
+            kind = _B64 if size == 8 else _B32
+            place = -(-place // size) * size
+            register = self._register("%value", kind)
+            at = _address(values, place)
+            made.append(
+                Instruction("ld", (), (kind,), (register,), (), guard, call.line, call.column, at, Space.GENERIC)
             )
-        made += _record(call, text, values, guard, registers)
-        wanted = sum(1 for piece in formats.parse(text) if isinstance(piece, formats.Conversion) and piece.sizes)
-        made.append(_set(call, count, wanted, guard))
-    return made
+            loaded.append(register)
+            place += size
+        types = tuple(register.type for register in loaded)
+        made.append(replace(_emit(call, "print", types, tuple(loaded)), guard=guard, format=known.text))
+        return made
+
+    def _register(self, name: str, kind: ScalarType) -> Register:
+        register = Register(name, kind, len(self._registers))
+        self._registers.append(register)
+        return register
 
 
-def _record(
-    call: Instruction, text: bytes, values: Operand, guard: Guard | None, registers: list[Register]
-) -> list[Instruction]:
-    """Load the values of a format's conversions, and emit them."""
-    made: list[Instruction] = []
-    loaded: list[Register] = []
-    place = 0
-    for size in formats.sizes(text):
-        kind = _B64 if size == 8 else _B32
-        place = -(-place // size) * size
-        register = _register("%value", kind, registers)
-        base = values if isinstance(values, Register) else None
-        address = Address(base, place)
-        made.append(
-            Instruction("ld", (), (kind,), (register,), (), guard, call.line, call.column, address, Space.GENERIC)
-        )
-        loaded.append(register)
-        place += size
-    types = tuple(register.type for register in loaded)
-    made.append(replace(_emit(call, "print", types, tuple(loaded)), guard=guard, format=text))
-    return made
+def _address(values: Operand, place: int) -> Address:
+    """The address of a value that is ``place`` bytes behind the first."""
+    match values:
+        case Register():
+            return Address(values, place)
+        case Immediate(bits):
+            return Address(None, bits + place)
+        case Symbol(target, offset):
+            return Address(target, offset + place)
+    return Address(None, place)
 
 
 def _text(symbol: Symbol) -> bytes | None:
@@ -149,12 +202,6 @@ def _text(symbol: Symbol) -> bytes | None:
     return variable.initial[symbol.offset : end if end >= 0 else None][: formats.FORMAT_BYTES_MAX]
 
 
-def _register(name: str, kind: ScalarType, registers: list[Register]) -> Register:
-    register = Register(name, kind, len(registers))
-    registers.append(register)
-    return register
-
-
 def _set(call: Instruction, register: Register, value: int, guard: Guard | None = None) -> Instruction:
     return Instruction("mov", (), (_B32,), (register,), (Immediate(value, _B32),), guard, call.line, call.column)
 
@@ -167,6 +214,7 @@ class _Origins:
     """Where the values of registers come from."""
 
     def __init__(self, drafts: Sequence[Draft]) -> None:
+        self._steps_left = _STEPS_TOTAL_MAX
         self._made: dict[Register, list[Instruction]] = {}
         for draft in drafts:
             for instruction in draft.instructions:
@@ -193,7 +241,8 @@ class _Origins:
                 return None
             made = self._made.get(current, [])
             steps += 1 + len(made)
-            if steps > _STEPS_MAX or len(found) > CHOICES_MAX:
+            self._steps_left -= 1 + len(made)
+            if steps > _STEPS_MAX or self._steps_left < 0 or len(found) > CHOICES_MAX:
                 return None
             for instruction in made:
                 following = _sources(instruction, offset)
