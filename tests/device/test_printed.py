@@ -113,6 +113,9 @@ call (r), vprintf, (d, e); ret; }
 call (r), vprintf, (d, 0); mov.u64 e, plain; call (r), vprintf, (e, 0x100000000000); ret; }
 .entry computed(.param .u64 out) { .reg .b64 d, e; .reg .b32 r; mov.u64 d, plain; ld.param.u64 e, [out];
 mul.lo.s64 d, d, 1; call (r), vprintf, (d, e); st.global.b32 [e], r; ret; }
+.entry meet() { .reg .b64 d, e; .local .align 8 .b8 values[8]; .reg .b32 r; .reg .pred p; mov.u64 d, plain;
+mov.u64 e, values; mov.u32 r, %tid.x; st.local.b32 [values], r; setp.gt.u32 p, r, 1; @p call (_), vprintf, (d, e);
+bar.sync 0; @!p call (_), vprintf, (d, e); ret; }
 .entry stop(.param .u32 n) { .reg .b64 d, e; .local .align 8 .b8 values[8]; .reg .b32 r;
 mov.u64 d, plain; mov.u64 e, values; ld.param.u32 r, [n]; st.local.b32 [values], r;
 call (_), vprintf, (d, e); trap; }
@@ -125,6 +128,12 @@ def test_a_program_without_stderr_does_not_fail(monkeypatch: pytest.MonkeyPatch)
         kernel = device.load_ptx(PRINTING, "known")
         monkeypatch.setattr(sys, "stderr", None)
         kernel.launch(1, 1)
+
+
+def test_threads_that_wait_for_each_other_print_in_between(capsys: pytest.CaptureFixture[str]) -> None:
+    with tensor_wasm.open_device("cpu") as device:
+        device.load_ptx(PRINTING, "meet").launch(1, 4)
+        assert capsys.readouterr().err == "hi2\nhi3\nhi0\nhi1\n"
 
 
 def test_what_was_printed_before_a_fault_is_written(capsys: pytest.CaptureFixture[str]) -> None:

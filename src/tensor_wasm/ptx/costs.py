@@ -11,6 +11,8 @@ from tensor_wasm.ptx.program import Block, Switch
 #: What is called: a function by its name, or any of several, by a number.
 Node = str | int
 
+#: Characters of a function's name that a reason shows.
+_NAME_SHOWN = 64
 #: Operands that count as much as an instruction.
 _OPERANDS = 8
 
@@ -145,6 +147,8 @@ class Costs:
             around.append(around.pop(0))
         first = around[0]
         line = self._lines.get((around[-1], first)) or self._lines.get((around[-2 % len(around)], around[-1]), 0)
-        names = [name for name in around if isinstance(name, str)]
+        names = [name[:_NAME_SHOWN] for name in around if isinstance(name, str)]
         through = f" through {names[1]}" if len(names) > 1 else ""
-        return f"the function {first} calls itself{through}, at line {line}: recursion is not supported in this release"
+        return (
+            f"the function {names[0]} calls itself{through}, at line {line}: recursion is not supported in this release"
+        )
