@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,35 @@ def test_random_programs_compute_what_python_says(machine: Machine, seed: int) -
     out = np.zeros((40, 5), np.uint32)
     machine.run(compile_kernel(program.kernels[0], program), 1, 40, out)
     assert out.tolist() == [made.run(thread) for thread in range(40)], f"seed {seed}\n{text}"
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_any_part_of_an_argument_may_be_written_and_read(machine: Machine, size: int) -> None:
+    """Every access of 1, 2, 4 or 8 bytes after every other, in registers and, with its address taken, in memory."""
+    places = [(width, place) for width in (1, 2, 4, 8) if width <= size for place in range(0, size, width)]
+    lines, expected = [], []
+    whole = bytearray(size)
+    for number, (width, place) in enumerate(places):
+        value = 0xF1E2D3C4B5A69788 * (2 * number + 1) % (1 << 8 * width)
+        whole[place : place + width] = value.to_bytes(width, "little")
+        source = "f" if width == 4 and number % 2 else "w"
+        lines += [f"mov.u64 w, {value};", *(["cvt.u32.u64 s, w; mov.b32 f, s;"] if source == "f" else [])]
+        lines.append(f"st.param.b{8 * width} [a+{place}], {source};")
+        for kind, (read_width, at) in product("us", places):
+            lines.append(f"ld.param.{kind}{8 * read_width} w, [a+{at}]; st.global.u64 [d], w; add.s64 d, d, 8;")
+            found = int.from_bytes(whole[at : at + read_width], "little", signed=kind == "s")
+            expected.append(found % (1 << 64))
+        if size >= 4:
+            lines.append("ld.param.f32 f, [a]; st.global.f32 [d], f; add.s64 d, d, 8;")
+            expected.append(int.from_bytes(whole[:4], "little"))
+    for taken in ("", "mov.u64 w, a;"):
+        kernel = compiled(
+            ".entry k(.param .u64 out) { .reg .b64 d, w; .reg .b32 s; .reg .f32 f; .param .align 8 .b8 a[8];"
+            f" ld.param.u64 d, [out]; st.param.b{8 * size} [a], 0;\n{taken}" + "\n".join(lines) + "ret; }"
+        )
+        out = np.zeros(len(expected), np.uint64)
+        machine.run(kernel, 1, 1, out)
+        assert out.tolist() == expected
 
 
 def test_an_address_of_no_function_ends_the_launch_at_the_call(machine: Machine) -> None:

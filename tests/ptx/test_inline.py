@@ -15,6 +15,7 @@ from tensor_wasm.ptx.program import (
     Emit,
     Exit,
     Immediate,
+    Jump,
     Kernel,
     Register,
     ScalarType,
@@ -102,6 +103,12 @@ def test_ret_goes_on_exit_ends_and_trap_fails() -> None:
     assert sum(type(end) is Exit for end in ends) == 2  # that of the function, and the kernel's own
     (last,) = [b for b in found.blocks if any(i.destinations[0].name == "s" for i in b.instructions if i.destinations)]  # type: ignore[union-attr]
     assert type(last.terminator) is Exit
+
+
+def test_a_kernel_may_be_one_endless_loop() -> None:
+    found = kernel("L: call f; bra L;", ".func f() { .reg .b32 x; add.s32 x, x, 1; ret; }")
+    assert roots(found) == [["add"]]
+    assert found.blocks[0].terminator == Jump(0)
 
 
 def test_a_body_may_follow_a_call_and_have_another_name() -> None:
@@ -341,6 +348,7 @@ def test_a_choice_of_formats_is_a_record_for_each() -> None:
         ("mov.u64 d, t; add.s64 d, d, e;", text("t", "x")),
         ("mov.u64 d, t; add.s64 d, d, 99;", text("t", "x")),  # past its end
         ("mov.u64 d, t;", ".global .b8 t[4];"),  # no initial value
+        ("mov.u64 d, t; @p mov.u64 d, u;", text("t", "x") + ".global .b8 u[4];"),  # or one without
         ("mov.u64 d, t;", ".global .b8 t[2] = {65, 66};"),  # no end
         ("mov.u64 d, t; L: add.s64 d, d, 1; @p bra L;", text("t", "x" * 40)),  # too many
     ],

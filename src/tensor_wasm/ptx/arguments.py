@@ -59,10 +59,11 @@ class _Uses:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A place in a register: from bit ``bit`` on."""
+    """A place in a register: from bit ``bit`` on. ``is_whole``: the register holds nothing else."""
 
     register: Register
     bit: int
+    is_whole: bool
 
 
 class _Places:
@@ -78,8 +79,8 @@ class _Places:
         starts = [start for start, _, _ in made]
         found = self._found[variable] = {}
         for offset, size in places:
-            start, _, register = made[bisect_right(starts, offset) - 1]
-            found[offset, size] = _Part(register, 8 * (offset - start))
+            start, width, register = made[bisect_right(starts, offset) - 1]
+            found[offset, size] = _Part(register, 8 * (offset - start), size == width)
 
     def of(self, base: object) -> dict[tuple[int, int], _Part] | None:
         """The places of a variable; None for what is none that became registers."""
@@ -176,7 +177,7 @@ def _write(instruction: Instruction, part: _Part, value: Operand, places: _Place
     kind, register = instruction.type, part.register
     if register.type.bits == kind.bits:
         return [_copy(instruction, register, value, kind)]
-    if kind.bits == 8 and register.type is ScalarType.B16:
+    if kind.bits == 8 and part.is_whole:
         return [_made(instruction, "cvt", (ScalarType.U16, ScalarType.U8), register, value)]
     made: list[Instruction] = []
     bits = _UNSIGNED[kind.bits]
