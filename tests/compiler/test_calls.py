@@ -67,6 +67,61 @@ def test_any_part_of_an_argument_may_be_written_and_read(machine: Machine, size:
         assert out.tolist() == expected
 
 
+def test_registers_of_every_type_are_arguments_and_results(machine: Machine) -> None:
+    kinds = [
+        "pred",
+        "b16",
+        "u16",
+        "s16",
+        "f16",
+        "bf16",
+        "b32",
+        "u32",
+        "s32",
+        "f32",
+        "f16x2",
+        "b64",
+        "u64",
+        "s64",
+        "f64",
+    ]
+    functions = "".join(
+        f".func (.reg .{kind} o) r_{kind}(.reg .{kind} a) {{ mov.{_bits(kind)} o, a; ret; }}\n"
+        + ("" if kind == "pred" else f".func (.param .{_bits(kind)} o) p_{kind}(.param .{_bits(kind)} a)"
+           f" {{ .reg .{kind} x; ld.param.{_bits(kind)} x, [a]; st.param.{_bits(kind)} [o], x; ret; }}\n")
+        for kind in kinds
+    )  # fmt: skip
+    lines = []
+    for kind in kinds:
+        calls = [f"call (x), r_{kind}, (x);"]
+        if kind != "pred":
+            calls.append(f"call (x), p_{kind}, (x);")
+            calls.append(f"{{ .param .{_bits(kind)} v; call (v), r_{kind}, (x); call (x), r_{kind}, (v); }}")
+        fill, width = ("setp.ne.b16 x, 1, 0;", 0) if kind == "pred" else (f"ld.global.{_bits(kind)} x, [d];", 1)
+        store = f"st.global.{_bits(kind)} [d], x;" if width else "@x st.global.b8 [d], 0x7F;"
+        lines.append(f"{{ .reg .{kind} x; {fill} {' '.join(calls)} {store} add.s64 d, d, 8; }}")
+    kernel = compiled(
+        f"{functions}.entry k(.param .u64 out) {{ .reg .b64 d; ld.param.u64 d, [out];\n" + "\n".join(lines) + "ret; }"
+    )
+    out = np.full(len(kinds), 0xF1E2D3C4B5A69781, np.uint64)
+    machine.run(kernel, 1, 1, out)
+    assert out.tolist() == [0xF1E2D3C4B5A6977F, *[0xF1E2D3C4B5A69781] * (len(kinds) - 1)]
+
+
+def _bits(kind: str) -> str:
+    return "pred" if kind == "pred" else f"b{32 if kind == 'f16x2' else int(kind.lstrip('bufs'))}"
+
+
+def test_a_kernels_own_parameter_is_handed_on(machine: Machine) -> None:
+    kernel = compiled(
+        """.func f(.param .b64 a, .reg .b32 b) { .reg .b64 d; ld.param.b64 d, [a]; st.global.b32 [d], b; ret; }
+        .entry k(.param .u64 out, .param .u32 n) { call f, (out, n); ret; }"""
+    )
+    out = np.zeros(1, np.uint32)
+    machine.run(kernel, 1, 1, out, 17)
+    assert out[0] == 17
+
+
 def test_an_address_of_no_function_ends_the_launch_at_the_call(machine: Machine) -> None:
     kernel = compiled(
         """.func f(.param .b32 a) { ret; }

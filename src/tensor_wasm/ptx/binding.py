@@ -6,7 +6,7 @@ has a register a value is moved.
 
 from __future__ import annotations
 
-from tensor_wasm.ptx.calls import Call, Function, size_bytes, value_type
+from tensor_wasm.ptx.calls import Call, Function, memory_type, size_bytes, value_type
 from tensor_wasm.ptx.constants import bits_in
 from tensor_wasm.ptx.copying import Copy
 from tensor_wasm.ptx.program import (
@@ -102,7 +102,7 @@ def move(call: Call, target: Register, source: Operand, kind: ScalarType) -> Ins
 
 def load(call: Call, register: Register, base: Variable | Parameter) -> Instruction:
     """``ld.param`` of a whole variable at the place of a call."""
-    kind = register.type if isinstance(base, Parameter) and base.is_array else base.type
+    kind = memory_type(register.type if isinstance(base, Parameter) and base.is_array else base.type)
     at = Address(base, 0)
     return Instruction("ld", (), (kind,), (register,), (), None, call.line, call.column, at, Space.PARAM)
 
@@ -110,4 +110,5 @@ def load(call: Call, register: Register, base: Variable | Parameter) -> Instruct
 def store(call: Call, variable: Variable | Parameter, value: Operand) -> Instruction:
     """``st.param`` of a whole variable at the place of a call."""
     at = Address(variable, 0)
-    return Instruction("st", (), (variable.type,), (), (value,), None, call.line, call.column, at, Space.PARAM)
+    kind = memory_type(variable.type)
+    return Instruction("st", (), (kind,), (), (value,), None, call.line, call.column, at, Space.PARAM)

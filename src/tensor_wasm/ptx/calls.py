@@ -101,5 +101,12 @@ def size_bytes(formal: Register | Variable | Parameter) -> int:
 
 
 def value_type(kind: ScalarType) -> ScalarType:
-    """The type with which a value of ``kind`` is moved between registers: there is no ``mov`` of 8 bits."""
-    return {ScalarType.B8: ScalarType.B16, ScalarType.U8: ScalarType.U16, ScalarType.S8: ScalarType.S16}.get(kind, kind)
+    """The type with which values of ``kind`` are moved between registers: that of plain bits, but for floats."""
+    if kind in (ScalarType.PRED, ScalarType.F32, ScalarType.F64, ScalarType.B128):
+        return kind
+    return {64: ScalarType.B64, 32: ScalarType.B32}.get(kind.bits, ScalarType.B16)
+
+
+def memory_type(kind: ScalarType) -> ScalarType:
+    """The type with which values of ``kind`` are loaded and stored."""
+    return ScalarType.B8 if kind.bits == 8 else value_type(kind)
