@@ -53,7 +53,7 @@ def test_everything_is_bounded() -> None:
 
 @pytest.mark.parametrize("piece", [b"%", b"%-", b"%0", b"% ", b"%.", b"%l", b"%9", b"%-+ #0123456789.123456789ll"])
 def test_no_format_takes_long(piece: bytes) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(100):
         sizes(piece * FORMAT_BYTES_MAX)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -267,9 +267,9 @@ def chain(depth: int, calls: int) -> str:
 
 def test_doubling_chains_are_refused_at_once() -> None:
     before = chain(3000, 2)
-    started = time.perf_counter()
+    started = time.process_time()
     (reason,) = reasons("call f3000;", before)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert f"more than {INLINED_MAX:,} instructions" in reason
 
 
@@ -278,11 +278,22 @@ def test_long_chains_of_single_calls_are_inlined() -> None:
     assert roots(found) == [["add"]]
 
 
+def test_many_ways_into_recursion_are_refused_at_once() -> None:
+    count = 8000
+    functions = "".join(f".func f{n}();\n" for n in range(count))
+    functions += "".join(f".func f{n}() {{ call f{(n + 1) % count}; ret; }}\n" for n in range(count))
+    started = time.process_time()
+    found = reasons("".join(f"call f{n};" for n in range(count)), functions)
+    assert time.process_time() - started < 8
+    assert len(found) == count
+    assert set(found) == {found[0]}
+
+
 def test_what_all_kernels_of_a_text_inline_is_bounded_together() -> None:
     before = chain(12, 2)
-    started = time.perf_counter()
+    started = time.process_time()
     program = read(module("call f12;", before=before) + "".join(f".entry k{n}() {{ call f12; }}" for n in range(60)))
-    duration_s = time.perf_counter() - started
+    duration_s = time.process_time() - started
     lacks = [support(each) for each in program.kernels]
     assert [bool(lack) for lack in lacks] == sorted(bool(lack) for lack in lacks)
     assert lacks[0] == ()
@@ -302,9 +313,9 @@ def test_many_indirect_calls_among_many_functions_are_refused_at_once() -> None:
     functions = "\n".join(f".func g{n}(.param .b32 a) {{ ret; }}" for n in range(2000))
     table = f".global .u64 table[2000] = {{{', '.join(f'g{n}' for n in range(2000))}}};\n"
     calls = "kind: .callprototype _ (.param .b32 _);\n" + "call d, (r), kind;\n" * 3000
-    started = time.perf_counter()
+    started = time.process_time()
     found = kernel(calls, functions + table)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert all("more than" in lack.reason for lack in support(found))
     assert len(support(found)) == 3000
 
@@ -375,19 +386,19 @@ def test_a_programs_own_vprintf_is_called() -> None:
 def test_printing_in_very_many_places_is_refused_soon() -> None:
     choices = "".join(text(f"t{n}", "%d" * 32) for n in range(16))
     chosen = "mov.u64 d, t0; " + "".join(f"mov.u64 e, t{n}; selp.b64 d, d, e, p; " for n in range(1, 16))
-    started = time.perf_counter()
+    started = time.process_time()
     found = kernel(f".reg .b64 e; {chosen}" + "call (r), vprintf, (d, e);\n" * 20_000, PRINTF + choices)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     lacks = support(found)
     assert "what is printed needs more than" in lacks[-1].reason
     assert sum(len(block.instructions) for block in found.blocks) < 200_000
 
 
 def test_formats_have_a_bound_together() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     body = "".join(f"mov.u64 d{n}, t+{n}; call (r), vprintf, (d{n}, 0);\n" for n in range(3000))
     found = kernel(f".reg .b64 d<3000>; {body}", PRINTF + text("t", "y" * 8000))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert len(support(found)) > 2000
 
 

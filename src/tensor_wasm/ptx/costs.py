@@ -49,11 +49,7 @@ class Costs:
 
     def find(self, name: str) -> Function | None:
         """The function of a name, or of what that is another name of; None where there is no body."""
-        seen = set[str]()
-        while name not in self._functions and name in self._aliases and name not in seen:
-            seen.add(name)
-            name = self._aliases[name]
-        return self._functions.get(name)
+        return self._functions.get(name) or self._functions.get(self._aliases.get(name, ""))
 
     def candidates(self, call: Call) -> tuple[str, ...]:
         """The functions that an indirect call may be of."""
@@ -135,20 +131,24 @@ class Costs:
         return totals
 
     def _describe(self, start: Node) -> str:
-        """Follow what has no total until something comes again."""
+        """Follow what has no total until something comes again, or something that was described."""
         way: dict[Node, None] = {}
         node = start
-        while node not in way:
+        while node not in way and node not in self._cycles:
             way[node] = None
             node = next(callee for callee in self._callees[node] if callee not in self._totals)
-        around = list(way)
-        around = around[around.index(node) :]
-        while isinstance(around[0], int):  # begin with a name
-            around.append(around.pop(0))
-        first = around[0]
-        line = self._lines.get((around[-1], first)) or self._lines.get((around[-2 % len(around)], around[-1]), 0)
-        names = [name[:_NAME_SHOWN] for name in around if isinstance(name, str)]
+        text = self._cycles.get(node) or self._around([*way][[*way].index(node) :])
+        self._cycles.update(dict.fromkeys(way, text))
+        return text
+
+    def _around(self, nodes: list[Node]) -> str:
+        """What to say of nodes of which each calls the next, and the last the first."""
+        while isinstance(nodes[0], int):  # begin with a name
+            nodes.append(nodes.pop(0))
+        last = nodes[-1]
+        # What calls a list of functions is what stands before the list.
+        caller = (last, nodes[0]) if isinstance(last, str) else (nodes[-2], last)
+        names = [name[:_NAME_SHOWN] for name in nodes if isinstance(name, str)]
         through = f" through {names[1]}" if len(names) > 1 else ""
-        return (
-            f"the function {names[0]} calls itself{through}, at line {line}: recursion is not supported in this release"
-        )
+        where = f"the function {names[0]} calls itself{through}, at line {self._lines[caller]}"
+        return f"{where}: recursion is not supported in this release"
