@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor_wasm.compiler import CompiledKernel
+from tensor_wasm.compiler import CompiledKernel, faulting_thread
 from tensor_wasm.runtime import Budget, CallFailed, Engine, Failure, Instance, Store
 from tensor_wasm.runtime import Module as Code
 from tensor_wasm.runtime import bindings as native
@@ -75,12 +75,12 @@ class Prepared:
         return self.store.memory_view(self.host.memory(name))
 
     def global_value(self, name: str) -> int:
-        """An exported i32 global of the kernel."""
+        """An exported global of the kernel, an integer."""
         extern = self.instance.extern(name)
         assert extern is not None, name
         value = native.Value()
         native.global_get(self.store.context, ctypes.byref(extern.of.global_), ctypes.byref(value))
-        number: int = value.of.i32
+        number: int = value.of.i64 if name == "place" else value.of.i32
         return number
 
     def copy_back(self) -> None:
@@ -98,7 +98,7 @@ class Prepared:
         block = tuple(self.global_value(f"block_{axis}") for axis in "xyz")
         line = next((line for line in lines if line), 0)
         stuck_line = 0 if self.instance.extern("line") is None else self.global_value("line")
-        fault, thread = self.global_value("fault"), self.global_value("thread")
+        fault, thread = self.global_value("fault"), faulting_thread(self.global_value("place"), None)
         return LaunchFault(failure, fault, thread, axes(block), line, stuck_line)
 
 

@@ -10,6 +10,7 @@ from compiler.build import Builder, immediate
 from compiler.generator import Generator
 from tensor_wasm.compiler import allocation
 from tensor_wasm.compiler.allocation import allocate, defined, live_at_start, used, used_at_end
+from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.module import compile_kernel
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.graph import Graph
@@ -20,7 +21,8 @@ _SEED = 3_003
 
 def _allocated(kernel: Kernel) -> allocation.Allocation:
     graph = Graph(kernel)
-    return allocate(kernel, graph.successors, graph.reverse_postorder)
+    live = live_at_start(kernel, graph.successors, graph.reverse_postorder)
+    return allocate(kernel, graph.successors, graph.reverse_postorder, lambda r: carrier(r.type), live=live, kept={})
 
 
 @pytest.mark.parametrize("number", range(30))

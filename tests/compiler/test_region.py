@@ -70,10 +70,9 @@ def test_a_static_keeps_what_was_written_from_thread_to_thread_and_launch_to_lau
     body = (
         _OUT
         + """
-    ld.global.u32 %r1, [counter];
+    atom.global.add.u32 %r1, [counter], 1;
     add.u32 %r1, %r1, 1;
-    st.global.u32 [counter], %r1;
-    st.global.u32 [%rd1], %r1;
+    atom.global.max.u32 %r2, [%rd1], %r1;
     ret;"""
     )
     out = np.zeros(1, np.uint32)

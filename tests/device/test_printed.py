@@ -113,6 +113,11 @@ call (r), vprintf, (d, e); ret; }
 call (r), vprintf, (d, 0); mov.u64 e, plain; call (r), vprintf, (e, 0x100000000000); ret; }
 .entry computed(.param .u64 out) { .reg .b64 d, e; .reg .b32 r; mov.u64 d, plain; ld.param.u64 e, [out];
 mul.lo.s64 d, d, 1; call (r), vprintf, (d, e); st.global.b32 [e], r; ret; }
+.global .b8 other[7] = {104, 97, 32, 37, 100, 10};
+.entry either(.param .u64 out) { .reg .b64 d, e, o; .local .align 8 .b8 values[8]; .reg .b32 r, s; .reg .pred p;
+mov.u64 d, plain; mov.u64 o, other; mov.u64 e, values; mov.u32 r, %tid.x; st.local.b32 [values], r;
+and.b32 s, r, 1; setp.eq.u32 p, s, 0; @p bra E; call (s), vprintf, (o, e); ret;
+E: call (s), vprintf, (d, e); ret; }
 .entry meet() { .reg .b64 d, e; .local .align 8 .b8 values[8]; .reg .b32 r; .reg .pred p; mov.u64 d, plain;
 mov.u64 e, values; mov.u32 r, %tid.x; st.local.b32 [values], r; setp.gt.u32 p, r, 1; @p call (_), vprintf, (d, e);
 bar.sync 0; @!p call (_), vprintf, (d, e); ret; }
@@ -128,6 +133,13 @@ def test_a_program_without_stderr_does_not_fail(monkeypatch: pytest.MonkeyPatch)
         kernel = device.load_ptx(PRINTING, "known")
         monkeypatch.setattr(sys, "stderr", None)
         kernel.launch(1, 1)
+
+
+def test_threads_that_part_print_each_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with tensor_wasm.open_device("cpu") as device:
+        device.load_ptx(PRINTING, "either").launch(1, 50, [np.zeros(1)])
+        lines = capsys.readouterr().err.splitlines()
+        assert sorted(lines) == sorted(f"ha {n}" if n % 2 else f"hi{n}" for n in range(50))
 
 
 def test_threads_that_wait_for_each_other_print_in_between(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,13 +7,11 @@ share one (linear scan over the order in which blocks are written; Poletto and S
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Register, Switch, Terminator
-from tensor_wasm.wasm import ValType
 
 #: Liveness of a kernel takes blocks times registers bits, several times; beyond this many nothing is shared.
 LIVENESS_BITS_MAX = 400_000_000
@@ -22,14 +20,18 @@ LIVENESS_BITS_MAX = 400_000_000
 _SWEEPS_MAX = 64
 
 
+#: Registers of one kind live in locals of the same types.
+Kind = Hashable
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """``slots`` maps a register that occurs to (value type, number of the local among those of its type).
+    """``slots`` maps a register that occurs to (its kind, number of its locals among those of that kind).
 
     ``undefined`` are registers that a thread may read before it writes them.
     """
 
-    slots: Mapping[Register, tuple[ValType, int]]
+    slots: Mapping[Register, tuple[Kind, int]]
     undefined: tuple[Register, ...]
 
 
@@ -100,17 +102,28 @@ class _Interval:
     end: int
 
 
-def allocate(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int]) -> Allocation:
-    """Give every register that occurs a slot. ``order`` lists the blocks as they will be written."""
-    live = live_at_start(kernel, successors, order)
+def allocate(
+    kernel: Kernel,
+    successors: Sequence[Sequence[int]],
+    order: Sequence[int],
+    kind_of: Callable[[Register], Kind],
+    *,
+    live: Sequence[int] | None,
+    kept: Mapping[int, int],
+) -> Allocation:
+    """Give every register that occurs a slot; those of different kinds share none.
+
+    ``order`` lists the blocks as they will be written, ``live`` says for each block which registers its start needs
+    (:func:`live_at_start`), ``kept`` which others must survive it, as bit sets.
+    """
     if live is None:
-        return _unshared(kernel)
-    intervals = sorted(_intervals(kernel, successors, order, live), key=attrgetter("start"))
-    slots: dict[Register, tuple[ValType, int]] = {}
-    busy: dict[ValType, list[tuple[int, int]]] = {}
-    free: dict[ValType, list[int]] = {}
+        return _unshared(kernel, kind_of)
+    intervals = sorted(_intervals(kernel, successors, order, live, kept), key=attrgetter("start"))
+    slots: dict[Register, tuple[Kind, int]] = {}
+    busy: dict[Kind, list[tuple[int, int]]] = {}
+    free: dict[Kind, list[int]] = {}
     for interval in intervals:
-        kind = carrier(interval.register.type)
+        kind = kind_of(interval.register)
         held = busy.setdefault(kind, [])
         released = free.setdefault(kind, [])
         while held and held[0][0] < interval.start:
@@ -122,19 +135,23 @@ def allocate(kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequenc
     return Allocation(slots, undefined)
 
 
-def _unshared(kernel: Kernel) -> Allocation:
+def _unshared(kernel: Kernel, kind_of: Callable[[Register], Kind]) -> Allocation:
     """A local for each register, all of them cleared for each thread."""
-    counts: dict[ValType, int] = {}
-    slots: dict[Register, tuple[ValType, int]] = {}
+    counts: dict[Kind, int] = {}
+    slots: dict[Register, tuple[Kind, int]] = {}
     for register in kernel.registers:
-        kind = carrier(register.type)
+        kind = kind_of(register)
         counts[kind] = counts.get(kind, 0) + 1
         slots[register] = (kind, counts[kind] - 1)
     return Allocation(slots, kernel.registers)
 
 
 def _intervals(
-    kernel: Kernel, successors: Sequence[Sequence[int]], order: Sequence[int], live: Sequence[int]
+    kernel: Kernel,
+    successors: Sequence[Sequence[int]],
+    order: Sequence[int],
+    live: Sequence[int],
+    kept: Mapping[int, int],
 ) -> Iterable[_Interval]:
     """The hull of the places where each register is live: a place an instruction, and one at each block's ends.
 
@@ -156,9 +173,10 @@ def _intervals(
     for index in order:
         block = kernel.blocks[index]
         starts[index] = place
-        for bit in bits(live[index] & ~seen):
+        needed = live[index] | kept.get(index, 0)
+        for bit in bits(needed & ~seen):
             touch(registers[bit], place)
-        seen |= live[index]
+        seen |= needed
         for instruction in block.instructions:
             place += 1
             for register in (*used(instruction), *defined(instruction)):
@@ -170,11 +188,13 @@ def _intervals(
         place += 1
     covered = 0
     for index in reversed(order):
-        after = 0
+        after = kept.get(index, 0)
         for successor in successors[index]:
             after |= live[successor]
         for bit in bits(after & ~covered):
-            interval = intervals[bit]
+            interval = intervals.get(bit)
+            if interval is None:  # kept, but nowhere used
+                continue
             interval.start = min(interval.start, ends[index])
             interval.end = max(interval.end, ends[index])
         covered |= after

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tensor_wasm.compiler.contexts import EXITED, ROW_LINE, ROW_RESOLVER, Contexts
+from tensor_wasm.compiler.contexts import EXITED, ROW_BARRIER, ROW_LINE, ROW_RESOLVER, Contexts
 from tensor_wasm.compiler.scheduler import (
     SCRATCH,
     TOTAL_COUNT,
@@ -16,7 +16,7 @@ from tensor_wasm.compiler.scheduler import (
     drop_lowest,
 )
 from tensor_wasm.compiler.suspending import BARRIER_COUNT, BARRIER_ID, BARRIER_PREDICATE
-from tensor_wasm.compiler.warp.mailbox import OUT_OFFSET
+from tensor_wasm.compiler.warp.mailbox import OUT_OFFSET, WORD_BYTES
 from tensor_wasm.wasm import Function, Global, Local, Module
 
 # Kinds of barriers, in the place of a resolver's number.
@@ -43,6 +43,7 @@ def resolve_barriers(module: Module, contexts: Contexts, stuck: tuple[Global, Gl
         body.i32_const(EXITED)
         body.op("i32.ne")
         with body.if_():
+            _fill_mailbox(w, base, thread, state)
             body.get(alive)
             body.op("i32.eqz")
             with body.if_():
@@ -98,6 +99,23 @@ def resolve_barriers(module: Module, contexts: Contexts, stuck: tuple[Global, Gl
     body.get(progress)
     body.op("select")
     return w.function
+
+
+def _fill_mailbox(w: Writer, base: Local, thread: Local, state: Local) -> None:
+    """Write what a thread at a plain barrier has not: that barrier's number, and that it says no count."""
+    body, number = w.body, w.local()
+    w.push_row(base, state, ROW_BARRIER)
+    body.tee(number)
+    body.i32_const(0)
+    body.op("i32.ge_s")
+    with body.if_():
+        for word, value in ((BARRIER_ID, number), (BARRIER_COUNT, None)):
+            w.push_mailbox(base, thread)
+            if value is None:
+                body.i32_const(0)
+            else:
+                body.get(value)
+            body.memory("i32.store", w.contexts.mailboxes + WORD_BYTES * word, memory=SCRATCH)
 
 
 def _count_arrivals(module: Module, contexts: Contexts) -> Function:

@@ -6,25 +6,20 @@ See :mod:`.synchronisation` for regions, :mod:`.contexts` for what threads leave
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from tensor_wasm.compiler import barrier_scheduler, scheduler, suspending, warp, warp_scheduler
-from tensor_wasm.compiler.allocation import Allocation, allocate
+from tensor_wasm.compiler import barrier_scheduler, scheduler, warp, warp_scheduler
 from tensor_wasm.compiler.contexts import Contexts, Row
-from tensor_wasm.compiler.faults import Fault, Faults
-from tensor_wasm.compiler.frame import Frame
-from tensor_wasm.compiler.library import Library
-from tensor_wasm.compiler.limits import check_locals, check_size
-from tensor_wasm.compiler.lowering import Walk, clear, enter, nest, skip_empty
-from tensor_wasm.compiler.region import WINDOW, Region
+from tensor_wasm.compiler.faults import THREAD_SHIFT, Fault
+from tensor_wasm.compiler.limits import check_size
+from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
 from tensor_wasm.compiler.special import Coordinates
-from tensor_wasm.compiler.structure import Run, structure
-from tensor_wasm.compiler.suspending import ThreadContext
-from tensor_wasm.compiler.synchronisation import Region as CodeRegion
-from tensor_wasm.compiler.synchronisation import Suspension, is_barrier
-from tensor_wasm.ptx.graph import Graph
-from tensor_wasm.ptx.program import Instruction, Kernel
-from tensor_wasm.wasm import Body, Function, Global, Local, Module, ValType
+from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
+from tensor_wasm.compiler.strips.parts import Parts
+from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
+from tensor_wasm.compiler.strips.strip import QUAD, Strip
+from tensor_wasm.compiler.synchronisation import Suspension, is_barrier, is_plain
+from tensor_wasm.ptx.program import Immediate, Instruction, Kernel
+from tensor_wasm.wasm import Body, Function, Label, Local, ValType
 
 I32 = ValType.I32
 _SCRATCH = 1
@@ -41,33 +36,17 @@ _BARRIERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the functions of one kernel module share."""
-
-    module: Module
-    base: Global
-    clock: Global
-    block_globals: Sequence[Global]
-    thread_global: Global
-    line_global: Global
-    faults: Faults
-    library: Library
-    layout: Region
-    contexts: Contexts
-
-
-def write_blocks(parts: Parts, kernel: Kernel, regions: Sequence[CodeRegion]) -> bytes:
+def write_blocks(parts: Parts, kernel: Kernel, plan: KernelPlan, contexts: Contexts) -> bytes:
     """Write all functions of a kernel; the content of the scheduler's table is returned."""
     module = parts.module
-    suspensions = [region.arrival for region in regions if region.arrival is not None]
+    suspensions = [region.region.arrival for region in plan.regions if region.region.arrival is not None]
     names = list(dict.fromkeys(_resolver(s.instruction) for s in suspensions if not is_barrier(s.instruction)))
-    functions = [_write_region(parts, number, region) for number, region in enumerate(regions)]
+    functions = [_write_region(parts, number, region, plan, contexts) for number, region in enumerate(plan.regions)]
     resolve_warp = None
     if names:
         resolvers = [warp.RESOLVERS[name](module, _SCRATCH) for name in names]
-        resolve_warp = warp_scheduler.resolve_warp(module, parts.contexts, resolvers)
-    _write_run(parts, kernel, functions, resolve_warp)
+        resolve_warp = warp_scheduler.resolve_warp(module, contexts, resolvers)
+    _write_run(parts, kernel, contexts, functions, resolve_warp)
     return b"".join(_row(suspension, names).encode() for suspension in suspensions)
 
 
@@ -82,70 +61,100 @@ def _row(suspension: Suspension, names: Sequence[str]) -> Row:
         return Row(names.index(plan.resolver), instruction.line, plan.waits)
     # One that says nothing more (``barrier 0``) is ``sync``.
     kinds = [_BARRIERS[word] for word in instruction.modifiers if word in _BARRIERS]
-    return Row(kinds[0] if kinds else barrier_scheduler.SYNC, instruction.line, waits=True)
-
-
-def _frame(
-    parts: Parts, kernel: Kernel, at: Coordinates, allocation: Allocation, context: ThreadContext | None = None
-) -> Frame:
-    return Frame(
-        kernel,
-        at.body,
-        allocation=allocation,
-        region=parts.layout,
-        coordinates=at,
-        library=parts.library,
-        faults=parts.faults,
-        context=context,
-    )
+    number = -1
+    if is_plain(instruction):
+        (operand,) = instruction.sources
+        assert isinstance(operand, Immediate)
+        number = operand.bits & 15
+    return Row(kinds[0] if kinds else barrier_scheduler.SYNC, instruction.line, waits=True, barrier=number)
 
 
 # --- regions -----------------------------------------------------------------------------------------------
 
 
-def _write_region(parts: Parts, number: int, region: CodeRegion) -> Function:
+def _write_region(parts: Parts, number: int, region: RegionPlan, plan: KernelPlan, contexts: Contexts) -> Function:
     """``region(launch, block, first, last)``: run the threads from ``first`` to ``last`` that are ready for it."""
     function = parts.module.function([I32] * _REGION_PARAMETERS, name=f"region_{number}")
     body = function.code
     at = Coordinates(function, parts.clock, function.parameters[8:11])
     first, last = function.parameters[11:13]
-    graph = Graph(region.kernel)
-    steps = structure(region.kernel, graph)
-    order = [step.block for step in steps if isinstance(step, Run)]
-    allocation = allocate(region.kernel, graph.successors, order)
-    check_locals(region.kernel, allocation)
-    context = ThreadContext(body, parts.contexts)
-    frame = _frame(parts, region.kernel, at, allocation, context)
-    enter(frame, parts.base)
-    _go_to_thread(frame, context, first)
-    with body.loop() as again:
-        context.push_state(body)
-        body.i32_const(number)
-        body.op("i32.eq")
-        with body.if_():
-            body.get(at.thread)
-            body.global_set(parts.thread_global)
-            undefined = list(allocation.undefined)
-            if region.arrival is not None:
-                undefined = suspending.arrive(frame, region.arrival, undefined)
-            clear(frame, undefined, with_carry=region.arrival is None)
-            with body.block() as end:
-                Walk(frame, end).run(steps)
-        _go_to_next_thread(frame, context)
+    strip = make_strip(parts, plan, region, body, at, contexts)
+    context = strip.context
+    assert context is not None
+    count, ready = body.local(I32), body.local(I32)
+    enter(strip.first, parts.base)
+    _go_to_thread(at, first)
+    with body.loop() as next_strip:
+        _push_count(strip, last)
+        body.set(count)
+        context.enter(at.thread)
+        with body.block() as done, body.loop() as again:
+            for quad in range(strip.quads):
+                context.push_state(quad)
+                body.v128_const(number.to_bytes(4, "little") * 4)
+                body.op("i32x4.eq", "i32x4.bitmask")
+                if quad:
+                    body.i32_const(QUAD * quad)
+                    body.op("i32.shl", "i32.or")
+            push_bits_below(body, count)
+            body.op("i32.and")
+            body.tee(strip.mask.bits)
+            body.tee(ready)
+            body.op("i32.eqz")
+            body.br_if(done)
+            strip.enter()
+            undefined = list(region.allocation.undefined)
+            taken = body.local(I32)
+            if region.region.arrival is not None:
+                undefined = context.arrive(strip, region.region.arrival, undefined)
+            body.get(strip.mask.bits)
+            body.set(taken)
+            run_strip(strip, region, undefined)
+            # Lanes that did not agree with the first ones come now.
+            body.get(taken)
+            body.get(ready)
+            body.op("i32.ne")
+            body.br_if(again)
+        _go_to_next_strip(at, count)
         body.get(at.thread)
         body.get(last)
         body.op("i32.lt_u")
-        body.br_if(again)
-    check_size(region.kernel, body)
+        body.br_if(next_strip)
+    check_size(region.region.kernel, body)
     return function
 
 
-def _go_to_thread(frame: Frame, context: ThreadContext, first: Local) -> None:
-    """Set all that depends on the thread for thread ``first``."""
-    body, at = frame.body, frame.coordinates
+def _push_count(strip: Strip, last: Local) -> None:
+    """Push how many threads the strip has: up to its width, the end of the row, and the last thread."""
+    body, at = strip.body, strip.first.coordinates
+    in_row, in_range = body.local(I32), body.local(I32)
+    body.get(at.block[0])
+    body.get(at.thread_index[0])
+    body.op("i32.sub")
+    body.set(in_row)
+    body.get(last)
+    body.get(at.thread)
+    body.op("i32.sub")
+    body.set(in_range)
+    body.get(in_row)
+    body.get(in_range)
+    body.get(in_row)
+    body.get(in_range)
+    body.op("i32.lt_u", "select")
+    body.tee(in_row)
+    body.i32_const(strip.width)
+    body.get(in_row)
+    body.i32_const(strip.width)
+    body.op("i32.lt_u", "select")
+    body.release(in_row, in_range)
+
+
+def _go_to_thread(at: Coordinates, first: Local) -> None:
+    """Set the place of thread ``first``."""
+    body = at.body
+    x, y, z = at.thread_index
     body.get(first)
     body.set(at.thread)
-    x, y, z = at.thread_index
     body.get(first)
     body.get(at.block[0])
     body.op("i32.rem_u")
@@ -153,8 +162,7 @@ def _go_to_thread(frame: Frame, context: ThreadContext, first: Local) -> None:
     body.get(first)
     body.get(at.block[0])
     body.op("i32.div_u")
-    body.set(z)
-    body.get(z)
+    body.tee(z)
     body.get(at.block[1])
     body.op("i32.rem_u")
     body.set(y)
@@ -162,76 +170,49 @@ def _go_to_thread(frame: Frame, context: ThreadContext, first: Local) -> None:
     body.get(at.block[1])
     body.op("i32.div_u")
     body.set(z)
-    strides = [*context.strides]
-    if frame.local_base is not frame.base:
-        strides.append((frame.local_base, frame.region.local_bytes))
-    for local, stride in strides:
-        body.get(frame.base)
-        body.get(first)
-        body.i32_const(stride)
-        body.op("i32.mul", "i32.add")
-        body.set(local)
-    _set_local_window(frame)
 
 
-def _set_local_window(frame: Frame) -> None:
-    if frame.local_window is not frame.window:
-        frame.body.get(frame.local_base)
-        frame.body.op("i64.extend_i32_u")
-        frame.body.i64_const(WINDOW)
-        frame.body.op("i64.or")
-        frame.body.set(frame.local_window)
-
-
-def _go_to_next_thread(frame: Frame, context: ThreadContext) -> None:
-    body, at = frame.body, frame.coordinates
-    _add(body, at.thread, 1)
-    for local, stride in context.strides:
-        _add(body, local, stride)
-    if frame.local_base is not frame.base:
-        _add(body, frame.local_base, frame.region.local_bytes)
-        _set_local_window(frame)
+def _go_to_next_strip(at: Coordinates, count: Local) -> None:
+    body = at.body
     x, y, z = at.thread_index
-    _add(body, x, 1)
+    for local in (at.thread, x):
+        body.get(local)
+        body.get(count)
+        body.op("i32.add")
+        body.set(local)
     body.get(x)
     body.get(at.block[0])
     body.op("i32.ge_u")
     with body.if_():
         body.i32_const(0)
         body.set(x)
-        _add(body, y, 1)
+        increment(body, y)
         body.get(y)
         body.get(at.block[1])
         body.op("i32.ge_u")
         with body.if_():
             body.i32_const(0)
             body.set(y)
-            _add(body, z, 1)
-
-
-def _add(body: Body, local: Local, amount: int) -> None:
-    body.get(local)
-    body.i32_const(amount)
-    body.op("i32.add")
-    body.set(local)
+            increment(body, z)
 
 
 # --- run ---------------------------------------------------------------------------------------------------
 
 
-def _write_run(parts: Parts, kernel: Kernel, functions: Sequence[Function], resolve_warp: Function | None) -> None:
+def _write_run(
+    parts: Parts, kernel: Kernel, contexts: Contexts, functions: Sequence[Function], resolve_warp: Function | None
+) -> None:
     module = parts.module
     stuck = (module.global_(I32), module.global_(I32))
     table = module.table(len(functions), len(functions))
     module.elements(table, 0, functions)
-    next_ready = scheduler.next_ready(module, parts.contexts)
-    barriers = barrier_scheduler.resolve_barriers(module, parts.contexts, stuck)
+    next_ready = scheduler.next_ready(module, contexts)
+    barriers = barrier_scheduler.resolve_barriers(module, contexts, stuck)
     run = module.function([I32] * _LAUNCH_PARAMETERS, export="run")
     body = run.code
     at = Coordinates(run, parts.clock)
-    frame = _frame(parts, kernel, at, Allocation({}, ()))
     base, threads, first, last, region, outcome = (body.local(I32) for _ in range(6))
-    skip_empty(frame)
+    skip_empty(body, at)
     body.global_get(parts.base)
     body.set(base)
     body.get(at.block[0])
@@ -239,6 +220,14 @@ def _write_run(parts: Parts, kernel: Kernel, functions: Sequence[Function], reso
     body.get(at.block[2])
     body.op("i32.mul", "i32.mul")
     body.set(threads)
+
+    together = scheduler.pass_together(module, contexts)
+
+    def call_region(end: Local) -> None:
+        """Run the threads from first on of those that are ready for the region."""
+        for argument in (*run.parameters, *at.block_index, first, end, region):
+            body.get(argument)
+        body.call_indirect(functions[0].type, table.index)
 
     def advance() -> None:
         """Run the threads from first to last until none is ready and no operation of their warp can be resolved."""
@@ -259,9 +248,7 @@ def _write_run(parts: Parts, kernel: Kernel, functions: Sequence[Function], reso
                     body.call(resolve_warp)
                     body.br_if(again)
                     body.br(waiting)
-            for argument in (*run.parameters, *at.block_index, first, last, region):
-                body.get(argument)
-            body.call_indirect(functions[0].type, table.index)
+            call_region(last)
             body.br(again)
 
     def over_warps(inside: Callable[[], None]) -> None:
@@ -282,8 +269,32 @@ def _write_run(parts: Parts, kernel: Kernel, functions: Sequence[Function], reso
         for axis, variable in enumerate(parts.block_globals):
             body.get(at.block_index[axis])
             body.global_set(variable)
-        _reset(parts, body, base, threads)
+        _reset(contexts, body, base, threads)
+        body.i32_const(0)
+        body.set(region)
         with body.block() as done, body.loop() as again:
+            if resolve_warp is None:  # all that live are ready for the region
+                body.i32_const(0)
+                body.set(first)
+                call_region(threads)
+            else:
+                over_warps(advance)
+            body.get(base)
+            body.get(threads)
+            body.call(together)
+            body.tee(region)
+            body.i32_const(0)
+            body.op("i32.ge_s")
+            body.br_if(again)
+            body.get(region)
+            body.i32_const(scheduler.ENDED)
+            body.op("i32.eq")
+            body.br_if(done)
+            apart(done)
+
+    def apart(done: Label) -> None:
+        """Run a block whose threads are in different places, to its end."""
+        with body.loop() as again:
             over_warps(advance)
             body.get(base)
             body.get(threads)
@@ -312,12 +323,16 @@ def _write_run(parts: Parts, kernel: Kernel, functions: Sequence[Function], reso
                 body.get(outcome)
                 body.br_if(again)
             body.global_get(stuck[0])
-            body.global_set(parts.thread_global)
+            body.op("i64.extend_i32_u")
+            body.i64_const(THREAD_SHIFT)
+            body.op("i64.shl")
+            body.global_set(parts.place_global)
             body.global_get(stuck[1])
             body.global_set(parts.line_global)
             parts.faults.raise_(body, Fault.BARRIER)
 
-    nest(frame, at.block_index, at.grid, block)
+    nest(body, at.block_index, at.grid, block)
+    check_size(kernel, body)
 
 
 def _set_last(body: Body, first: Local, last: Local, threads: Local, *, is_whole: bool) -> None:
@@ -336,9 +351,8 @@ def _set_last(body: Body, first: Local, last: Local, threads: Local, *, is_whole
     body.set(last)
 
 
-def _reset(parts: Parts, body: Body, base: Local, threads: Local) -> None:
+def _reset(contexts: Contexts, body: Body, base: Local, threads: Local) -> None:
     """All threads are ready for the first region, and nobody has passed a barrier."""
-    contexts = parts.contexts
     body.get(base)
     body.i32_const(contexts.states)
     body.op("i32.add")

@@ -1,13 +1,16 @@
 """Extended-precision arithmetic: ``add.cc addc sub.cc subc mad.cc madc``.
 
-They carry through the condition code register, which here is an i32 local that is 0 or 1. Subtraction leaves its
-borrow there (PTX ISA, "Extended-Precision Integer Arithmetic Instructions").
+They carry through the condition code register. :func:`expose` makes that a register like others, 0 or 1, the last
+source of an instruction that reads it and the second destination of one that writes it. Subtraction leaves its borrow
+there (PTX ISA, "Extended-Precision Integer Arithmetic Instructions").
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tensor_wasm.compiler.frame import Frame
-from tensor_wasm.ptx.program import Instruction, ScalarType
+from tensor_wasm.ptx.program import Instruction, Kernel, Register, ScalarType
 from tensor_wasm.wasm import Local, ValType
 
 _FAMILY = ("add", "sub", "mad")
@@ -18,6 +21,33 @@ def handles(instruction: Instruction) -> bool:
     return instruction.root in ("addc", "subc", "madc") or (
         instruction.root in _FAMILY and "cc" in instruction.modifiers
     )
+
+
+def reads(instruction: Instruction) -> bool:
+    """Whether one of the family takes the carry."""
+    return instruction.root.endswith("c")
+
+
+def writes(instruction: Instruction) -> bool:
+    """Whether one of the family leaves the carry."""
+    return "cc" in instruction.modifiers
+
+
+def expose(kernel: Kernel) -> Kernel:
+    """The kernel with the carry flag as a register, where it has any use for one."""
+    if not any(handles(instruction) for block in kernel.blocks for instruction in block.instructions):
+        return kernel
+    flag = Register("carry flag", ScalarType.U32, len(kernel.registers))
+
+    def exposed(instruction: Instruction) -> Instruction:
+        if not handles(instruction):
+            return instruction
+        sources = (*instruction.sources, flag) if reads(instruction) else instruction.sources
+        destinations = (*instruction.destinations, flag) if writes(instruction) else instruction.destinations
+        return replace(instruction, sources=sources, destinations=destinations)
+
+    blocks = tuple(replace(block, instructions=tuple(map(exposed, block.instructions))) for block in kernel.blocks)
+    return replace(kernel, registers=(*kernel.registers, flag), blocks=blocks)
 
 
 def lower(frame: Frame, instruction: Instruction) -> None:
@@ -33,22 +63,22 @@ def lower(frame: Frame, instruction: Instruction) -> None:
 def _narrow(frame: Frame, instruction: Instruction) -> None:
     """32 bits: computed in 64, where the carry is bit 32, and a borrow the sign."""
     body = frame.body
-    reads, writes = instruction.root.endswith("c"), "cc" in instruction.modifiers
+    has_carry = reads(instruction)
     is_subtraction = instruction.root.startswith("sub")
     operation = "i64.sub" if is_subtraction else "i64.add"
     _first(frame, instruction)
     body.op("i64.extend_i32_u")
-    frame.push_source(instruction, len(instruction.sources) - 1, ScalarType.U32)
+    frame.push_source(instruction, _last(instruction), ScalarType.U32)
     body.op("i64.extend_i32_u", operation)
-    if reads:
-        body.get(frame.carry)
+    if has_carry:
+        _push_carry(frame, instruction)
         body.op("i64.extend_i32_u", operation)
-    if writes:
+    if writes(instruction):
         with frame.temporary(ValType.I64) as total:
             body.tee(total)
             body.i64_const(63 if is_subtraction else 32)
             body.op("i64.shr_u", "i32.wrap_i64")
-            body.set(frame.carry)
+            _pop_carry(frame, instruction)
             body.get(total)
     body.op("i32.wrap_i64")
 
@@ -56,7 +86,7 @@ def _narrow(frame: Frame, instruction: Instruction) -> None:
 def _wide(frame: Frame, instruction: Instruction) -> None:
     """64 bits: a sum that is less than a summand has wrapped."""
     body = frame.body
-    reads, writes = instruction.root.endswith("c"), "cc" in instruction.modifiers
+    has_carry = reads(instruction)
     is_subtraction = instruction.root.startswith("sub")
     with (
         frame.temporary(ValType.I64) as total,
@@ -65,23 +95,23 @@ def _wide(frame: Frame, instruction: Instruction) -> None:
     ):
         _first(frame, instruction)
         body.set(total)
-        frame.push_source(instruction, len(instruction.sources) - 1, ScalarType.U64)
+        frame.push_source(instruction, _last(instruction), ScalarType.U64)
         body.set(other)
         _step(frame, total, other, carry, is_subtraction)
-        if reads:
-            body.get(frame.carry)
+        if has_carry:
+            _push_carry(frame, instruction)
             body.op("i64.extend_i32_u")
             body.set(other)
-            if writes:
+            if writes(instruction):
                 body.get(carry)
             _step(frame, total, other, carry, is_subtraction)
-            if writes:
+            if writes(instruction):
                 body.get(carry)
                 body.op("i32.or")
                 body.set(carry)
-        if writes:
+        if writes(instruction):
             body.get(carry)
-            body.set(frame.carry)
+            _pop_carry(frame, instruction)
         body.get(total)
 
 
@@ -134,3 +164,16 @@ def _product_64(frame: Frame, instruction: Instruction) -> None:
         frame.body.call(frame.library.function(f"multiply_high.{kind.kind}64"))
     else:
         frame.body.op("i64.mul")
+
+
+def _last(instruction: Instruction) -> int:
+    """The position of the last summand."""
+    return len(instruction.sources) - 1 - reads(instruction)
+
+
+def _push_carry(frame: Frame, instruction: Instruction) -> None:
+    frame.push_source(instruction, len(instruction.sources) - 1, ScalarType.U32)
+
+
+def _pop_carry(frame: Frame, instruction: Instruction) -> None:
+    frame.store(instruction.destinations[1], ScalarType.U32)

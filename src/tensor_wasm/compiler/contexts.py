@@ -4,7 +4,8 @@ Behind the variables and shared memory, one after another for the threads of the
 
 - *states*, an i32 each: the number of the region where the thread goes on; ``EXITED``; or ``WAITING - s``, while it
   waits at suspension s;
-- *saves*: a place for each register that lives across a suspension;
+- *saves*: for each register that lives across a suspension an array with a place for each thread; predicates are all
+  ones or 0;
 - *mailboxes* (see :mod:`.warp.mailbox`), where operands and results of suspensions are;
 - *arrivals*: for each of the 16 barriers, how many threads passed it by ``bar.arrive``; *counts*, what they said the
   barrier is for; and *totals* of one barrier;
@@ -35,19 +36,20 @@ STATE_BYTES = 4
 ROW_RESOLVER = 0  # number of the warp operation's resolver; a barrier's kind is below 0
 ROW_LINE = 4
 ROW_WAITS = 8  # whether a warp operation waits for all lanes of its mask
+ROW_BARRIER = 12  # the number of a barrier whose threads leave no operands, else -1
 ROW_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """Offsets from the region's start; ``slots`` are a register's bytes within its thread's save, ``carry``
-    the carry flag's, None where it is not saved.
+    """Offsets from the region's start; ``slots`` are those of registers' arrays.
+
+    Behind every array there is room for the threads of a strip: vectors at its end may read there, and write back what
+    they read.
     """
 
     threads: int
     states: int
-    saves: int
-    save_bytes: int
     mailboxes: int
     arrivals: int
     counts: int
@@ -55,20 +57,20 @@ class Contexts:
     table: int
     size_bytes: int
     slots: Mapping[Register, int]
-    carry: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the scheduler knows of a suspension."""
+    """What the scheduler knows of a suspension; ``barrier`` is the number of a plain barrier, else -1."""
 
     resolver: int
     line: int
     waits: bool
+    barrier: int = -1
 
     def encode(self) -> bytes:
         """The row's bytes."""
-        return struct.pack("<iii4x", self.resolver, self.line, self.waits)
+        return struct.pack("<iiii", self.resolver, self.line, self.waits, self.barrier)
 
 
 def block_threads(kernel: Kernel) -> int:
@@ -80,26 +82,20 @@ def block_threads(kernel: Kernel) -> int:
     return BLOCK_THREADS_MAX
 
 
-def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], *, has_carry: bool) -> Contexts:
-    """Place the contexts of ``threads`` threads from offset ``start`` on.
-
-    ``has_carry``: whether the carry flag must outlive suspensions.
-    """
+def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], width: int) -> Contexts:
+    """Place the contexts of ``threads`` threads, that run in strips of ``width``, from offset ``start`` on."""
     suspensions = [region.arrival for region in regions if region.arrival is not None]
     registers = dict.fromkeys(register for suspension in suspensions for register in suspension.saved)
-    slots: dict[Register, int] = {}
-    place = 0
-    # The large ones first: then all are aligned.
-    for register in sorted(registers, key=lambda register: -carrier_bits(carrier(register.type))):
-        slots[register] = place
-        place += carrier_bits(carrier(register.type)) // 8
-    carry = place
-    save_bytes = aligned(place + STATE_BYTES * has_carry, 16)
     states = aligned(start, 16)
-    saves = aligned(states + threads * STATE_BYTES, 16)
-    mailboxes = aligned(saves + threads * save_bytes, 16)
+    rows = aligned(threads + width, 4)
+    place = states + rows * STATE_BYTES
+    slots: dict[Register, int] = {}
+    for register in registers:
+        slots[register] = place
+        place += rows * carrier_bits(carrier(register.type)) // 8
+    mailboxes = aligned(place, 16)
     # Resolvers work on whole warps.
-    arrivals = mailboxes + aligned(threads, 32) * MAILBOX_BYTES
+    arrivals = mailboxes + (aligned(threads, 32) + width) * MAILBOX_BYTES
     counts = arrivals + 4 * BARRIERS
     totals = counts + 4 * BARRIERS
     table = totals + 16
@@ -107,8 +103,6 @@ def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], *,
     return Contexts(
         threads=threads,
         states=states,
-        saves=saves,
-        save_bytes=save_bytes,
         mailboxes=mailboxes,
         arrivals=arrivals,
         counts=counts,
@@ -116,5 +110,4 @@ def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], *,
         table=table,
         size_bytes=size_bytes,
         slots=slots,
-        carry=carry if has_carry else None,
     )

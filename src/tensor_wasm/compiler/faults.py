@@ -18,6 +18,21 @@ class Fault(IntEnum):
     ASSERTION = 5  #: a failed ``assert``; the last record in the kernel's buffer says which
 
 
+#: The exported global ``place`` has the number of the thread that runs from this bit on. Below is an access that all
+#: threads of a strip make together, of adjacent elements: from the next bit on one more than the binary logarithm of an
+#: element's bytes, and in the low half the first one's address. Both are 0 while the thread runs alone.
+THREAD_SHIFT = 40
+SIZE_SHIFT = 32
+
+
+def faulting_thread(place: int, address: int | None) -> int:
+    """Which thread of the block faulted, by the global ``place`` and the address where memory was closed, if known."""
+    thread, log_size = place >> THREAD_SHIFT, (place >> SIZE_SHIFT) & 0xFF
+    if not log_size or address is None:
+        return thread
+    return thread + max(0, (address - (place & 0xFFFF_FFFF)) >> (log_size - 1))
+
+
 class Faults:
     """The fault global of a module, and its helpers, written when first needed."""
 

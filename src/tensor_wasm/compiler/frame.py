@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from tensor_wasm.compiler.allocation import Allocation
 from tensor_wasm.compiler.carriers import carrier, convert, kept_form, store_form
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.library import Library
@@ -29,17 +28,62 @@ from tensor_wasm.ptx.program import (
 from tensor_wasm.wasm import Body, Local, ValType
 
 if TYPE_CHECKING:
-    from tensor_wasm.compiler.suspending import ThreadContext
+    from tensor_wasm.compiler.strips.lanes import LaneContext
+
+
+class RegisterFile(Protocol):
+    """Where registers live: values go to and from the stack in the carrier of the register's type."""
+
+    def push(self, body: Body, register: Register) -> None:
+        """Push a register's value."""
+
+    def pop(self, body: Body, register: Register) -> None:
+        """Pop a value into a register."""
+
+
+class Locals:
+    """Registers in WebAssembly locals."""
+
+    __slots__ = ("_locals",)
+
+    def __init__(self, locals_: Mapping[Register, Local]) -> None:
+        self._locals = locals_
+
+    def push(self, body: Body, register: Register) -> None:
+        """Push a register's value."""
+        body.get(self._locals[register])
+
+    def pop(self, body: Body, register: Register) -> None:
+        """Pop a value into a register."""
+        body.set(self._locals[register])
+
+
+class Ground:
+    """Locals of a kernel function that hold what is the same for all threads of a launch.
+
+    ``window`` and ``parameter_window`` are the windowed addresses of the region and of the parameter block;
+    ``parameters`` the block's own address; ``shared_base`` is the address of shared memory, ``shared_end`` its size in
+    this launch, ``guest_end`` that of guest memory. ``parameter_values`` are parameters that were read at the start,
+    by (offset, type).
+    """
+
+    def __init__(self, body: Body, parameters: Local) -> None:
+        self.parameters = parameters
+        self.base = body.local(ValType.I32)
+        self.window = body.local(ValType.I64)
+        self.parameter_window = body.local(ValType.I64)
+        self.shared_base = body.local(ValType.I32)
+        self.shared_end = body.local(ValType.I64)
+        self.guest_end = body.local(ValType.I64)
+        self.parameter_values: dict[tuple[int, ScalarType], Local] = {}
 
 
 class Frame:
-    """The state while one kernel's code is written.
+    """One thread of a kernel function while its code is written: its registers, its place, its own memory.
 
-    ``window`` and ``parameter_window`` hold the windowed addresses of the region and of the parameter block;
-    ``parameters`` the block's own address; ``carry`` is the condition code register's carry flag. ``local_base`` and
-    ``local_window`` are the region's start as local variables see it; ``shared_base`` is the address of shared memory,
-    ``shared_end`` its size in this launch. ``context`` is where a thread leaves what it needs while it waits; None in
-    a kernel where none does.
+    ``local_base`` and ``local_window`` are the region's start
+    as the thread's local variables see it. ``context`` is where a thread leaves what it needs while it waits; None in a
+    kernel where none does.
     """
 
     def __init__(
@@ -47,43 +91,33 @@ class Frame:
         kernel: Kernel,
         body: Body,
         *,
-        allocation: Allocation,
+        ground: Ground,
+        registers: RegisterFile,
         region: Region,
         coordinates: Coordinates,
         library: Library,
         faults: Faults,
-        context: ThreadContext | None = None,
+        local_base: Local,
+        local_window: Local,
+        context: LaneContext | None = None,
     ) -> None:
         self.kernel = kernel
         self.body = body
+        self.ground = ground
         self.region = region
         self.coordinates = coordinates
         self.library = library
         self.faults = faults
-        self.parameters = coordinates.parameters
-        self.base = body.local(ValType.I32)
-        self.window = body.local(ValType.I64)
-        self.parameter_window = body.local(ValType.I64)
-        self.carry = body.local(ValType.I32)
-        # Each thread has its own local memory; where threads run one after another to their ends, all have the same.
-        has_own = context is not None and region.local_bytes > 0
-        self.local_base = body.local(ValType.I32) if has_own else self.base
-        self.local_window = body.local(ValType.I64) if has_own else self.window
-        self.shared_base = body.local(ValType.I32)
-        self.shared_end = body.local(ValType.I64)
+        self.local_base = local_base
+        self.local_window = local_window
         self.context = context
-        self.parameter_values: dict[tuple[int, ScalarType], Local] = {}
-        self._registers = _locals(body, allocation)
-
-    def local(self, register: Register) -> Local:
-        """Where a register lives."""
-        return self._registers[register]
+        self._registers = registers
 
     def push(self, operand: Operand, kind: ScalarType, *, negated: bool = False) -> None:
         """Push an operand as a canonical value of ``kind``; a predicate inverted where ``negated``."""
         match operand:
             case Register():
-                self.body.get(self._registers[operand])
+                self._registers.push(self.body, operand)
                 convert(self.body, kept_form(operand.type), kind)
             case Immediate():
                 self._constant(operand, kind)
@@ -103,7 +137,7 @@ class Frame:
     def push_symbol(self, symbol: Symbol) -> None:
         """Push the address of a variable or parameter, as an i64."""
         if isinstance(symbol.target, Parameter):
-            self.body.get(self.parameter_window)
+            self.body.get(self.ground.parameter_window)
             offset = symbol.target.offset + symbol.offset
         else:
             self.push_variable(symbol.target, symbol.offset)
@@ -118,19 +152,21 @@ class Frame:
         if variable.space is Space.SHARED:
             self.body.i64_const(offset)
             return
-        self.body.get(self.local_window if variable.space is Space.LOCAL else self.window)
+        self.body.get(self.local_window if variable.space is Space.LOCAL else self.ground.window)
         if offset:
             self.body.i64_const(offset)
             self.body.op("i64.add")
 
     def base_of(self, variable: Variable) -> Local:
         """What a variable's offset counts from."""
-        return {Space.LOCAL: self.local_base, Space.SHARED: self.shared_base}.get(variable.space, self.base)
+        return {Space.LOCAL: self.local_base, Space.SHARED: self.ground.shared_base}.get(
+            variable.space, self.ground.base
+        )
 
     def keep(self, register: Register, kind: ScalarType) -> None:
         """Pop a canonical value of ``kind`` into a register."""
         convert(self.body, kind, kept_form(register.type))
-        self.body.set(self._registers[register])
+        self._registers.pop(self.body, register)
 
     def store(self, register: Register | None, kind: ScalarType) -> None:
         """Pop a result of type ``kind``, with anything above its bits, into a register (None: drop it)."""
@@ -138,21 +174,28 @@ class Frame:
             self.body.op("drop")
             return
         store_form(self.body, kind, register.type)
-        self.body.set(self._registers[register])
+        self._registers.pop(self.body, register)
 
     def store_where(self, guard: Guard | None, register: Register, kind: ScalarType) -> None:
         """As :meth:`store`, but where ``guard`` does not hold the register keeps its value. Without a branch."""
         store_form(self.body, kind, register.type)
-        local = self._registers[register]
         if guard is not None:
-            self.body.get(local)
+            self._registers.push(self.body, register)
             self.push_guard(guard)
             self.body.op("select")
-        self.body.set(local)
+        self._registers.pop(self.body, register)
+
+    def push_register(self, register: Register) -> None:
+        """Push a register as it is kept."""
+        self._registers.push(self.body, register)
+
+    def pop_register(self, register: Register) -> None:
+        """Pop a value in the register's own kept form."""
+        self._registers.pop(self.body, register)
 
     def push_guard(self, guard: Guard) -> None:
         """Push whether a guard holds."""
-        self.body.get(self._registers[guard.register])
+        self._registers.push(self.body, guard.register)
         if guard.negated:
             self.body.op("i32.eqz")
 
@@ -189,14 +232,3 @@ class Frame:
                 self.body.i64_const(bits)
             case _:
                 self.body.i32_const(bits)
-
-
-def _locals(body: Body, allocation: Allocation) -> dict[Register, Local]:
-    made: dict[tuple[ValType, int], Local] = {}
-    registers: dict[Register, Local] = {}
-    for register, slot in allocation.slots.items():
-        local = made.get(slot)
-        if local is None:
-            local = made[slot] = body.local(slot[0])
-        registers[register] = local
-    return registers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tensor_wasm.compiler.allocation import Allocation
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Kernel
 from tensor_wasm.wasm import Body
@@ -15,15 +14,7 @@ FUNCTION_BYTES_MAX = 1 << 20
 LOCALS_MAX = 50_000
 
 #: Locals that a function has besides registers: indices, parameters, temporaries.
-_LOCALS_RESERVED = 2_000
-
-
-def check_locals(kernel: Kernel, allocation: Allocation) -> None:
-    """Raises :class:`PtxError` when more registers are kept at a time than a function has locals."""
-    locals_ = len(set(allocation.slots.values()))
-    if locals_ > LOCALS_MAX - _LOCALS_RESERVED:
-        text = f"kernel {kernel.name} is too large: it keeps {locals_} registers at a time"
-        raise PtxError(text, kernel.line, 1)
+LOCALS_RESERVED = 2_000
 
 
 def check_size(kernel: Kernel, code: Body) -> None:

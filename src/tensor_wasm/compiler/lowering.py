@@ -1,21 +1,16 @@
-"""One thread after another: the lowering that turns structured steps into the code of ``run``.
-
-``run`` loops over the blocks of the grid and the threads of each block, and the kernel's code stands once in the
-innermost loop. A lowering that works on warps replaces this file; what surrounds it (structure, allocation, region,
-module) does not know how threads are run.
-"""
+"""Instructions of one thread, and structured steps: what :mod:`.strips` uses for what threads do alone or all the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.compiler import carry, memory, moves, printing, suspending, transfers, values
+from tensor_wasm.compiler import carry, memory, moves, printing, transfers, values
 from tensor_wasm.compiler.faults import Fault
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import WINDOW
+from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.structure import (
     Close,
     CloseDispatcher,
@@ -35,56 +30,14 @@ from tensor_wasm.compiler.structure import (
     Run,
     Step,
 )
-from tensor_wasm.compiler.synchronisation import Suspend
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Instruction, Operand, Register, ScalarType
-from tensor_wasm.wasm import Global, Label, Local, ValType
+from tensor_wasm.ptx.program import Instruction, Operand, ScalarType
+from tensor_wasm.wasm import Body, Global, Label, Local, ValType
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Exported globals that say which thread of which block runs.
-
-    They are always up to date: a trap of WebAssembly's own leaves no time to set them then.
-    """
-
-    block: Sequence[Global]
-    thread: Global
-
-
-def lower(frame: Frame, steps: Sequence[Step], undefined: Sequence[Register], base: Global, places: Places) -> None:
-    """Write ``run``'s body: what holds for the launch, the loops, and in them the steps for one thread.
-
-    ``undefined`` are the registers that a thread may read before it writes them.
-    """
-    body = frame.body
-    at = frame.coordinates
-    skip_empty(frame)
-    enter(frame, base)
-
-    def thread() -> None:
-        body.get(at.thread)
-        body.global_set(places.thread)
-        clear(frame, undefined)
-        with body.block() as end:
-            Walk(frame, end).run(steps)
-        _increment(frame, at.thread)
-
-    def block() -> None:
-        for axis, variable in enumerate(places.block):
-            body.get(at.block_index[axis])
-            body.global_set(variable)
-        body.i32_const(0)
-        body.set(at.thread)
-        nest(frame, at.thread_index, at.block, thread)
-
-    nest(frame, at.block_index, at.grid, block)
-
-
-def skip_empty(frame: Frame) -> None:
+def skip_empty(body: Body, at: Coordinates) -> None:
     """Do nothing at all for a launch with an empty axis."""
-    body = frame.body
-    for local in (*frame.coordinates.grid, *frame.coordinates.block):
+    for local in (*at.grid, *at.block):
         body.get(local)
         body.op("i32.eqz")
     body.op(*["i32.or"] * 5)
@@ -94,31 +47,36 @@ def skip_empty(frame: Frame) -> None:
 
 def enter(frame: Frame, base: Global) -> None:
     """What is the same for all threads of a launch."""
-    body = frame.body
+    body, ground = frame.body, frame.ground
     body.global_get(base)
-    body.set(frame.base)
-    for low, window in ((frame.base, frame.window), (frame.parameters, frame.parameter_window)):
+    body.set(ground.base)
+    for low, window in ((ground.base, ground.window), (ground.parameters, ground.parameter_window)):
         body.get(low)
         body.op("i64.extend_i32_u")
         body.i64_const(WINDOW)
         body.op("i64.or")
         body.set(window)
     region = frame.region
-    body.get(frame.base)
+    body.get(ground.base)
     body.i32_const(region.variable_bytes)
     body.op("i32.add")
-    body.set(frame.shared_base)
+    body.set(ground.shared_base)
     body.i64_const(region.shared_bytes)
     if region.has_dynamic:
+        assert frame.coordinates.shared_bytes is not None
         body.get(frame.coordinates.shared_bytes)
         body.op("i64.extend_i32_u", "i64.add")
-    body.set(frame.shared_end)
+    body.set(ground.shared_end)
+    body.memory_size(0)
+    body.op("i64.extend_i32_u")
+    body.i64_const(16)
+    body.op("i64.shl")
+    body.set(ground.guest_end)
     memory.read_parameters(frame, frame.kernel)
 
 
-def nest(frame: Frame, indices: Sequence[Local], limits: Sequence[Local], inside: Callable[[], None]) -> None:
-    """Loop over three axes, the first one fastest; each limit is at least 1."""
-    body = frame.body
+def nest(body: Body, indices: Sequence[Local], limits: Sequence[Local], inside: Callable[[], None]) -> None:
+    """Loop over some axes, the first one fastest; each limit is at least 1."""
     if not indices:
         inside()
         return
@@ -126,46 +84,30 @@ def nest(frame: Frame, indices: Sequence[Local], limits: Sequence[Local], inside
     body.i32_const(0)
     body.set(index)
     with body.loop() as again:
-        nest(frame, indices[:-1], limits, inside)
-        _increment(frame, index)
+        nest(body, indices[:-1], limits, inside)
+        increment(body, index)
         body.get(index)
         body.get(limits[len(indices) - 1])
         body.op("i32.lt_u")
         body.br_if(again)
 
 
-def _increment(frame: Frame, local: Local) -> None:
-    frame.body.get(local)
-    frame.body.i32_const(1)
-    frame.body.op("i32.add")
-    frame.body.set(local)
-
-
-def clear(frame: Frame, registers: Sequence[Register], *, with_carry: bool = True) -> None:
-    """Zero what a thread may read before it writes it: no thread sees another's registers."""
-    constants = {
-        ValType.I32: frame.body.i32_const,
-        ValType.I64: frame.body.i64_const,
-        ValType.F32: frame.body.f32_bits,
-        ValType.F64: frame.body.f64_bits,
-    }
-    locals_ = dict.fromkeys(frame.local(register) for register in registers)
-    if with_carry:
-        locals_[frame.carry] = None
-    for local in locals_:
-        constants[local.type](0)
-        frame.body.set(local)
+def increment(body: Body, local: Local, amount: int = 1) -> None:
+    """Add to an i32 local."""
+    body.get(local)
+    body.i32_const(amount)
+    body.op("i32.add")
+    body.set(local)
 
 
 class Walk:
-    """Writes the steps of one thread; ``end`` is where a thread goes that is done."""
+    """Writes structured steps, ``run_block`` the code of blocks; ``end`` is where a thread goes that is done."""
 
     def __init__(self, frame: Frame, end: Label) -> None:
         self._frame = frame
         self._end = end
         self._open: list[Label] = []
         self._labels: dict[int, Label] = {}
-        self._is_suspended = False
         self._case: Local | None = None
         self._dispatcher: Label | None = None
 
@@ -174,11 +116,8 @@ class Walk:
         frame, body, labels = self._frame, self._frame.body, self._labels
         for step in steps:
             match step:
-                case Run(block):
-                    instructions = frame.kernel.blocks[block].instructions
-                    for instruction in instructions:
-                        lower_instruction(frame, instruction)
-                    self._is_suspended = bool(instructions) and isinstance(instructions[-1], Suspend)
+                case Run():
+                    self.run_block(step)
                 case OpenBlock(target):
                     labels[target] = self._opened(body.block())
                 case OpenLoop(header):
@@ -213,12 +152,18 @@ class Walk:
                     self._push_case(selector, cases)
                     self._dispatch()
                 case Finish():
-                    if frame.context is not None and not self._is_suspended:
-                        frame.context.finish(body)
                     body.br(self._end)
                 case Fail(line):
                     body.mark(line)
+                    self.fail()
                     frame.faults.raise_(body, Fault.TRAP)
+
+    def run_block(self, step: Run) -> None:
+        """Write the instructions of a block."""
+        raise NotImplementedError
+
+    def fail(self) -> None:
+        """Write what has to be said before a fault."""
 
     def _open_dispatcher(self, count: int) -> None:
         """A loop that branches to the case whose number is in a local; the cases are what follows inner blocks."""
@@ -257,9 +202,7 @@ def lower_instruction(frame: Frame, instruction: Instruction) -> None:
     """Write one instruction. Raises :class:`PtxError` for one that this lowering does not have."""
     frame.body.mark(instruction.line)
     try:
-        if isinstance(instruction, Suspend):
-            suspending.suspend(frame, instruction)
-        elif carry.handles(instruction):
+        if carry.handles(instruction):
             carry.lower(frame, instruction)
         elif instruction.root in _OWN:
             _OWN[instruction.root](frame, instruction)

@@ -61,7 +61,7 @@ def load(frame: Frame, instruction: Instruction) -> None:
                 frame.keep(register, kind)
 
     with frame.guarded(instruction.guard):
-        if not _load_parameter(frame, instruction):
+        if not push_parameters(frame, instruction, lambda register: frame.keep(register, kind)):
             reach(frame, instruction, len(instruction.destinations), move)
 
 
@@ -85,12 +85,12 @@ def read_parameters(frame: Frame, kernel: Kernel) -> None:
     for block in kernel.blocks:
         for instruction in block.instructions:
             for place in _parameter_places(kernel, instruction):
-                if place in frame.parameter_values:
+                if place in frame.ground.parameter_values:
                     continue
-                if len(frame.parameter_values) >= PARAMETER_LOCALS_MAX:
+                if len(frame.ground.parameter_values) >= PARAMETER_LOCALS_MAX:
                     return
-                local = frame.parameter_values[place] = body.local(carrier(place[1]))
-                push_loaded(frame, place[1], Place(_SCRATCH, frame.parameters, place[0]))
+                local = frame.ground.parameter_values[place] = body.local(carrier(place[1]))
+                push_loaded(frame, place[1], Place(_SCRATCH, frame.ground.parameters, place[0]))
                 body.set(local)
 
 
@@ -108,18 +108,18 @@ def _parameter_places(kernel: Kernel, instruction: Instruction) -> list[tuple[in
     return [(start + position * kind.size_bytes, kind) for position in range(len(instruction.destinations))]
 
 
-def _load_parameter(frame: Frame, instruction: Instruction) -> bool:
-    """Lower a load of parameters at a constant place; false when it is not one."""
+def push_parameters(frame: Frame, instruction: Instruction, keep: Callable[[Register], None]) -> bool:
+    """Push parameters that are loaded from a constant place, ``keep`` after each; false when it is no such load."""
     places = _parameter_places(frame.kernel, instruction)
     for place, register in zip(places, instruction.destinations, strict=bool(places)):
         if register is None:
             continue
-        local = frame.parameter_values.get(place)
+        local = frame.ground.parameter_values.get(place)
         if local is None:
-            push_loaded(frame, place[1], Place(_SCRATCH, frame.parameters, place[0]))
+            push_loaded(frame, place[1], Place(_SCRATCH, frame.ground.parameters, place[0]))
         else:
             frame.body.get(local)
-        frame.keep(register, place[1])
+        keep(register)
     return bool(places)
 
 
@@ -150,8 +150,10 @@ def reach_at(frame: Frame, instruction: Instruction, address: Local, move: Calla
 
 def _go(access: _Access, instruction: Instruction) -> None:
     match instruction.space:
-        case Space.LOCAL | Space.CONST:
-            _to_region(access)
+        case Space.LOCAL:
+            _to_own(access)
+        case Space.CONST:
+            _to_statics(access)
         case Space.PARAM:
             _to_parameters(access)
         case Space.SHARED:
@@ -185,7 +187,7 @@ def push_address(frame: Frame, instruction: Instruction) -> None:
             frame.push_variable(address.base, offset)
             return
         case Parameter():
-            body.get(frame.parameter_window)
+            body.get(frame.ground.parameter_window)
             offset += address.base.offset
     if offset:
         body.i64_const(offset)
@@ -266,7 +268,7 @@ def _to_shared(access: _Access) -> None:
     if shift:
         body.i64_const(shift)
         body.op("i64.rotr")
-    body.get(frame.shared_end)
+    body.get(frame.ground.shared_end)
     if shift:
         body.i64_const(shift)
         body.op("i64.shr_u")
@@ -275,31 +277,52 @@ def _to_shared(access: _Access) -> None:
         body.get(access.address)
         body.i64_const(1)
         body.op("i64.add")
-        body.get(frame.shared_end)
+        body.get(frame.ground.shared_end)
         frame.faults.window_address(body)
     with frame.temporary(ValType.I32) as base:
         body.get(access.address)
         body.op("i32.wrap_i64")
-        body.get(frame.shared_base)
+        body.get(frame.ground.shared_base)
         body.op("i32.add")
         body.set(base)
         access.move(Place(_SCRATCH, base))
 
 
 def _to_region(access: _Access) -> None:
-    """The kernel's own variables."""
-    _to_window(access, access.frame.window, access.frame.region.variable_bytes)
+    """The kernel's own variables: those of the thread, or of all."""
+    if access.frame.region.local_bytes:
+        _to_own(access, otherwise=_to_statics)
+    else:
+        _to_statics(access)
+
+
+def _to_own(access: _Access, otherwise: Callable[[_Access], None] | None = None) -> None:
+    """The thread's local variables; where the address is not in them, ``otherwise`` or a fault."""
+    frame, region = access.frame, access.frame.region
+    start, _ = region.bounds[Space.LOCAL]
+    _to_window(access, frame.local_window, region.local_bytes, otherwise, offset=start)
+
+
+def _to_statics(access: _Access) -> None:
+    """Global variables and constants: what lies before local memory."""
+    start, _ = access.frame.region.bounds[Space.LOCAL]
+    _to_window(access, access.frame.ground.window, start)
 
 
 def _to_parameters(access: _Access, otherwise: Callable[[_Access], None] | None = None) -> None:
     """The parameter block; where the address is not in it, ``otherwise`` or a fault."""
-    _to_window(access, access.frame.parameter_window, access.frame.kernel.parameter_bytes, otherwise)
+    _to_window(access, access.frame.ground.parameter_window, access.frame.kernel.parameter_bytes, otherwise)
 
 
 def _to_window(
-    access: _Access, start: Local, size_bytes: int, otherwise: Callable[[_Access], None] | None = None
+    access: _Access,
+    start: Local,
+    size_bytes: int,
+    otherwise: Callable[[_Access], None] | None = None,
+    *,
+    offset: int = 0,
 ) -> None:
-    """The ``size_bytes`` from the windowed address ``start`` on; elsewhere ``otherwise``, or a fault."""
+    """The ``size_bytes`` from ``offset`` after the windowed address ``start`` on; elsewhere ``otherwise``, or a fault."""
     frame, body = access.frame, access.frame.body
     last = size_bytes - access.size_bytes
     if last < 0:
@@ -311,11 +334,14 @@ def _to_window(
             frame.faults.window_address(body)
         return
     shift = access.size_bytes.bit_length() - 1
-    with frame.temporary(ValType.I64) as offset:
+    with frame.temporary(ValType.I64) as place:
         body.get(access.address)
         body.get(start)
         body.op("i64.sub")
-        body.tee(offset)
+        if offset:
+            body.i64_const(offset)
+            body.op("i64.sub")
+        body.tee(place)
         # Rotated right, an offset that is not a multiple of the size is larger than any that is: one test does.
         if shift:
             body.i64_const(shift)
@@ -324,10 +350,17 @@ def _to_window(
         body.op("i64.gt_u")
         with body.if_():
             if otherwise is None:
-                body.get(offset)
+                body.get(place)
                 body.i64_const(last)
                 frame.faults.window_address(body)
             else:
+                body.get(place)
+                body.i64_const(last)
+                body.op("i64.le_u")
+                with body.if_():  # inside, but misaligned
+                    body.get(place)
+                    body.i64_const(last)
+                    frame.faults.window_address(body)
                 otherwise(access)
                 body.else_()
                 _move_at(access, _SCRATCH)
@@ -364,7 +397,7 @@ def _store(frame: Frame, instruction: Instruction, position: int, place: Place) 
     if isinstance(source, Register) and kind.bits < 32 and carrier(source.type) in (ValType.I32, ValType.I64):
         # The narrow stores cut by themselves.
         carried = carrier(source.type)
-        body.get(frame.local(source))
+        frame.push_register(source)
     else:
         frame.push(source, kind)
     body.memory(store_name(carried, kind), place.offset, memory=place.memory)

@@ -13,26 +13,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tensor_wasm.compiler import carry
-from tensor_wasm.compiler.allocation import allocate
-from tensor_wasm.compiler.blocks import Parts, write_blocks
+from tensor_wasm.compiler.blocks import write_blocks
 from tensor_wasm.compiler.compiled import CompiledKernel, ParameterLayout
 from tensor_wasm.compiler.contexts import block_threads, lay_out_contexts
 from tensor_wasm.compiler.faults import Faults
-from tensor_wasm.compiler.frame import Frame
+from tensor_wasm.compiler.independent import write_run
 from tensor_wasm.compiler.library import Library
-from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX, check_locals, check_size
-from tensor_wasm.compiler.lowering import Places, lower
-from tensor_wasm.compiler.region import REGION_BYTES_MAX, WINDOW, Region, lay_out
-from tensor_wasm.compiler.special import AXES, Coordinates
-from tensor_wasm.compiler.structure import Run, structure
-from tensor_wasm.compiler.synchronisation import cut, has_synchronisation
+from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX
+from tensor_wasm.compiler.region import REGION_BYTES_MAX, WINDOW, aligned, lay_out
+from tensor_wasm.compiler.region import Region as MemoryRegion
+from tensor_wasm.compiler.special import AXES
+from tensor_wasm.compiler.strips.code import lane_bytes
+from tensor_wasm.compiler.strips.parts import Parts
+from tensor_wasm.compiler.strips.plan import plan
+from tensor_wasm.compiler.synchronisation import Region, cut, has_synchronisation
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import support
-from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Kernel, Parameter, Program
 from tensor_wasm.wasm import Global, Memory, Module, ValType
-
-_RUN_PARAMETERS = 8
 
 
 def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
@@ -45,13 +43,35 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         raise ValueError(f"{kernel.name} is not a kernel of this program")
     for lack in support(kernel):
         raise PtxError(f"{lack.opcode}: {lack.reason}", lack.line, lack.column)
+    kernel = carry.expose(kernel)
     module, base, scratch = _imports()
-    if has_synchronisation(kernel):
-        region, size_bytes = _write_blocks(module, base, scratch, kernel)
+    waits = has_synchronisation(kernel)
+    regions = cut(kernel) if waits else (Region(kernel, None),)
+    strips = plan(regions, lay_out(kernel).local_bytes)
+    threads = block_threads(kernel) if waits else strips.width
+    region = lay_out(kernel, threads)
+    contexts = lay_out_contexts(region.size_bytes, threads, regions, strips.width) if waits else None
+    lanes = aligned(region.size_bytes if contexts is None else contexts.size_bytes, 16)
+    size_bytes = aligned(lanes + max(lane_bytes(code.kernel, strips.width) for code in regions), 16)
+    if size_bytes > REGION_BYTES_MAX:
+        text = f"{kernel.name} needs {size_bytes} bytes for its blocks; {REGION_BYTES_MAX} are the most"
+        raise PtxError(text, kernel.line, 1)
+    parts = Parts(
+        module=module,
+        base=base,
+        clock=module.global_(ValType.I64, 0),
+        block_globals=[module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES],
+        place_global=module.global_(ValType.I64, 0, export="place"),
+        line_global=module.global_(ValType.I32, 0, export="line"),
+        faults=Faults(module),
+        library=Library(module),
+        layout=region,
+        lanes=lanes,
+    )
+    if contexts is None:
+        write_run(parts, kernel, strips)
     else:
-        region = lay_out(kernel)
-        size_bytes = region.size_bytes
-        _write_run(module, base, kernel, region)
+        module.data(write_blocks(parts, kernel, strips, contexts), contexts.table, scratch.index, base=base)
     _write_variables(module, base, scratch, region)
     encoded = module.encode()
     return CompiledKernel(
@@ -74,59 +94,7 @@ def _imports() -> tuple[Module, Global, Memory]:
     return module, module.import_global("gate", "base", ValType.I32), scratch
 
 
-def _write_run(module: Module, base: Global, kernel: Kernel, region: Region) -> None:
-    graph = Graph(kernel)
-    steps = structure(kernel, graph)
-    order = [step.block for step in steps if isinstance(step, Run)]
-    allocation = allocate(kernel, graph.successors, order)
-    check_locals(kernel, allocation)
-    block_globals = [module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES]
-    thread = module.global_(ValType.I32, 0, export="thread")
-    clock = module.global_(ValType.I64, 0)
-    faults = Faults(module)
-    run = module.function((ValType.I32,) * _RUN_PARAMETERS, export="run")
-    coordinates = Coordinates(run, clock)
-    frame = Frame(
-        kernel,
-        run.code,
-        allocation=allocation,
-        region=region,
-        coordinates=coordinates,
-        library=Library(module),
-        faults=faults,
-    )
-    lower(frame, steps, allocation.undefined, base, Places(block_globals, thread))
-    check_size(kernel, run.code)
-
-
-def _write_blocks(module: Module, base: Global, scratch: Memory, kernel: Kernel) -> tuple[Region, int]:
-    """Write a kernel whose threads wait for each other; its variables' layout, and the size of its whole region."""
-    regions = cut(kernel)
-    threads = block_threads(kernel)
-    region = lay_out(kernel, threads)
-    has_carry = any(carry.handles(i) for block in kernel.blocks for i in block.instructions)
-    contexts = lay_out_contexts(region.size_bytes, threads, regions, has_carry=has_carry)
-    if contexts.size_bytes > REGION_BYTES_MAX:
-        text = f"{kernel.name} needs {contexts.size_bytes} bytes for its blocks; {REGION_BYTES_MAX} are the most"
-        raise PtxError(text, kernel.line, 1)
-    parts = Parts(
-        module=module,
-        base=base,
-        clock=module.global_(ValType.I64, 0),
-        block_globals=[module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES],
-        thread_global=module.global_(ValType.I32, 0, export="thread"),
-        line_global=module.global_(ValType.I32, 0, export="line"),
-        faults=Faults(module),
-        library=Library(module),
-        layout=region,
-        contexts=contexts,
-    )
-    table = write_blocks(parts, kernel, regions)
-    module.data(table, contexts.table, scratch.index, base=base)
-    return region, contexts.size_bytes
-
-
-def _write_variables(module: Module, base: Global, scratch: Memory, region: Region) -> None:
+def _write_variables(module: Module, base: Global, scratch: Memory, region: MemoryRegion) -> None:
     """Initial values: bytes as data segments; addresses, which depend on ``base``, by a start function."""
     pointers: dict[int, int] = {}
     for variable, offset in region.offsets.items():

@@ -122,7 +122,7 @@ def _push_is_within(frame: Frame, instruction: Instruction, start: int, end: int
     """Push whether the source is an address from ``start`` up to ``end`` of the region or the parameter block."""
     body = frame.body
     frame.push_source(instruction, 0, ScalarType.U64)
-    body.get(frame.parameter_window if is_parameter else frame.window)
+    body.get(frame.ground.parameter_window if is_parameter else frame.ground.window)
     body.op("i64.sub")
     if start:
         body.i64_const(start)

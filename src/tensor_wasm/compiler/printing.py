@@ -21,7 +21,7 @@ def emit(frame: Frame, instruction: Instruction) -> None:
     record = record_of(instruction)
     is_assertion = record.what == "assert"
     with frame.guarded(instruction.guard), frame.temporary(ValType.I32) as at:
-        body.get(frame.base)
+        body.get(frame.ground.base)
         body.i32_const(buffer.offset)
         body.op("i32.add")
         body.i32_const(record.size_bytes)

@@ -10,9 +10,13 @@ still waits can never go on: a warp operation is carried out with the lanes that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tensor_wasm.compiler.contexts import (
     BARRIERS,
     EXITED,
+    ROW_BARRIER,
     ROW_BYTES,
     WAITING,
     Contexts,
@@ -20,8 +24,9 @@ from tensor_wasm.compiler.contexts import (
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES, WORD_BYTES
 from tensor_wasm.wasm import Body, Function, Local, Module, ValType
 
-I32 = ValType.I32
+I32, V128 = ValType.I32, ValType.V128
 SCRATCH = 1
+QUAD = 4
 WARP = 32
 
 # Totals of one barrier, while it is looked at.
@@ -57,6 +62,63 @@ class Writer:
         self._push_at(base, thread, 4)
         self.body.memory("i32.load", self.contexts.states, memory=SCRATCH)
         self.body.set(into)
+
+    @contextmanager
+    def each_quad(self, thread: Local, last: Local) -> Iterator[None]:
+        """Run what is written inside for each four threads, as long as there are four before ``last``."""
+        body = self.body
+        with body.block() as done, body.loop() as again:
+            body.get(thread)
+            body.i32_const(QUAD)
+            body.op("i32.add")
+            body.get(last)
+            body.op("i32.gt_u")
+            body.br_if(done)
+            yield
+            self.add(thread, QUAD)
+            body.br(again)
+
+    @contextmanager
+    def each_thread(self, thread: Local, last: Local) -> Iterator[None]:
+        """Run what is written inside for each thread before ``last``."""
+        body = self.body
+        with body.block() as done, body.loop() as again:
+            body.get(thread)
+            body.get(last)
+            body.op("i32.ge_u")
+            body.br_if(done)
+            yield
+            self.add(thread, 1)
+            body.br(again)
+
+    def push_place(self, base: Local, thread: Local) -> None:
+        """Push the address of a thread's state, less the offset of all states."""
+        self._push_at(base, thread, 4)
+
+    def push_state(self, base: Local, thread: Local) -> None:
+        """Push a thread's state."""
+        self._push_at(base, thread, 4)
+        self.body.memory("i32.load", self.contexts.states, memory=SCRATCH)
+
+    def push_states(self, base: Local, thread: Local) -> None:
+        """Push the states of four threads."""
+        self._push_at(base, thread, 4)
+        self.body.memory("v128.load", self.contexts.states, align=2, memory=SCRATCH)
+
+    def push_least(self, other: Local, relation: str = "i32.lt_u") -> None:
+        """Turn the number on the stack into the lesser one of it and a local, without signs."""
+        body = self.body
+        number = body.local(I32)
+        body.tee(number)
+        body.get(other)
+        body.get(number)
+        body.get(other)
+        body.op(relation, "select")
+        body.release(number)
+
+    def push_lower(self, other: Local) -> None:
+        """As :meth:`push_least`, with signs."""
+        self.push_least(other, "i32.lt_s")
 
     def go_on(self, base: Local, thread: Local, state: Local) -> None:
         """Make a thread that waits in ``state`` ready where it goes on: suspension s leads to region s + 1."""
@@ -122,24 +184,134 @@ def next_ready(module: Module, contexts: Contexts) -> Function:
     w = Writer(module, 3, 1, "next_ready", contexts)
     body = w.body
     base, first, last = w.function.parameters
-    lowest, state = w.local(), w.local()
-    w.set_to(lowest, EXITED)
-    with body.loop() as again:
-        w.load_state(base, first, state)
-        # As unsigned numbers the states of threads that are not ready are the large ones.
-        body.get(state)
+    state, lowest = w.local(), body.local(V128)
+    body.v128_const(b"\xff" * 16)
+    body.set(lowest)
+    # As unsigned numbers the states of threads that are not ready are the large ones.
+    with w.each_quad(first, last):
         body.get(lowest)
-        body.get(state)
-        body.get(lowest)
-        body.op("i32.lt_u", "select")
+        w.push_states(base, first)
+        body.op("i32x4.min_u")
         body.set(lowest)
-        w.add(first, 1)
-        body.get(first)
-        body.get(last)
-        body.op("i32.lt_u")
-        body.br_if(again)
-    body.get(lowest)
+    for lane in range(QUAD):
+        body.get(lowest)
+        body.lane("i32x4.extract_lane", lane)
+        if lane:
+            w.push_least(state)
+        body.set(state)
+    with w.each_thread(first, last):
+        w.push_state(base, first)
+        w.push_least(state)
+        body.set(state)
+    body.get(state)
     return w.function
+
+
+#: What :func:`pass_together` gives when there is no such region.
+APART, ENDED = -1, -2
+
+
+def pass_together(module: Module, contexts: Contexts) -> Function:
+    """``(base, threads) -> region``: let all threads of a block that live pass a plain barrier when all wait there.
+
+    Gives the region where they go on, ``ENDED`` when all threads have ended, ``APART`` when it is neither. This is what
+    nearly every barrier comes to; others are for :mod:`.barrier_scheduler`.
+    """
+    w = Writer(module, 2, 1, "pass_together", contexts)
+    body = w.body
+    base, threads = w.function.parameters
+    state, place, apart = w.local(), w.local(), w.local()
+    lowest, others = body.local(V128), body.local(V128)
+    body.v128_const(b"\xff" * 16)
+    body.set(lowest)
+    with w.each_quad(place, threads):
+        body.get(lowest)
+        w.push_states(base, place)
+        body.op("i32x4.min_s")
+        body.set(lowest)
+    w.set_to(state, EXITED)
+    for lane in range(QUAD):
+        body.get(lowest)
+        body.lane("i32x4.extract_lane", lane)
+        w.push_lower(state)
+        body.set(state)
+    with w.each_thread(place, threads):
+        w.push_state(base, place)
+        w.push_lower(state)
+        body.set(state)
+    # Every thread must be in that state, the lowest there is, or have ended.
+    w.set_to(place, 0)
+    with w.each_quad(place, threads):
+        w.push_states(base, place)
+        body.get(state)
+        body.op("i32x4.splat", "i32x4.ne")
+        w.push_states(base, place)
+        body.v128_const((EXITED & 0xFFFF_FFFF).to_bytes(4, "little") * 4)
+        body.op("i32x4.ne", "v128.and")
+        body.get(others)
+        body.op("v128.or")
+        body.set(others)
+    with w.each_thread(place, threads):
+        w.push_state(base, place)
+        body.get(state)
+        body.op("i32.ne")
+        w.push_state(base, place)
+        body.i32_const(EXITED)
+        body.op("i32.ne", "i32.and")
+        body.get(apart)
+        body.op("i32.or")
+        body.set(apart)
+    body.get(others)
+    body.op("v128.any_true")
+    body.get(apart)
+    body.op("i32.or")
+    with body.if_():
+        body.i32_const(APART)
+        body.op("return")
+    body.get(state)
+    body.i32_const(EXITED)
+    body.op("i32.eq")
+    with body.if_():
+        body.i32_const(ENDED)
+        body.op("return")
+    w.push_row(base, state, ROW_BARRIER)
+    body.i32_const(0)
+    body.op("i32.lt_s")
+    with body.if_():
+        body.i32_const(APART)
+        body.op("return")
+    _release_all(w, base, threads, state)
+    body.i32_const(WAITING + 1)
+    body.get(state)
+    body.op("i32.sub")
+    return w.function
+
+
+def _release_all(w: Writer, base: Local, threads: Local, state: Local) -> None:
+    """Let all threads that wait in ``state`` go on."""
+    body = w.body
+    region, place = w.local(), w.local()
+    body.i32_const(WAITING + 1)
+    body.get(state)
+    body.op("i32.sub")
+    body.set(region)
+    with w.each_quad(place, threads):
+        w.push_place(base, place)
+        body.get(region)
+        body.op("i32x4.splat")
+        w.push_states(base, place)
+        w.push_states(base, place)
+        body.get(state)
+        body.op("i32x4.splat", "i32x4.eq", "v128.bitselect")
+        body.memory("v128.store", w.contexts.states, align=2, memory=SCRATCH)
+    with w.each_thread(place, threads):
+        w.push_state(base, place)
+        body.get(state)
+        body.op("i32.eq")
+        with body.if_():
+            w.push_place(base, place)
+            body.get(region)
+            body.memory("i32.store", w.contexts.states, memory=SCRATCH)
 
 
 def drop_lowest(body: Body, mask: Local) -> None:

@@ -18,7 +18,18 @@ from tensor_wasm.compiler import warp
 from tensor_wasm.compiler.allocation import bits, defined, live_at_start
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.graph import targets
-from tensor_wasm.ptx.program import Block, Branch, Exit, Instruction, Jump, Kernel, Register, Switch, Terminator
+from tensor_wasm.ptx.program import (
+    Block,
+    Branch,
+    Exit,
+    Immediate,
+    Instruction,
+    Jump,
+    Kernel,
+    Register,
+    Switch,
+    Terminator,
+)
 
 #: Regions share code, each its own copy. A kernel whose copies have more instructions than this is refused.
 INSTRUCTIONS_MAX = 400_000
@@ -78,6 +89,16 @@ def synchronises(instruction: Instruction) -> bool:
 def is_barrier(instruction: Instruction) -> bool:
     """Whether it is a barrier of the block (``bar``, ``barrier``; not ``bar.warp.sync``)."""
     return instruction.root in ("bar", "barrier") and "warp" not in instruction.modifiers
+
+
+def is_plain(instruction: Instruction) -> bool:
+    """Whether it is a barrier for all threads of the block, with a constant number: it has no operands to be left."""
+    return (
+        is_barrier(instruction)
+        and len(instruction.sources) == 1
+        and isinstance(instruction.sources[0], Immediate)
+        and not {"arrive", "red"} & set(instruction.modifiers)
+    )
 
 
 def has_synchronisation(kernel: Kernel) -> bool:

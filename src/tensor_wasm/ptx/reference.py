@@ -139,7 +139,7 @@ thread, `trap` the launch. Lines in messages are those of the function's text.
 What a kernel prints goes to stderr: that of the guest, at its next call of a `wasi_cuda_` function other than
 `wasi_cuda_launch`, or when it ends; in a Python program to `sys.stderr`, when the launch has ended. Until then it is in
 a buffer of {buffer} KiB, one for each kernel that prints. Records that find no room there are dropped, and a line says
-how many.
+how many. What one thread prints is in its order, what several do as it comes.
 
 - The format should be a constant, or a choice of up to {choices} constants, as it nearly always is. For any other the
   text is printed as it stands, without the values.

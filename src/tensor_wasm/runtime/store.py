@@ -245,10 +245,10 @@ class Store:
         return extern
 
     def read_global(self, extern: Any) -> int:
-        """The value of an exported i32 global."""
+        """The value of an exported i32 or i64 global."""
         value = native.Value()
         native.global_get(self.context, ctypes.byref(extern.of.global_), ctypes.byref(value))
-        result: int = value.of.i32
+        result: int = value.of.i64 if value.kind == native.VALUE_I64 else value.of.i32
         return result
 
     def table_set(self, table: Any, index: int, function: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tensor_wasm.compiler.values.conversions import INTEGRAL
 from tensor_wasm.compiler.values.integers import WIDER
 from tensor_wasm.compiler.values.operation import Operation, Push, Result, Row
 from tensor_wasm.compiler.values.table import BUILDERS, BY_ROOT, ROWS
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tensor_wasm.compiler.library import Library
     from tensor_wasm.wasm import Body
 
-__all__ = ["BUILDERS", "ROWS", "emit", "handles", "result_types"]
+__all__ = ["BUILDERS", "INTEGRAL", "ROWS", "emit", "handles", "result_types", "row"]
 
 
 def handles(instruction: Instruction) -> bool:
@@ -29,14 +30,14 @@ def emit(body: Body, instruction: Instruction, push: Push, library: Library) -> 
     in the carriers of :func:`result_types`; above the bits of an 8- or 16-bit result there may be anything. Raises
     :class:`PtxError` for an instruction that :func:`handles` does not accept.
     """
-    row = _row(instruction)
+    chosen = row(instruction)
     with Operation(body, instruction, push, library) as operation:
-        row.emit(operation)
+        chosen.emit(operation)
 
 
 def result_types(instruction: Instruction) -> tuple[ScalarType, ...]:
     """The type of each destination's value. Raises :class:`PtxError` as :func:`emit` does."""
-    match _row(instruction).result:
+    match row(instruction).result:
         case Result.FIRST:
             return (instruction.types[0],)
         case Result.WIDE:
@@ -59,9 +60,10 @@ def _find(instruction: Instruction) -> Row | None:
     return next((row for row in rows if row.accepts(instruction)), None)
 
 
-def _row(instruction: Instruction) -> Row:
-    row = _find(instruction)
-    if row is None:
+def row(instruction: Instruction) -> Row:
+    """The table's row for an instruction. Raises :class:`PtxError` as :func:`emit` does."""
+    found = _find(instruction)
+    if found is None:
         text = f"{instruction.text} with {len(instruction.sources)} sources is not supported"
         raise PtxError(text, instruction.line, instruction.column)
-    return row
+    return found

@@ -19,9 +19,9 @@ from tensor_wasm.compiler.values.formula import (
     constant,
     fused,
     select,
-    with_sign,
 )
 from tensor_wasm.compiler.values.helper import Helper, Writer
+from tensor_wasm.compiler.values.lanes import fixed, pick, with_sign
 from tensor_wasm.compiler.values.operation import canonical_nan
 
 #: 2**r for |r| <= 1/2; 2**-28.5. Exact at 0, so powers of two come out exact.
@@ -35,9 +35,9 @@ _EXPONENTIAL: Final = (
     0.00015461444724808513,
 )
 #: log2(m) / s by s**2, with s = (m - 1) / (m + 1) and m within a factor of sqrt(2) of 1; 2**-30.4.
-_LOGARITHM: Final = (2.8853900798033365, 0.9617988388019549, 0.5767151860316833, 0.4317176971850774)
+LOGARITHM: Final = (2.8853900798033365, 0.9617988388019549, 0.5767151860316833, 0.4317176971850774)
 #: sin(2 pi u) / u by u**2, for u up to 1/4; 2**-35.
-_SINE: Final = (
+SINE: Final = (
     6.283185307072258,
     -41.341702116741764,
     81.6052261738358,
@@ -46,7 +46,7 @@ _SINE: Final = (
     -14.39396588007609,
 )
 #: tanh(x) / x by x**2, for |x| < 1/2; 2**-26.
-_TANGENT: Final = (
+TANGENT: Final = (
     0.9999999867573891,
     -0.33333067944418876,
     0.13324750504729285,
@@ -55,35 +55,35 @@ _TANGENT: Final = (
 )
 
 #: 1 / (2 pi) to 159 bits, as a sum: a product with the first alone has an error of one part in 2**53.
-_TURNS: Final = tuple(
+TURNS: Final = tuple(
     float.fromhex(text) for text in ("0x1.45f306dc9c883p-3", "-0x1.6b01ec5417056p-57", "-0x1.6447e493ad4cep-111")
 )
 #: Up to here that error stays below 2**-33 of a turn.
-_SHORT_REDUCTION: Final = 2.0**20
+SHORT_REDUCTION: Final = 2.0**20
 
-_LOG2_E: Final = 1.4426950408889634
+LOG2_E: Final = 1.4426950408889634
 _ROUNDER: Final = 1.5 * 2.0**52
-_ROOT_HALF_BITS: Final = 0x3FE6_A09E_667F_3BCD
+ROOT_HALF_BITS: Final = 0x3FE6_A09E_667F_3BCD
 _CUT_LOW_WORD: Final = -(2**32)
 
 
-def _polynomial(writer: Writer, coefficients: Sequence[float], x: Value) -> Value:
+def polynomial(writer: Writer, coefficients: Sequence[float], x: Value) -> Value:
     """By Horner's rule."""
-    total = constant(F64, coefficients[-1])
+    total = fixed(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         total = total * x + coefficient
     return writer.let(total)
 
 
-def _power_of_two(writer: Writer, x: Value) -> Value:
-    """2**x in f64, for f32 results: x beyond +-300 counts as that."""
-    not_above = writer.let(select(x.compare("gt", 300.0), constant(F64, 300.0), x))
-    limited = writer.let(select(not_above.compare("lt", -300.0), constant(F64, -300.0), not_above))
+def power_of_two(writer: Writer, x: Value) -> Value:
+    """2**x of f64 or lanes of it, for f32 results: x beyond +-300 counts as that."""
+    not_above = writer.let(pick(x.compare("gt", 300.0), fixed(x, 300.0), x))
+    limited = writer.let(pick(not_above.compare("lt", -300.0), fixed(x, -300.0), not_above))
     # Adding this constant rounds to an integer, which then stands in the low bits of the pattern.
     shifted = writer.let(limited + _ROUNDER)
     rest = writer.let(limited - (shifted - _ROUNDER))
     scale = ((shifted.bits() + 1023) << 52).as_float()
-    return _polynomial(writer, _EXPONENTIAL, rest) * scale
+    return polynomial(writer, _EXPONENTIAL, rest) * scale
 
 
 def _exponential(writer: Writer, x: Value) -> Value:
@@ -92,24 +92,24 @@ def _exponential(writer: Writer, x: Value) -> Value:
 
 def _logarithm(writer: Writer, x: Value) -> Value:
     is_ordinary = x.compare("gt", 0.0) & x.compare("lt", float("inf"))
-    infinite_or_nan = select(x.compare("gt", 0.0), x, canonical_nan(F32))
+    infinite_or_nan = select(x.compare("gt", 0.0), x, canonical_nan(x))
     special = select(x.compare("eq", 0.0), constant(F32, float("-inf")), infinite_or_nan)
     writer.give(is_ordinary.is_zero(), special)
     bits = writer.let(x.to(F64).bits())  # no f32 is subnormal as an f64
-    exponent = writer.let((bits - _ROOT_HALF_BITS).shr_s(52))
+    exponent = writer.let((bits - ROOT_HALF_BITS).shr_s(52))
     mantissa = writer.let((bits - (exponent << 52)).as_float())
     s = writer.let((mantissa - 1.0) / (mantissa + 1.0))
-    series = s * _polynomial(writer, _LOGARITHM, writer.let(s * s))
+    series = s * polynomial(writer, LOGARITHM, writer.let(s * s))
     return (apply("f64.convert_i32_s", exponent.to(I32)) + series).to(F32)
 
 
 def _turns(writer: Writer, x: Value) -> Value:
     """``x`` radians in turns, less whole ones: within +-1/2; infinities give NaN."""
-    first = writer.let(x * _TURNS[0])
-    writer.give(absolute(x).compare("lt", _SHORT_REDUCTION), first - first.unary("nearest"))
+    first = writer.let(x * TURNS[0])
+    writer.give(absolute(x).compare("lt", SHORT_REDUCTION), first - first.unary("nearest"))
     # Each product is exact as two numbers, and each loses its whole turns before they are added.
     rest = constant(F64, 0.0)
-    for part in _TURNS:
+    for part in TURNS:
         high = writer.let(x * part)
         low = writer.let(fused(x, constant(F64, part), -high))
         for piece in (high, low):
@@ -134,14 +134,14 @@ def _cosine(writer: Writer, x: Value) -> Value:
 
 def _sine_of_quarter(writer: Writer, turns: Value) -> Value:
     """The sine of up to 1/4 turn either way."""
-    return turns * _polynomial(writer, _SINE, writer.let(turns * turns))
+    return turns * polynomial(writer, SINE, writer.let(turns * turns))
 
 
 def _hyperbolic_tangent(writer: Writer, x: Value) -> Value:
     size = writer.let(absolute(x).to(F64))
-    small = size * _polynomial(writer, _TANGENT, writer.let(size * size))
+    small = size * polynomial(writer, TANGENT, writer.let(size * size))
     writer.give(size.compare("lt", 0.5), with_sign(small.to(F32), x))
-    power = writer.call("power_of_two", size * (2 * _LOG2_E))
+    power = writer.call("power_of_two", size * (2 * LOG2_E))
     return with_sign((constant(F64, 1.0) - constant(F64, 2.0) / (power + 1.0)).to(F32), x)
 
 
@@ -164,7 +164,7 @@ def _coarse_reciprocal_root(writer: Writer, a: Value) -> Value:
 
 
 HELPERS: Final = {
-    "power_of_two": Helper((F64,), F64, _power_of_two),
+    "power_of_two": Helper((F64,), F64, power_of_two),
     "turns": Helper((F64,), F64, _turns),
     "ex2.f32": Helper((F32,), F32, _exponential),
     "lg2.f32": Helper((F32,), F32, _logarithm),

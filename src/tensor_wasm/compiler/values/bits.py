@@ -6,6 +6,7 @@ from typing import Final
 
 from tensor_wasm.compiler.values.formula import I32, I64, Value, apply, constant, select
 from tensor_wasm.compiler.values.helper import Helper, Writer
+from tensor_wasm.compiler.values.lanes import fixed, is_double, pick
 from tensor_wasm.compiler.values.operation import Operation, all_ones
 from tensor_wasm.ptx.program import Register, ScalarType
 
@@ -42,10 +43,10 @@ def shift_left(operation: Operation) -> None:
     a = operation.source(0)
     known = operation.constant(1, ScalarType.U32)
     if known is not None:
-        result = a << known if known < operation.type.bits else constant(a.type, 0)
+        result = a << known if known < operation.type.bits else fixed(a, 0)
     else:
         amount = operation.source(1, ScalarType.U32)
-        result = select(amount.compare("lt_u", _carrier_bits(a)), a << amount.to(a.type), 0)
+        result = pick(amount.compare("lt_u", _carrier_bits(a)), a << amount.to(a.type), 0)
     result.push(operation.body)
 
 
@@ -59,17 +60,17 @@ def shift_right(operation: Operation) -> None:
             result = a.shr_s(min(known, top))
         else:
             amount = operation.source(1, ScalarType.U32)
-            result = a.shr_s(select(amount.compare("lt_u", top), amount, top).to(a.type))
+            result = a.shr_s(pick(amount.compare("lt_u", top), amount, top).to(a.type))
     elif known is not None:
-        result = a.shr_u(known) if known <= top else constant(a.type, 0)
+        result = a.shr_u(known) if known <= top else fixed(a, 0)
     else:
         amount = operation.source(1, ScalarType.U32)
-        result = select(amount.compare("le_u", top), a.shr_u(amount.to(a.type)), 0)
+        result = pick(amount.compare("le_u", top), a.shr_u(amount.to(a.type)), 0)
     result.push(operation.body)
 
 
 def _carrier_bits(value: Value) -> int:
-    return 64 if value.type is I64 else 32
+    return 64 if is_double(value) else 32
 
 
 def funnel(operation: Operation) -> None:
@@ -83,7 +84,7 @@ def funnel(operation: Operation) -> None:
             return
         amount = amount & 31
     else:
-        amount = select(amount.compare("lt_u", 32), amount, 32)
+        amount = pick(amount.compare("lt_u", 32), amount, 32)
     both = (high.to(I64) << 32) | low.to(I64)
     shifted = (both << amount.to(I64)).shr_u(32) if is_left else both.shr_u(amount.to(I64))
     shifted.to(I32).push(operation.body)
@@ -106,7 +107,7 @@ def find_leading(operation: Operation) -> None:
     if operation.type.is_signed:
         a = operation.let(a ^ a.shr_s(top))
     zeros = a.unary("clz").to(I32)
-    from_top = select(a.is_zero(), all_ones(I32), zeros)
+    from_top = pick(a.is_zero(), all_ones(I32), zeros)
     from_bottom = constant(I32, top) - zeros
     (from_top if operation.has("shiftamt") else from_bottom).push(operation.body)
 

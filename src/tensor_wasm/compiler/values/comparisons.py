@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tensor_wasm.compiler.values.formula import F32, F64, Value, absolute, apply, select
+from tensor_wasm.compiler.values.formula import F32, F64, Value, absolute, apply
+from tensor_wasm.compiler.values.lanes import pick
 from tensor_wasm.compiler.values.operation import Operation
 from tensor_wasm.ptx.program import ScalarType
 
@@ -93,7 +94,7 @@ def compare_floats(relation: str, a: Value, b: Value) -> Value:
 
 def choose_by_predicate(operation: Operation) -> None:
     """``selp``: ``a`` where the predicate holds, else ``b``."""
-    select(operation.source(2, ScalarType.PRED), operation.source(0), operation.source(1)).push(operation.body)
+    pick(operation.source(2, ScalarType.PRED), operation.source(0), operation.source(1)).push(operation.body)
 
 
 def choose_by_sign(operation: Operation) -> None:
@@ -103,7 +104,7 @@ def choose_by_sign(operation: Operation) -> None:
         is_positive = operation.real(2).compare("ge", 0.0)
     else:
         is_positive = operation.source(2).compare("ge_s", 0)
-    select(is_positive, operation.source(0, result), operation.source(1, result)).push(operation.body)
+    pick(is_positive, operation.source(0, result), operation.source(1, result)).push(operation.body)
 
 
 _INFINITY: Final = float("inf")

@@ -6,6 +6,7 @@ from typing import Final
 
 from tensor_wasm.compiler.values.formula import I32, I64, Value, constant, read, select
 from tensor_wasm.compiler.values.helper import Helper, Writer
+from tensor_wasm.compiler.values.lanes import fixed
 from tensor_wasm.compiler.values.operation import Operation, all_ones
 from tensor_wasm.ptx.program import ScalarType
 from tensor_wasm.wasm import ValType
@@ -28,13 +29,13 @@ def extract(operation: Operation) -> None:
 def _extract_known(a: Value, position: int, length: int, kind: ScalarType) -> Value:
     width = kind.bits
     if length == 0:
-        return constant(a.type, 0)
+        return fixed(a, 0)
     if kind.is_signed:
         if position + length >= width:
             return a.shr_s(min(position, width - 1))
         return (a << (width - position - length)).shr_s(width - length)
     if position >= width:
-        return constant(a.type, 0)
+        return fixed(a, 0)
     field = a.shr_u(position)
     return field if position + length >= width else field & ((1 << length) - 1)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tensor_wasm.compiler.values.formula import F32, Value, absolute, constant, fused, select, with_sign
+from tensor_wasm.compiler.values.formula import Value, absolute
+from tensor_wasm.compiler.values.lanes import fixed, fused, is_single, pick, with_sign
 from tensor_wasm.compiler.values.operation import Operation, canonical_nan
 from tensor_wasm.ptx.program import ScalarType
 
@@ -45,7 +46,7 @@ def divide(operation: Operation) -> None:
     a, b = operation.real(0), operation.real(1)
     if operation.has("approx"):
         is_out_of_range = absolute(b).compare("gt", 2.0**126)
-        operation.finish(select(is_out_of_range, a * with_sign(0.0, b), a / b))
+        operation.finish(pick(is_out_of_range, a * with_sign(0.0, b), a / b))
     else:
         operation.finish(_rounded(operation, "div", a, b))
 
@@ -56,7 +57,7 @@ def reciprocal(operation: Operation) -> None:
         operation.finish(operation.call("reciprocal.approx.f64", operation.source(0)))
         return
     a = operation.real(0)
-    operation.finish(_rounded(operation, "div", constant(a.type, 1.0), a))
+    operation.finish(_rounded(operation, "div", fixed(a, 1.0), a))
 
 
 def square_root(operation: Operation) -> None:
@@ -70,7 +71,7 @@ def reciprocal_root(operation: Operation) -> None:
         operation.finish(operation.call("reciprocal_root.approx.f64", operation.source(0)))
         return
     a = operation.real(0)
-    operation.finish(constant(a.type, 1.0) / a.unary("sqrt"))
+    operation.finish(fixed(a, 1.0) / a.unary("sqrt"))
 
 
 _NEAREST: Final[dict[str, Callable[..., Value]]] = {
@@ -85,7 +86,7 @@ _NEAREST: Final[dict[str, Callable[..., Value]]] = {
 def _rounded(operation: Operation, name: str, *operands: Value) -> Value:
     """An operation in the instruction's rounding mode. Down is up of the negated result, which costs two signs."""
     mode = operation.rounding
-    kind = "f32" if operands[0].type is F32 else "f64"
+    kind = "f32" if is_single(operands[0]) else "f64"
     if mode == "rn":
         return _NEAREST[name](*operands)
     if name == "sqrt":  # never negative: down is towards zero
@@ -142,10 +143,10 @@ def _extreme(operation: Operation, name: str) -> None:
         signs = operands[0].bits()
         for operand in operands[1:]:
             signs = signs ^ operand.bits()
-        result = select(result.is_nan(), result, with_sign(result, signs.as_float()))
+        result = pick(result.is_nan(), result, with_sign(result, signs.as_float()))
     if operation.has("NaN"):
         result = operation.let(result)
-        result = select(result.is_nan(), canonical_nan(result.type), result)
+        result = pick(result.is_nan(), canonical_nan(result), result)
     operation.finish(result)
 
 
@@ -155,8 +156,8 @@ def _number(operation: Operation, name: str, a: Value, b: Value, position: int) 
     if position > 1:
         a = operation.let(a)
     if bits is not None and _decides_alone(bits, operation.type, name):
-        return select(a.compare("lt" if name == "min" else "gt", b), a, b)
-    return select(a.is_nan(), b, select(b.is_nan(), a, a.binary(name, b)))
+        return pick(a.compare("lt" if name == "min" else "gt", b), a, b)
+    return pick(a.is_nan(), b, pick(b.is_nan(), a, a.binary(name, b)))
 
 
 def _decides_alone(bits: int, kind: ScalarType, name: str) -> bool:

@@ -190,12 +190,6 @@ def absolute(value: Value) -> Value:
     return value.unary("abs")
 
 
-def with_sign(magnitude: Value | float, sign: Value) -> Value:
-    """A float of ``magnitude`` with the sign bit of ``sign``."""
-    base = magnitude if isinstance(magnitude, Value) else constant(sign.type, magnitude)
-    return base.binary("copysign", sign)
-
-
 class Scope:
     """Locals of a body for as long as a formula is written; a ``with`` statement gives them back."""
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from tensor_wasm.compiler.values.formula import I32, I64, Value, select
 from tensor_wasm.compiler.values.helper import Helper, Writer
+from tensor_wasm.compiler.values.lanes import pick
 from tensor_wasm.compiler.values.operation import Operation
 from tensor_wasm.ptx.program import ScalarType
 
@@ -109,13 +110,13 @@ def sum_of_difference(operation: Operation) -> None:
     """``sad``: ``c + |a - b|``."""
     a, b, c = (operation.source(position) for position in range(3))
     is_less = a.compare(_relation("lt", operation.type), b)
-    (c + select(is_less, b - a, a - b)).push(operation.body)
+    (c + pick(is_less, b - a, a - b)).push(operation.body)
 
 
 def absolute(operation: Operation) -> None:
     """``abs``; the most negative number stays what it is."""
     a = operation.source(0)
-    select(a.compare("lt_s", 0), -a, a).push(operation.body)
+    pick(a.compare("lt_s", 0), -a, a).push(operation.body)
 
 
 def negate(operation: Operation) -> None:
@@ -135,10 +136,10 @@ def maximum(operation: Operation) -> None:
 
 def _extreme(operation: Operation, relation: str) -> None:
     a, b = operation.source(0), operation.source(1)
-    result = select(a.compare(_relation(relation, operation.type), b), a, b)
+    result = pick(a.compare(_relation(relation, operation.type), b), a, b)
     if operation.has("relu"):
         result = operation.let(result)
-        result = select(result.compare("gt_s", 0), result, 0)
+        result = pick(result.compare("gt_s", 0), result, 0)
     result.push(operation.body)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tensor_wasm.compiler.values.formula import I32, Value, combine, constant, select
+from tensor_wasm.compiler.values.formula import fused as fused_scalar
 from tensor_wasm.wasm import Body, ValType
 
 _BYTES: Final = {"i32x4": "<i", "i64x2": "<q", "f32x4": "<f", "f64x2": "<d"}
@@ -42,6 +43,14 @@ class Lanes(Value):
             right = other if isinstance(other, Value) else constant(I32, other)
         else:
             right = other if isinstance(other, Value) else fill(self.shape, other)
+        if name == "copysign":
+            sign = fill(_INTEGERS[self.shape], -(1 << 31 if self.shape == "f32x4" else 1 << 63))
+            return self.like(combine("v128.bitselect", ValType.V128, right, self, sign).push)
+        if self.shape == "i64x2" and name.endswith("_u") and name not in _SHIFTS:
+            # There is no unsigned comparison of this shape: with their top bits inverted the order is the signed one.
+            top = fill(self.shape, -(1 << 63))
+            mine, other = (self.like(combine("v128.xor", ValType.V128, side, top).push) for side in (self, right))
+            return mine.binary(f"{name[:-1]}s", other)
         prefix = "v128" if name in _BITWISE else self.shape
         return self.like(combine(f"{prefix}.{name}", ValType.V128, self, right).push)
 
@@ -106,3 +115,21 @@ def is_double(value: Value) -> bool:
     if isinstance(value, Lanes):
         return value.shape in ("f64x2", "i64x2")
     return value.type in (ValType.F64, ValType.I64)
+
+
+def is_single(value: Value) -> bool:
+    """Whether a number, or each lane, is an f32."""
+    return value.shape == "f32x4" if isinstance(value, Lanes) else value.type is ValType.F32
+
+
+def fused(a: Value, b: Value, c: Value) -> Value:
+    """``a * b + c`` of floats or lanes of them, rounded once, to nearest."""
+    if not isinstance(a, Lanes):
+        return fused_scalar(a, b, c)
+    return a.like(combine(f"{a.shape}.relaxed_madd", ValType.V128, a, b, c).push)
+
+
+def with_sign(magnitude: Value | float, sign: Value) -> Value:
+    """A float, or lanes of them, of ``magnitude`` with the sign bit of ``sign``."""
+    base = magnitude if isinstance(magnitude, Value) else fixed(sign, magnitude)
+    return base.binary("copysign", sign)

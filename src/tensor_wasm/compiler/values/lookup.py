@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tensor_wasm.compiler.values.formula import I32, Value, constant
+from tensor_wasm.compiler.values.formula import Value
+from tensor_wasm.compiler.values.lanes import fixed
 from tensor_wasm.compiler.values.operation import Operation
 from tensor_wasm.ptx.program import ScalarType
 
@@ -17,7 +18,7 @@ _Pair = Callable[[Value, Value], Value]
 
 #: Functions of two bits by their table (bit ``2 * x + y``), with what they cost in instructions.
 _PAIRS: Final[tuple[tuple[int, _Pair], ...]] = (
-    (0, lambda _x, _y: constant(I32, 0)),
+    (0, lambda x, _y: fixed(x, 0)),
     (2, lambda x, y: (x | y) ^ -1),
     (2, lambda x, y: y & (x ^ -1)),
     (1, lambda x, _y: x ^ -1),
@@ -32,7 +33,7 @@ _PAIRS: Final[tuple[tuple[int, _Pair], ...]] = (
     (0, lambda x, _y: x),
     (2, lambda x, y: x | (y ^ -1)),
     (1, lambda x, y: x | y),
-    (0, lambda _x, _y: constant(I32, -1)),
+    (0, lambda x, _y: fixed(x, -1)),
 )
 _NONE, _ALL = 0, 15
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.values.formula import F32, F64, Scope, Value, absolute, constant, select, with_sign
+from tensor_wasm.compiler.values.formula import Scope, Value, absolute, constant
+from tensor_wasm.compiler.values.lanes import fixed, is_single, pick, with_sign
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Immediate, Instruction, Register, ScalarType
 from tensor_wasm.wasm import Body, ValType
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 #: Pushes source ``position`` as a canonical value of a type.
 Push = Callable[[int, ScalarType], None]
 
-_SMALLEST_NORMAL = {F32: 2.0**-126, F64: 2.0**-1022}
+#: The smallest number that is not subnormal, of f32 (True) and of f64.
+SMALLEST_NORMAL: Final = {True: 2.0**-126, False: 2.0**-1022}
 
 DIRECTED = ("rz", "rm", "rp")
 
@@ -65,19 +67,19 @@ class Operation(Scope):
     def real(self, position: int, kind: ScalarType | None = None) -> Value:
         """As :meth:`source`, for floats: flushed when the instruction has ``.ftz`` and the type is f32."""
         value = self.source(position, kind)
-        if not self.is_flushing or value.type is not F32 or self._is_normal_constant(position):
+        if not self.is_flushing or not is_single(value) or self._is_normal_constant(position):
             return value
         return self.flush(value)
 
     def flush(self, value: Value) -> Value:
         """``value`` with subnormal numbers turned into zeros of their sign."""
         kept = self.let(value)
-        is_subnormal = absolute(kept).compare("lt", _SMALLEST_NORMAL[kept.type])
-        return self.let(select(is_subnormal, with_sign(0.0, kept), kept))
+        is_subnormal = absolute(kept).compare("lt", SMALLEST_NORMAL[is_single(kept)])
+        return self.let(pick(is_subnormal, with_sign(0.0, kept), kept))
 
     def finish(self, value: Value) -> None:
         """Push a float result after what ``.ftz`` and ``.sat`` do to it."""
-        if self.is_flushing and value.type is F32:
+        if self.is_flushing and is_single(value):
             value = self.flush(value)
         if self.has("sat"):
             value = self.saturate(value)
@@ -86,8 +88,8 @@ class Operation(Scope):
     def saturate(self, value: Value) -> Value:
         """``value`` limited to [0, 1]; NaN and -0 give +0."""
         kept = self.let(value)
-        below_one = select(kept.compare("lt", 1.0), kept, 1.0)
-        return select(kept.compare("gt", 0.0), below_one, 0.0)
+        below_one = pick(kept.compare("lt", 1.0), kept, 1.0)
+        return pick(kept.compare("gt", 0.0), below_one, 0.0)
 
     def constant(self, position: int, kind: ScalarType | None = None) -> int | None:
         """The bits of an immediate source, cut to ``kind`` (default: the own type); None for anything else."""
@@ -161,11 +163,10 @@ class Row:
         )
 
 
-def canonical_nan(kind: ValType) -> Value:
-    """The NaN that GPUs make: all bits set but the sign."""
-    if kind is F32:
-        return Value(kind, lambda body: body.f32_bits(0x7FFF_FFFF))
-    return Value(kind, lambda body: body.f64_bits(0x7FFF_FFFF_FFFF_FFFF))
+def canonical_nan(sample: Value) -> Value:
+    """The NaN that GPUs make, all bits set but the sign, as a float of the type or shape of ``sample``."""
+    bits = 0x7FFF_FFFF if is_single(sample) else 0x7FFF_FFFF_FFFF_FFFF
+    return fixed(sample.bits(), bits).as_float()
 
 
 def all_ones(kind: ValType) -> Value:

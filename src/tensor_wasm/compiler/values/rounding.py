@@ -26,9 +26,9 @@ from tensor_wasm.compiler.values.formula import (
     constant,
     fused,
     select,
-    with_sign,
 )
 from tensor_wasm.compiler.values.helper import Formula, Helper, Writer
+from tensor_wasm.compiler.values.lanes import with_sign
 from tensor_wasm.wasm import ValType
 
 _UP: Final = 2.0**600

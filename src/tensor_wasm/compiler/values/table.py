@@ -17,6 +17,7 @@ from tensor_wasm.compiler.values import (
     half_conversions,
     halves,
     integers,
+    lane_helpers,
     lookup,
     packed,
     rounding,
@@ -240,6 +241,7 @@ BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
             **fields.HELPERS,
             **halves.HELPERS,
             **integers.HELPERS,
+            **lane_helpers.HELPERS,
             **rounding.HELPERS,
         },
     )

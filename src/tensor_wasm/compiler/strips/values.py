@@ -1,0 +1,753 @@
+"""Arithmetic of a strip: instructions whose formulas work on vectors as they do on numbers, and some of their own.
+
+A *unit* is what one vector instruction does at a time: four lanes of 32 bits, or two of 64. Sources come as
+:class:`~tensor_wasm.compiler.values.lanes.Lanes`; predicates as all ones or 0, in the unit's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Final
+
+from tensor_wasm.compiler import values
+from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.compiler.shapes import Line, Shape
+from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double
+from tensor_wasm.compiler.values.formula import I32, Value, combine, constant, read
+from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
+from tensor_wasm.compiler.values.operation import Operation
+from tensor_wasm.ptx.program import Immediate, Instruction, Operand, Register, ScalarType, Special, Symbol
+from tensor_wasm.wasm import Body, Local, ValType
+
+V128 = ValType.V128
+_SHAPES: Final = {ValType.I32: "i32x4", ValType.I64: "i64x2", ValType.F32: "f32x4", ValType.F64: "f64x2"}
+_EVEN, _ODD, _HIGH_TWICE = (0, 2, 4, 6), (1, 3, 5, 7), (2, 3, 2, 3)
+#: Relations that hold for the one side of a bound.
+_ORDERED: Final = frozenset({"lt", "le", "gt", "ge"})
+_DIRECTED: Final = frozenset({"rz", "rm", "rp"})
+
+
+class LaneOperation(Operation):
+    """One unit of an instruction while it is written."""
+
+    __slots__ = ("_is_wide", "strip", "unit")
+
+    def __init__(self, strip: Strip, instruction: Instruction, unit: int, *, is_wide: bool) -> None:
+        super().__init__(strip.body, instruction, self._no_push, strip.first.library)
+        self.strip = strip
+        self.unit = unit
+        self._is_wide = is_wide
+
+    def _no_push(self, position: int, kind: ScalarType) -> None:
+        raise AssertionError("lanes are no numbers")
+
+    def source(self, position: int, kind: ScalarType | None = None) -> Value:
+        """Source ``position`` as lanes of ``kind`` (default: the instruction's own type)."""
+        kind = self.type if kind is None else kind
+        value = lanes_of(self.strip, self.instruction.sources[position], kind, self.unit, is_wide=self._is_wide)
+        if position in self.instruction.negated:
+            return value.like(combine("v128.not", V128, value).push)
+        return value
+
+    def amount(self, position: int) -> Value:
+        """A uniform source as a number, u32."""
+        strip, operand = self.strip, self.instruction.sources[position]
+        return Value(I32, lambda _body: strip.first.push(operand, ScalarType.U32))
+
+    def call(self, helper: str, *arguments: Value) -> Value:
+        """The result of a helper function for lanes."""
+        # "fma.rp.f32" is "fma.rp.f32x4" for lanes.
+        value = super().call(f"{helper}x4", *arguments)
+        return Lanes("f32x4", value.push)
+
+
+def lanes_of(strip: Strip, operand: Operand, kind: ScalarType, unit: int, *, is_wide: bool) -> Lanes:
+    """An operand as the lanes of a unit; a predicate of a wide unit is widened."""
+    if kind is ScalarType.PRED:
+        return _truths(strip, operand, unit, is_wide=is_wide)
+    shape = _SHAPES[carrier(kind)]
+    match operand:
+        case Immediate(bits):
+            return Lanes(shape, fill("i64x2" if is_double(kind) else "i32x4", bits).push)
+        case Register() if strip.shape(operand) is Shape.VARYING:
+            local = strip.vectors(operand)[unit]
+            return Lanes(shape, lambda body: body.get(local))
+        case Special("laneid"):
+            return Lanes(shape, lambda body: _push_lane_id(strip, body, unit))
+    line = strip.shapes.line(operand)
+    if line is not None:
+        return Lanes(shape, lambda body: _push_line(strip, body, operand, line, unit, is_long=is_double(kind)))
+
+    def push(body: Body) -> None:
+        strip.first.push(operand, kind)
+        body.op(f"{shape}.splat")
+
+    return Lanes(shape, push)
+
+
+def _push_line(strip: Strip, body: Body, operand: Operand, line: Line, unit: int, *, is_long: bool) -> None:
+    """Push a unit of a linear operand."""
+    if not is_long:
+        strip.first.push(operand, ScalarType.B32)
+        body.op("i32x4.splat")
+        _push_steps(body, line.step, 4 * unit, 4)
+        body.op("i32x4.add")
+        return
+    strip.first.push(operand, ScalarType.B64)
+    body.op("i64x2.splat")
+    if not line.is_wide:
+        _push_steps(body, line.step, 2 * unit, 2)
+        body.op("i64x2.add")
+        return
+    assert isinstance(operand, Register)
+    sign = "s" if line.is_signed else "u"
+    body.get(strip.origin(operand))
+    body.op("i32x4.splat")
+    _push_steps(body, line.origin_step, 2 * unit, 4)
+    body.op("i32x4.add", f"i64x2.extend_low_i32x4_{sign}")
+    body.get(strip.origin(operand))
+    body.op(f"i64.extend_i32_{sign}", "i64x2.splat", "i64x2.sub")
+    if line.scale != 1:
+        body.i64_const(line.scale)
+        body.op("i64x2.splat", "i64x2.mul")
+    body.op("i64x2.add")
+
+
+def _push_steps(body: Body, step: int, first: int, count: int) -> None:
+    """Push what some lanes are from the first one of the strip."""
+    size = 16 // count
+    body.v128_const(
+        b"".join(((first + lane) * step % (1 << 8 * size)).to_bytes(size, "little") for lane in range(count))
+    )
+
+
+def _push_lane_id(strip: Strip, body: Body, unit: int) -> None:
+    body.get(strip.first.coordinates.thread)
+    body.op("i32x4.splat")
+    body.v128_const(b"".join((4 * unit + lane).to_bytes(4, "little") for lane in range(4)))
+    body.op("i32x4.add")
+    body.v128_const((31).to_bytes(4, "little") * 4)
+    body.op("v128.and")
+
+
+def _truths(strip: Strip, operand: Operand, unit: int, *, is_wide: bool) -> Lanes:
+    shape = "i64x2" if is_wide else "i32x4"
+    if isinstance(operand, Register) and strip.shape(operand) is Shape.VARYING:
+        local = strip.vectors(operand)[unit // 2 if is_wide else unit]
+
+        def push(body: Body) -> None:
+            body.get(local)
+            if is_wide:
+                body.op(f"i64x2.extend_{'high' if unit % 2 else 'low'}_i32x4_s")
+
+        return Lanes(shape, push)
+
+    def push_same(body: Body) -> None:
+        body.i32_const(0)
+        strip.first.push(operand, ScalarType.PRED)
+        body.op("i32.sub")
+        if is_wide:
+            body.op("i64.extend_i32_s")
+        body.op(f"{shape}.splat")
+
+    return Lanes(shape, push_same)
+
+
+# --- which, and how -------------------------------------------------------------------------------------------
+
+#: Writes a unit's results on the stack, one a destination, the first deepest.
+Emit = Callable[[LaneOperation], None]
+
+
+def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
+    """What writes a unit of an instruction, None for one that has no vector form."""
+    if not _fits(instruction):
+        return None
+    own = _OWN.get(instruction.root)
+    if own is not None:
+        return own(strip, instruction)
+    allowed = _GENERIC.get(instruction.root)
+    if allowed is None or not values.handles(instruction) or not allowed(instruction):
+        return None
+    return values.row(instruction).emit
+
+
+def _fits(instruction: Instruction) -> bool:
+    """Whether no source is a special register that has no vector form."""
+    return not any(isinstance(operand, Special) and is_own(operand) for operand in instruction.sources)
+
+
+def is_own(operand: Special) -> bool:
+    """Whether lanes have values of a special register that no vector has."""
+    return operand.name.startswith("lanemask") or operand.name == "warpid"
+
+
+def is_wide_unit(instruction: Instruction) -> bool:
+    """Whether a unit of the instruction has two lanes."""
+    if instruction.root == "cvt":
+        return any(map(is_double, instruction.types))
+    if "wide" in instruction.modifiers:
+        return True
+    return any(map(is_double, instruction.types))
+
+
+def _words_only(instruction: Instruction) -> bool:
+    return all(kind.bits in (32, 64) or kind is ScalarType.PRED for kind in instruction.types) and not any(
+        kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types
+    )
+
+
+def _matches(instruction: Instruction, kinds: Sequence[ScalarType | None] | None = None) -> bool:
+    """Whether registers have the widths of the types their places say (None: the instruction's own)."""
+    places = kinds or [None] * len(instruction.sources)
+    for operand, kind in zip(instruction.sources, places, strict=False):
+        want = kind or instruction.type
+        if isinstance(operand, Register) and (
+            operand.type.bits != want.bits or (operand.type is ScalarType.PRED) != (want is ScalarType.PRED)
+        ):
+            return False
+        if isinstance(operand, Special) and operand.type.bits != want.bits and operand.name in ("tid", "laneid"):
+            return False
+    return True
+
+
+def _plain_integer(instruction: Instruction) -> bool:
+    return (
+        _words_only(instruction)
+        and _matches(instruction)
+        and not {"sat", "cc", "hi", "wide", "relu"} & set(instruction.modifiers)
+        and not instruction.type.is_float
+    )
+
+
+def _plain(instruction: Instruction) -> bool:
+    """Integers without carry, or floats rounded to nearest."""
+    if not _words_only(instruction) or not _matches(instruction):
+        return False
+    if instruction.type.is_float:
+        # In other modes there are helpers for f32.
+        return instruction.type is ScalarType.F32 or not _DIRECTED & set(instruction.modifiers)
+    return _plain_integer(instruction)
+
+
+def _approximate(instruction: Instruction) -> bool:
+    return instruction.type is ScalarType.F32 and _matches(instruction)
+
+
+def _real(instruction: Instruction) -> bool:
+    return _plain(instruction) and instruction.type.is_float
+
+
+def _coarse(instruction: Instruction) -> bool:
+    """Not the f64 approximations, which are helpers."""
+    return _real(instruction) and (
+        instruction.type is ScalarType.F32 or not {"ftz", "approx"} & set(instruction.modifiers)
+    )
+
+
+def _bits(instruction: Instruction) -> bool:
+    return _matches(instruction) and (instruction.type.bits in (16, 32, 64) or instruction.type is ScalarType.PRED)
+
+
+def _known_field(count: int) -> Callable[[Instruction], bool]:
+    """A bit field whose place and length, the last two sources, are constants."""
+
+    def check(instruction: Instruction) -> bool:
+        u32 = ScalarType.U32
+        kinds = [*[None] * count, u32, u32]
+        return (
+            _words_only(instruction)
+            and _matches(instruction, kinds)
+            and all(isinstance(source, Immediate) for source in instruction.sources[-2:])
+        )
+
+    return check
+
+
+def _table(instruction: Instruction) -> bool:
+    return len(instruction.destinations) == 1 and _matches(instruction, [None] * 3)
+
+
+_GENERIC: Final[Mapping[str, Callable[[Instruction], bool]]] = MappingProxyType(
+    {
+        "add": _plain,
+        "sub": _plain,
+        "mul": _plain,
+        "mad": _plain,
+        "fma": _real,
+        "div": _real,
+        "rcp": _coarse,
+        "sqrt": _real,
+        "rsqrt": _coarse,
+        "neg": _plain,
+        "abs": _plain,
+        "min": _plain,
+        "max": _plain,
+        "copysign": _real,
+        "and": _bits,
+        "or": _bits,
+        "xor": _bits,
+        "not": _bits,
+        "bfe": _known_field(1),
+        "bfi": _known_field(2),
+        "lop3": _table,
+        "ex2": _approximate,
+        "lg2": _approximate,
+        "sin": _approximate,
+        "cos": _approximate,
+        "tanh": _approximate,
+    }
+)
+
+
+# --- comparisons and selections -------------------------------------------------------------------------------
+
+
+def _set_predicate(_strip: Strip, instruction: Instruction) -> Emit | None:
+    if not _words_only(instruction) or not _matches(instruction, [None, None, ScalarType.PRED]):
+        return None
+    return values.row(instruction).emit if values.handles(instruction) else None
+
+
+def _choose(_strip: Strip, instruction: Instruction) -> Emit | None:
+    bits = instruction.type.bits
+    if bits not in (16, 32, 64) or not _matches(instruction, [None, None, ScalarType.PRED]):
+        return None
+
+    def emit(operation: LaneOperation) -> None:
+        truth = operation.source(2, ScalarType.PRED)
+        pick(truth, operation.source(0), operation.source(1)).push(operation.body)
+
+    return emit
+
+
+# --- shifts, products, counts -----------------------------------------------------------------------------------
+
+
+def _shift(strip: Strip, instruction: Instruction) -> Emit | None:
+    """Shifts by what is the same for all lanes; amounts from the width on give 0 or the sign."""
+    if not _words_only(instruction) or not _matches(instruction, [None, ScalarType.U32]):
+        return None
+    if strip.shapes.operand(instruction.sources[1]) is not Shape.UNIFORM:
+        return None
+    if isinstance(instruction.sources[1], Immediate):
+        return values.row(instruction).emit
+    bits = instruction.type.bits
+
+    def emit(operation: LaneOperation) -> None:
+        value, amount = operation.source(0), operation.amount(1)
+        if instruction.root == "shr" and instruction.type.is_signed:
+            limited = pick(amount.compare("lt_u", bits - 1), amount, bits - 1)
+            value.shr_s(limited).push(operation.body)
+            return
+        shifted = value << amount if instruction.root == "shl" else value.shr_u(amount)
+        inside = Lanes(
+            "i32x4",
+            combine("i32x4.splat", V128, combine("i32.sub", I32, fixed(amount, 0), amount.compare("lt_u", bits))).push,
+        )
+        (shifted & inside).push(operation.body)
+
+    return emit
+
+
+def _funnel(_strip: Strip, instruction: Instruction) -> Emit | None:
+    """``shf`` by a constant."""
+    amount = instruction.sources[2]
+    if not isinstance(amount, Immediate) or not _matches(instruction):
+        return None
+    known = amount.bits & 31 if "wrap" in instruction.modifiers else min(amount.bits, 32)
+    is_left = "l" in instruction.modifiers
+
+    def emit(operation: LaneOperation) -> None:
+        low, high = operation.source(0), operation.source(1)
+        keep, other = (high, low) if is_left else (low, high)
+        if known in (0, 32):
+            (other if known else keep).push(operation.body)
+        elif is_left:
+            ((high << known) | low.shr_u(32 - known)).push(operation.body)
+        else:
+            (low.shr_u(known) | (high << (32 - known))).push(operation.body)
+
+    return emit
+
+
+def _permute(_strip: Strip, instruction: Instruction) -> Emit | None:
+    """``prmt`` with constant nibbles that copy no signs."""
+    selector = instruction.sources[2]
+    if instruction.modifiers or not isinstance(selector, Immediate) or selector.bits & 0x8888:
+        return None
+    if not _matches(instruction):
+        return None
+    nibbles = [selector.bits >> 4 * index & 7 for index in range(4)]
+
+    def emit(operation: LaneOperation) -> None:
+        for position in (0, 1):
+            operation.source(position).push(operation.body)
+        places = [nibble + (0 if nibble < 4 else 12) for nibble in nibbles]
+        operation.body.shuffle([4 * lane + place for lane in range(4) for place in places])
+
+    return emit
+
+
+def _population(_strip: Strip, instruction: Instruction) -> Emit | None:
+    if instruction.type.bits != 32 or not _matches(instruction):
+        return None
+
+    def emit(operation: LaneOperation) -> None:
+        operation.source(0).push(operation.body)
+        operation.body.op("i8x16.popcnt", "i16x8.extadd_pairwise_i8x16_u", "i32x4.extadd_pairwise_i16x8_u")
+
+    return emit
+
+
+def _product(strip: Strip, instruction: Instruction) -> Emit | None:
+    """``mul`` and ``mad``: also ``.wide`` and ``.hi`` of 32 bits."""
+    modifiers = set(instruction.modifiers)
+    is_float = instruction.type.is_float
+    if is_float or not {"wide", "hi"} & modifiers:
+        return values.row(instruction).emit if values.handles(instruction) and _plain(instruction) else None
+    if instruction.type.bits != 32 or "sat" in modifiers or "cc" in modifiers:
+        return None
+    third = ScalarType.U64 if "wide" in modifiers else None
+    if not _matches(instruction, [None, None, third]):
+        return None
+    sign = "s" if instruction.type.is_signed else "u"
+
+    def emit(operation: LaneOperation) -> None:
+        body = operation.body
+        if "wide" in modifiers:
+            half = "high" if operation.unit % 2 else "low"
+            for position in (0, 1):
+                _narrow_source(operation, position).push(body)
+            body.op(f"i64x2.extmul_{half}_i32x4_{sign}")
+            if instruction.root == "mad":
+                operation.source(2, ScalarType.U64).push(body)
+                body.op("i64x2.add")
+            return
+        for half in ("low", "high"):
+            for position in (0, 1):
+                operation.source(position).push(body)
+            body.op(f"i64x2.extmul_{half}_i32x4_{sign}")
+        _shuffle_words(body, _ODD)
+        if instruction.root == "mad":
+            operation.source(2).push(body)
+            body.op("i32x4.add")
+
+    return emit
+
+
+def _narrow_source(operation: LaneOperation, position: int) -> Lanes:
+    """The four lanes of 32 bits of which a wide unit is a half."""
+    return lanes_of(
+        operation.strip, operation.instruction.sources[position], operation.type, operation.unit // 2, is_wide=False
+    )
+
+
+def _shuffle_words(body: Body, words: Sequence[int]) -> None:
+    body.shuffle([4 * word + byte for word in words for byte in range(4)])
+
+
+# --- conversions ------------------------------------------------------------------------------------------------
+
+
+def _convert(_strip: Strip, instruction: Instruction) -> Emit | None:
+    """``cvt`` between f32, f64 and integers, where a vector instruction rounds as the text says."""
+    target, source = instruction.types
+    (operand,) = instruction.sources
+    modifiers = set(instruction.modifiers)
+    if isinstance(operand, Special | Symbol) or not values.handles(instruction):
+        return None
+    if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
+        return None
+    if target.is_float or source.is_float:
+        if not _matches(instruction) or _DIRECTED & modifiers:
+            return None
+        return _CONVERSIONS.get((_letter(target), _letter(source)))
+    return _between_integers(instruction, target, source) if "sat" not in modifiers else None
+
+
+def _letter(kind: ScalarType) -> str:
+    return f"{kind.kind if kind.kind != 'b' else 'u'}{kind.bits}"
+
+
+def _between_integers(instruction: Instruction, target: ScalarType, source: ScalarType) -> Emit | None:
+    (operand,) = instruction.sources
+    if isinstance(operand, Register) and is_double(operand.type) != is_double(source):
+        return None
+    (destination,) = instruction.destinations
+    if destination is None or is_double(destination.type) != is_double(target):
+        return None
+
+    def emit(operation: LaneOperation) -> None:
+        body = operation.body
+        if is_double(source):
+            if is_double(target):
+                operation.source(0, source).push(body)
+                return
+            for half in (0, 1):
+                lanes_of(operation.strip, operand, source, 2 * operation.unit + half, is_wide=True).push(body)
+            _shuffle_words(body, _EVEN)
+            _clean(body, target)
+        else:
+            unit = operation.unit // 2 if is_double(target) else operation.unit
+            lanes_of(operation.strip, operand, source, unit, is_wide=False).push(body)
+            _clean(body, source)
+            if is_double(target):
+                sign = "s" if source.is_signed else "u"
+                body.op(f"i64x2.extend_{'high' if operation.unit % 2 else 'low'}_i32x4_{sign}")
+                return
+            _clean(body, target)
+        if destination.type.bits < 32:
+            _mask(body, destination.type.bits)
+
+    return emit
+
+
+def _clean(body: Body, kind: ScalarType) -> None:
+    """Make lanes canonical values of a type."""
+    if kind.bits >= 32:
+        return
+    if kind.is_signed:
+        body.i32_const(32 - kind.bits)
+        body.op("i32x4.shl")
+        body.i32_const(32 - kind.bits)
+        body.op("i32x4.shr_s")
+    else:
+        _mask(body, kind.bits)
+
+
+def _mask(body: Body, bits: int) -> None:
+    body.v128_const(((1 << bits) - 1).to_bytes(4, "little") * 4)
+    body.op("v128.and")
+
+
+def _rounded(operation: LaneOperation, number: Value) -> Value:
+    mode = next((m for m in operation.instruction.modifiers if m in values.INTEGRAL), None)
+    return number if mode is None else number.unary(values.INTEGRAL[mode])
+
+
+def _single_to_integer(sign: str) -> Emit:
+    def emit(operation: LaneOperation) -> None:
+        number = operation.real(0)
+        mode = next((m for m in operation.instruction.modifiers if m in values.INTEGRAL), "rzi")
+        rounded = number if mode == "rzi" else number.unary(values.INTEGRAL[mode])
+        combine(f"i32x4.trunc_sat_f32x4_{sign}", V128, rounded).push(operation.body)
+
+    return emit
+
+
+def _integer_to_single(sign: str) -> Emit:
+    def emit(operation: LaneOperation) -> None:
+        value = combine(f"f32x4.convert_i32x4_{sign}", V128, operation.source(0))
+        operation.finish(Lanes("f32x4", value.push))
+
+    return emit
+
+
+def _integer_to_double(sign: str) -> Emit:
+    def emit(operation: LaneOperation) -> None:
+        _half(operation, _narrow_source(operation, 0)).push(operation.body)
+        operation.body.op(f"f64x2.convert_low_i32x4_{sign}")
+
+    return emit
+
+
+def _half(operation: LaneOperation, value: Lanes) -> Lanes:
+    """The two lanes of a wide unit, lowest, of four narrow ones."""
+    if operation.unit % 2 == 0:
+        return value
+
+    def push(body: Body) -> None:
+        value.push(body)
+        value.push(body)
+        _shuffle_words(body, _HIGH_TWICE)
+
+    return Lanes(value.shape, push)
+
+
+def _single_to_single(operation: LaneOperation) -> None:
+    operation.finish(_rounded(operation, operation.real(0)))
+
+
+def _double_to_double(operation: LaneOperation) -> None:
+    operation.finish(_rounded(operation, operation.real(0)))
+
+
+def _single_to_double(operation: LaneOperation) -> None:
+    value = operation.let(_half(operation, _narrow_source(operation, 0)))
+    if operation.is_flushing:
+        value = operation.flush(value)
+    operation.finish(value.to(ValType.F64))
+
+
+def _double_to_single(operation: LaneOperation) -> None:
+    strip, (operand,) = operation.strip, operation.instruction.sources
+
+    def push(body: Body) -> None:
+        for half in (0, 1):
+            lanes_of(strip, operand, ScalarType.F64, 2 * operation.unit + half, is_wide=True).push(body)
+            body.op("f32x4.demote_f64x2_zero")
+        _shuffle_words(body, (0, 1, 4, 5))
+
+    operation.finish(Lanes("f32x4", push))
+
+
+_CONVERSIONS: Final[Mapping[tuple[str, str], Emit]] = MappingProxyType(
+    {
+        ("s32", "f32"): _single_to_integer("s"),
+        ("u32", "f32"): _single_to_integer("u"),
+        ("f32", "s32"): _integer_to_single("s"),
+        ("f32", "u32"): _integer_to_single("u"),
+        ("f64", "s32"): _integer_to_double("s"),
+        ("f64", "u32"): _integer_to_double("u"),
+        ("f32", "f32"): _single_to_single,
+        ("f64", "f64"): _double_to_double,
+        ("f64", "f32"): _single_to_double,
+        ("f32", "f64"): _double_to_single,
+    }
+)
+
+_OWN: Final[Mapping[str, Callable[[Strip, Instruction], Emit | None]]] = MappingProxyType(
+    {
+        "setp": _set_predicate,
+        "selp": _choose,
+        "shl": _shift,
+        "shr": _shift,
+        "shf": _funnel,
+        "prmt": _permute,
+        "popc": _population,
+        "mul": _product,
+        "mad": _product,
+        "cvt": _convert,
+    }
+)
+
+
+def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
+    """Write all units of an instruction, and keep their results where its guard and the mask say."""
+    mask = strip.guarded_mask(instruction.guard)
+    is_wide = is_wide_unit(instruction)
+    destinations = instruction.destinations
+    is_truth = all(register is None or register.type is ScalarType.PRED for register in destinations)
+    narrows = instruction.root == "cvt" and is_wide and not is_double(instruction.types[0])
+    if is_truth and is_wide and instruction.root == "setp":
+        _emit_wide_truths(strip, instruction, emit, mask)
+    else:
+        units = strip.width // (2 if is_wide and not narrows else 4)
+        for unit in range(units):
+            with LaneOperation(strip, instruction, unit, is_wide=is_wide) as operation:
+                emit(operation)
+                for register in reversed(destinations):
+                    if register is None:
+                        strip.body.op("drop")
+                        continue
+                    if register.type.bits == 16 and instruction.root in ("not",):
+                        _mask(strip.body, 16)
+                    blend = mask if strip.must_blend(register, instruction.guard) else None
+                    strip.set_vector(register, unit, blend)
+    if is_truth and not strip.assumes:
+        _find_truths(strip, instruction, mask)
+    strip.release_mask(mask)
+
+
+def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
+    """Set the bits of predicates whose vectors were set."""
+    body = strip.body
+    reach = constant(I32, strip.width - 1)
+    ends = _ends_of_comparison(strip, instruction, reach)
+    if ends is None:
+        for register in instruction.destinations:
+            if register is not None:
+                strip.find_bits(register)
+        return
+    # A comparison of what is in line gives the same for all lanes where it does for both ends, if nothing wraps.
+    register, first, last, in_order = ends
+    same = body.local(ValType.I32)
+    first.push(body)
+    body.tee(same)
+    last.push(body)
+    body.op("i32.eq")
+    in_order.push(body)
+    body.op("i32.and")
+    with body.if_():
+        body.i32_const(0)
+        body.get(same)
+        body.op("i32.sub")
+        body.i32_const(strip.all_bits)
+        body.op("i32.and")
+        strip.set_bits(register, mask if strip.must_blend(register, instruction.guard) else None)
+        body.else_()
+        strip.find_bits(register)
+    body.release(same)
+
+
+def is_decided_by_ends(strip: Strip, instruction: Instruction) -> bool:
+    """Whether a comparison is of one linear value and a uniform one, by a relation that holds on one side."""
+    return _ends_of_comparison(strip, instruction, constant(I32, 0)) is not None
+
+
+def push_ends_agree(strip: Strip, instruction: Instruction, reach: Local, *, truth: bool) -> None:
+    """Push whether such a comparison comes out as ``truth`` for the first lane and the ``reach`` after it."""
+    ends = _ends_of_comparison(strip, instruction, read(reach))
+    assert ends is not None
+    _, first, last, in_order = ends
+    for value in (first, last):
+        (value if truth else value.is_zero()).push(strip.body)
+    in_order.push(strip.body)
+    strip.body.op("i32.and", "i32.and")
+
+
+def _ends_of_comparison(
+    strip: Strip, instruction: Instruction, reach: Value
+) -> tuple[Register, Value, Value, Value] | None:
+    """For a comparison of a linear value with a uniform one: its predicate, whether it holds for the first lane and for
+    the one that is ``reach`` after it, and whether the linear value does not wrap in between.
+    """
+    kind, sources = instruction.type, instruction.sources
+    relation = next((name for name in instruction.modifiers if name in _ORDERED), None)
+    (register, *more) = instruction.destinations
+    if relation is None or more or register is None or len(sources) != 2 or kind.bits != 32 or kind.is_float:
+        return None
+    lines = [strip.shapes.line(source) for source in sources]
+    shapes = [strip.shapes.operand(source) for source in sources]
+    if sorted(shapes) != [Shape.UNIFORM, Shape.LINEAR]:
+        return None
+    sign = "s" if kind.is_signed else "u"
+    values_ = [Value(I32, partial(_push_scalar, strip, source, kind)) for source in sources]
+    linear = shapes.index(Shape.LINEAR)
+    line = lines[linear]
+    assert line is not None
+    span = reach * line.step
+    last = list(values_)
+    last[linear] = values_[linear] + span
+    first_truth = values_[0].compare(f"{relation}_{sign}", values_[1])
+    last_truth = last[0].compare(f"{relation}_{sign}", last[1])
+    in_order = last[linear].compare(f"{'ge' if line.step > 0 else 'le'}_{sign}", values_[linear])
+    return register, first_truth, last_truth, in_order
+
+
+def _push_scalar(strip: Strip, source: Operand, kind: ScalarType, _body: Body) -> None:
+    strip.first.push(source, kind)
+
+
+def _emit_wide_truths(strip: Strip, instruction: Instruction, emit: Emit, mask: Mask) -> None:
+    """Comparisons of 64 bits: two units make the predicate of four lanes."""
+    body = strip.body
+    for quad in range(strip.quads):
+        found = []
+        for half in (0, 1):
+            with LaneOperation(strip, instruction, 2 * quad + half, is_wide=True) as operation:
+                emit(operation)
+                parts = [body.local(V128) for _ in instruction.destinations]
+                for part in reversed(parts):
+                    body.set(part)
+                found.append(parts)
+        for position, register in enumerate(instruction.destinations):
+            if register is not None:
+                for parts in found:
+                    read(parts[position]).push(body)
+                _shuffle_words(body, _EVEN)
+                strip.set_vector(register, quad, mask if strip.must_blend(register, instruction.guard) else None)
+        body.release(*(part for parts in found for part in parts))
