@@ -14,6 +14,7 @@ from tensor_wasm.runtime import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTOR_ADD = ROOT / "examples" / "vector_add" / "vector_add.ptx"
+CALLS = ROOT / "tests" / "kernels" / "calls.ptx"
 LIMIT = 1 << 20
 
 
@@ -285,7 +286,7 @@ def test_compile_writes_a_module_and_says_what_it_takes(cli, files):
     wasm = (files / "add.wasm").read_bytes()
     Engine().compile(wasm)  # raises when it is not valid
     assert b"block_x" in wasm
-    assert f"{len(wasm)} bytes" in result.out
+    assert f"{len(wasm):,} bytes" in result.out
     assert "vector_add_param_3  u32" in result.out
     answer = cli("kernel", "compile", VECTOR_ADD, "--entry", "vector_add", "--output", "add.wasm", "--json").json
     assert answer["size_bytes"] == len(wasm)
@@ -308,3 +309,23 @@ def test_compile_refuses_what_it_cannot_do(cli, files):
         assert result.err.startswith("error: ")
         assert "internal" not in result.err
     assert not list(files.glob("*.wasm"))
+
+
+# --- what kernels print --------------------------------------------------------------------------------------
+
+
+def test_what_a_kernel_prints_goes_to_stderr(cli):
+    words = ("kernel", "run", CALLS, "--grid", "1", "--block", "2")
+    result = cli(*words, "--entry", "tell_often", "--arg", "1")
+    assert result.code == 0
+    assert result.err == "round 0 of thread 0\nround 0 of thread 1\n"
+    assert "tell_often ran in" in result.out
+
+
+def test_a_failed_assertion_is_told_and_fails(cli):
+    words = ("kernel", "run", CALLS, "--grid", "1", "--block", "2")
+    result = cli(*words, "--entry", "insist", "--arg", "zeros:i32:2", "--arg", "0")
+    assert result.code == 1
+    first, second = result.err.splitlines()
+    assert first.endswith("insist: block: [0,0,0], thread: [0,0,0] Assertion `values[i] < n` failed.")
+    assert "assertion `values[i] < n` failed at calls.cu" in second

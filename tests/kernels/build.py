@@ -27,17 +27,19 @@ OPTIONS = {
     "fast": ("-use_fast_math",),
     "unfused": ("--fmad=false",),
     "quick": ("--Ofast-compile=max",),  # hardly optimised
+    "debug": ("-G",),  # not at all, with debugging data
 }
 
 #: What is built of each source file.
 VARIANTS = {
     "atomics": ("", "quick"),
+    "calls": ("", "quick", "debug"),
     "counting": ("", "quick"),
     "halves": ("", "quick"),
     "matrices": ("", "unfused", "quick"),
     "numerics": ("", "fast", "unfused", "quick"),
-    "reductions": ("", "quick"),
-    "rows": ("", "fast", "quick"),
+    "reductions": ("", "quick", "debug"),
+    "rows": ("", "fast", "quick", "debug"),
     "scans": ("", "quick"),
     "sorts": ("", "quick"),
     "stencils": ("", "unfused", "quick"),

@@ -40,13 +40,8 @@ def normal(*shape: int) -> np.ndarray:
 
 
 def variants(source: str, entry: str, *, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
-    """Runs a test on an entry as each set of options compiled it; its parameter is ``code``, see the fixture.
-
-    Barely optimised code calls functions for what is one instruction elsewhere. Where a release refuses calls, that
-    variant is left out; `test_support.py` sees to it that nothing else is.
-    """
-    kept = [word for word in VARIANTS[source] if word not in without]
-    taken = [word for word in kept if word != "quick" or not refused(source, entry, word)]
+    """Runs a test on an entry as each set of options compiled it; its parameter is ``code``, see the fixture."""
+    taken = [word for word in VARIANTS[source] if word not in without]
     return pytest.mark.parametrize(
         "code", [pytest.param((source, entry, w), id=w or "default") for w in taken], indirect=True
     )

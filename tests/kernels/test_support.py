@@ -9,13 +9,11 @@ from kernels.loading import FOLDER, program, refused
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.path.stem)
-def test_nothing_but_calls_is_refused(product: Product) -> None:
-    entries = [kernel.name for kernel in program(product.source, product.variant).kernels]
+def test_nothing_is_refused_but_what_is_there_for_that(product: Product) -> None:
+    entries = {kernel.name for kernel in program(product.source, product.variant).kernels}
     assert entries
-    reasons = {lack.reason for entry in entries for lack in refused(product.source, entry, product.variant)}
-    assert all("calls" in reason for reason in reasons), reasons
-    if product.variant != "quick":
-        assert not reasons
+    entries -= {"recursive", "allocate"}  # of calls.cu; test_calls.py has them
+    assert [lack for entry in entries for lack in refused(product.source, entry, product.variant)] == []
 
 
 def test_every_source_is_built_and_every_file_has_a_source() -> None:

@@ -9,12 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from compiler.calling import Programs
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import Graph, Program, read, support
 from tensor_wasm.ptx.program import Branch, Immediate, Jump, Register, Switch
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 TEXTS = [path.read_text() for path in sorted(CORPUS.glob("*.ptx")) if path.stat().st_size < 8000]
+TEXTS += [Programs(seed).text for seed in range(4)]
+TEXTS.append(
+    """.version 8.0 .target sm_80 .address_size 64
+.extern .func (.param .b32 o) vprintf(.param .b64 a, .param .b64 b);
+.func (.param .align 8 .b8 o[8]) f(.param .b64 a, .reg .b32 b) { ret; }
+.global .b8 text[6] = {37, 100, 37, 115, 10}; .global .u64 table[2] = {f, text};
+.entry k(.param .u64 p) { .reg .b64 d; .reg .b32 r; mov.u64 d, text; { .param .b64 a; st.param.b64 [a], d;
+call (r), vprintf, (a, d); .param .align 8 .b8 v[8]; kind: .callprototype (.param .align 8 .b8 _[8]) _ (.param .b64 _,
+.reg .b32 _); ld.global.u64 d, [table]; call (v), d, (a, r), kind; ld.param.v2.b32 {r, _}, [v]; } ret; }"""
+)
 PIECES = re.compile(r"\s+|[%$\w.]+|.", re.DOTALL)
 MUTATIONS = 40
 

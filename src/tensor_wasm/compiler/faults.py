@@ -20,6 +20,7 @@ class Fault(IntEnum):
     MISALIGNED = 2  #: an address that is not a multiple of the access's size
     TRAP = 3  #: PTX ``trap``
     BARRIER = 4  #: a barrier that can never fill; the global ``line`` says which
+    ASSERTION = 5  #: a failed ``assert``; the last record in the kernel's buffer says which
 
 
 #: The exported global ``place`` has the number of the thread that runs from this bit on. Below is an access that all
@@ -60,12 +61,20 @@ class Faults:
         self._code = module.global_(ValType.I32, 0, export="fault")
         self._guest: Function | None = None
         self._window: Function | None = None
+        self._assertion: Function | None = None
 
     def raise_(self, body: Body, fault: Fault) -> None:
         """End the launch for ``fault``."""
         body.i32_const(fault)
         body.global_set(self._code)
         body.op("unreachable")
+
+    def assertion(self, body: Body) -> None:
+        """End the launch for a failed assertion."""
+        if self._assertion is None:
+            self._assertion = self._module.function((), name="assertion_fault")
+            self.raise_(self._assertion.code, Fault.ASSERTION)
+        body.call(self._assertion)
 
     def guest_address(self, body: Body) -> None:
         """End the launch for the i64 address on the stack, which guest memory cannot have."""

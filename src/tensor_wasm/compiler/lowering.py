@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.compiler import carry, memory, moves, transfers, values
+from tensor_wasm.compiler import carry, memory, moves, printing, transfers, values
 from tensor_wasm.compiler.faults import Fault
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import WINDOW
@@ -250,6 +250,7 @@ _OWN: Final[Mapping[str, Callable[[Frame, Instruction], None]]] = MappingProxyTy
         "atom": transfers.update,
         "red": transfers.update,
         "cp": transfers.copy,
+        "emit": printing.emit,
         "mov": moves.move,
         "cvta": moves.convert_address,
         "isspacep": moves.is_in_space,

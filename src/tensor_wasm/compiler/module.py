@@ -84,6 +84,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         maxntid=kernel.maxntid,
         lines=encoded.lines,
         sites=tuple(parts.sites),
+        records=region.records,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from tensor_wasm.device.cpu import CpuDevice
 from tensor_wasm.device.fault import Placed, TrapReport, fault_address, read_trap
 from tensor_wasm.device.guarded import ALIGNMENT, GuardedMemory, Piece
+from tensor_wasm.device.printed import take_printed
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.device.shape import Axes
 from tensor_wasm.device.signals import HeldSignals
@@ -35,6 +36,9 @@ _NS_PER_S = 1_000_000_000
 
 #: Parameters of a kernel's ``run``: three axes of the grid, three of the block, shared bytes, the parameter block.
 _RUN_VALUES = 8
+
+#: Bytes of text that a launch may print; further records are counted.
+_PRINTED_BYTES_MAX = 16 << 20
 
 #: How long a thread that waits for its turn sleeps before it looks for signals.
 _CHECK_S = 0.05
@@ -211,7 +215,7 @@ class KernelTrap(Exception):
 class KernelInstance:
     """A kernel in a machine's store, ready to run."""
 
-    __slots__ = ("_function", "_instance", "_kernel", "_machine", "_raw", "_region", "_values")
+    __slots__ = ("_function", "_instance", "_kernel", "_machine", "_raw", "_region", "_values", "printed")
 
     def __init__(self, machine: Machine, kernel: LoadedKernel, instance: Instance, region: Piece) -> None:
         self._machine = machine
@@ -221,9 +225,10 @@ class KernelInstance:
         self._function: Any = instance.function("run")
         self._raw = (native.RawValue * _RUN_VALUES)()
         self._values = list(self._raw)  # views of the same, made once
+        self.printed = b""
 
     def run(self, grid: Axes, block: Axes, shared_bytes: int, parameters: bytes) -> None:
-        """Run once; lets go of the GIL. The caller has the turn.
+        """Run once; lets go of the GIL. The caller has the turn. ``printed`` is then what the kernel printed.
 
         Raises :class:`KernelTrap`, or what the machine's interrupt said. After either the kernel must be started
         anew.
@@ -237,17 +242,28 @@ class KernelInstance:
         error = native.func_call(
             store.context, ctypes.byref(self._function), self._raw, len(values), ctypes.byref(trap)
         )
+        assertion = self._take_printed() if self._kernel.compiled.records is not None else ""
         if error or trap.value:
-            self._fail(error, trap.value, block)
+            self._fail(error, trap.value, block, assertion)
 
-    def _fail(self, error: int | None, trap: int | None, block: Axes) -> None:
+    def _take_printed(self) -> str:
+        """Take what the kernel printed; the assertion that failed, if one did."""
+        compiled = self._kernel.compiled
+        span = _parameter_span(compiled.parameter_bytes)
+        content = (ctypes.c_ubyte * compiled.work_bytes).from_address(self._region.host_address + span)
+        printed = take_printed(compiled, memoryview(content).cast("B"), self._region.address + span, _PRINTED_BYTES_MAX)
+        self.printed = printed.text
+        return printed.assertion
+
+    def _fail(self, error: int | None, trap: int | None, block: Axes, assertion: str) -> None:
         store = self._machine.store
         cause, store.failure = store.failure, None
         message = _message(trap) if trap else ""
         failure = from_trap(trap) if trap else from_error(error or 0)
         if cause is not None:
             raise cause
-        raise KernelTrap(read_trap(self._kernel, self._read, failure, block, fault_address(message)))
+        address = fault_address(message)
+        raise KernelTrap(read_trap(self._kernel, self._read, failure, block, address=address, assertion=assertion))
 
     def _read(self, name: str) -> int:
         extern = self._instance.extern(name)

@@ -10,6 +10,7 @@ from typing import Any
 from tensor_wasm.compiler import Fault
 from tensor_wasm.device import Device, LoadedKernel
 from tensor_wasm.device.fault import REASONS, read_trap
+from tensor_wasm.device.printed import take_printed
 from tensor_wasm.dispatch import Gate, GateFactory, Ledger, Slot
 from tensor_wasm.dispatch.layout import State
 from tensor_wasm.errors import Cancelled, DeadlineExceeded, EndingError, GuestTrap, KernelFault, Terminated
@@ -54,6 +55,7 @@ class Guest:
         "link",
         "memory",
         "on_device_bytes",
+        "printers",
         "ptx_bytes",
         "services",
         "slot",
@@ -83,6 +85,8 @@ class Guest:
         self.memory: Any = None
         self.gate: Gate | None = None
         self.kernels: list[tuple[LoadedKernel, Instance]] = []
+        #: Kernels that may print, and where the region of each starts in scratch memory.
+        self.printers: list[tuple[LoadedKernel, int]] = []
         self.ptx_bytes = 0
         self.error_text = b""
         self.clock_started_ns = 0
@@ -129,6 +133,22 @@ class Guest:
             self.gate = self.services.gates.bind(self.store, self.link, self.memory, self.slot, self.left_ns())
         return self.gate
 
+    def take_printed(self) -> str:
+        """Write what kernels printed to the guest's stderr; the assertion that failed, if one did."""
+        assertion = ""
+        if not self.printers or self.store is None or self.gate is None:
+            return assertion
+        output = self.store.output
+        with self.gate.scratch() as scratch:
+            for kernel, base in self.printers:
+                region = scratch[base : base + kernel.compiled.work_bytes]
+                printed = take_printed(kernel.compiled, region, base, 0 if output is None else output.room_bytes)
+                assertion = printed.assertion or assertion
+                if output is not None:
+                    output.append_error(printed.text)
+                region.release()
+        return assertion
+
     def close(self) -> None:
         """Give device memory back."""
         if self.device_memory is not None:
@@ -154,9 +174,16 @@ class Guest:
     def _kernel_fault(self, failure: Failure, gate: Gate) -> KernelFault:
         self.services.ledger.count_fault(self.slot)
         kernel, instance = self.kernels[self.slot.kernel]
+        assertion = self.take_printed()
         store = self.store
         assert store is not None
-        trap = read_trap(kernel, lambda name: store.read_global(instance.extern(name)), failure, gate.block_shape)
+        trap = read_trap(
+            kernel,
+            lambda name: store.read_global(instance.extern(name)),
+            failure,
+            gate.block_shape,
+            assertion=assertion,
+        )
         block, thread = (",".join(map(str, axes)) for axes in (trap.block, trap.thread))
         reason = _REASONS.get(trap.code, trap.text)
         return KernelFault(

@@ -153,6 +153,7 @@ def _function(
         instruction.negated,
         # What a pseudo-instruction has besides.
         getattr(instruction, "suspension", None),
+        getattr(instruction, "format", None),
     )
     found = strip.parts.lane_functions.get(key)
     if found is None:

@@ -129,6 +129,7 @@ _OWN: Final[Mapping[str, Callable[[Strip, Instruction], None]]] = MappingProxyTy
         "atom": _by_lanes,
         "red": _by_lanes,
         "cp": _by_lanes,
+        "emit": _by_lanes,
         **dict.fromkeys(NOTHING, _nothing),
     }
 )

@@ -181,7 +181,7 @@ def _is_straight(strip: Strip, instruction: Instruction) -> bool:
         if instruction.root != "st" and _is_parameter(instruction):
             return all(strip.shape(register) is not Shape.VARYING for register in defined(instruction))
         return strip_memory.may_be_contiguous(strip, instruction, count)
-    if instruction.root in ("atom", "red", "cp"):
+    if instruction.root == "atom" or not any(True for _ in defined(instruction)):
         return False
     if any(isinstance(source, Special) and source.name in _REFUSED for source in instruction.sources):
         return False
