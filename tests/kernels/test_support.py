@@ -2,41 +2,73 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
+from nvrtc import BuildError, Nvrtc
 
-from kernels.build import PRODUCTS, VARIANTS, BuildError, Nvrtc, Product, build, is_current, main
-from kernels.loading import FOLDER, program, refused
+from kernels.build import COMPILERS, PRODUCTS, VARIANTS, is_current, main
+from kernels.loading import UNREAD, may_call, program, refused
+from kernels.products import FOLDER, Compiler, Product
 
 
-@pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.path.stem)
+@pytest.mark.parametrize(
+    "product", [product for product in PRODUCTS if product.source not in UNREAD], ids=lambda product: product.name
+)
 def test_nothing_but_calls_is_refused(product: Product) -> None:
     entries = [kernel.name for kernel in program(product.source, product.variant).kernels]
     assert entries
     reasons = {lack.reason for entry in entries for lack in refused(product.source, entry, product.variant)}
     assert all("calls" in reason for reason in reasons), reasons
-    if product.variant != "quick":
+    if not may_call(product.source, product.variant):
         assert not reasons
 
 
 def test_every_source_is_built_and_every_file_has_a_source() -> None:
-    assert {path.stem for path in FOLDER.glob("*.cu")} == set(VARIANTS)
-    assert set(FOLDER.glob("*.ptx")) == {product.path for product in PRODUCTS}
+    assert {path.stem for path in FOLDER.glob("*.cu")} == {source for source in VARIANTS if "/" not in source}
+    assert set(FOLDER.rglob("*.ptx")) == {product.path for product in PRODUCTS}
 
 
 @pytest.mark.slow
-def test_every_committed_file_is_what_its_source_gives() -> None:
-    compiler = Nvrtc()
-    assert [p.path.name for p in PRODUCTS if not is_current(p, build(p, compiler))] == []
+@pytest.mark.parametrize("compiler", COMPILERS, ids=lambda compiler: compiler.name)
+def test_every_committed_file_is_what_its_source_gives(compiler: Compiler) -> None:
+    lack = compiler.lack()
+    if lack and compiler is not COMPILERS[0]:  # the only one that the tests bring along
+        pytest.skip(lack)
+    assert [p.name for p in compiler.products if not is_current(p, compiler.build(p))] == []
 
 
 def test_the_check_names_a_file_that_differs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("kernels.build.is_current", lambda product, text: product.variant != "quick")
+    monkeypatch.setattr("kernels.build.COMPILERS", COMPILERS[:1])
     assert main(["--check", "scans"]) == 1
     assert capsys.readouterr().out == "scans.quick.ptx differs from what its source gives\n"
 
 
+@pytest.mark.parametrize("compiler", COMPILERS[1:], ids=lambda compiler: compiler.name)
+def test_the_check_names_a_compiler_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiler: Compiler
+) -> None:
+    def nothing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("kernels.build.COMPILERS", (compiler,))
+    monkeypatch.setattr("importlib.metadata.version", nothing)
+    assert main(["--check"]) == 0
+    assert capsys.readouterr().out == f"{compiler.name} skipped: not installed\n"
+
+
+def test_the_check_names_a_version_that_did_not_make_the_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kernels.build.COMPILERS", COMPILERS[1:2])
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "12.0")
+    assert main(["--check"]) == 0
+    assert "NVRTC 12 skipped: nvidia-cuda-nvrtc-cu12 12.0 is installed" in capsys.readouterr().out
+
+
 def test_a_source_that_does_not_compile_is_told_with_its_place() -> None:
     with pytest.raises(BuildError, match=r"wrong\.cu\(1\).*undeclared"):
-        Nvrtc().compile("__global__ void k() { undeclared = 1; }", "wrong.cu", ())
+        Nvrtc().compile("__global__ void k() { undeclared = 1; }", "wrong.cu")

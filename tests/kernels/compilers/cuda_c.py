@@ -1,0 +1,83 @@
+"""CUDA C by NVRTC, of two generations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from nvrtc import ARCHITECTURE, BuildError, Nvrtc
+
+from kernels.products import FOLDER, Product, lack_of, without_folders
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a variant is compiled."""
+
+    generation: int = 13
+    options: tuple[str, ...] = ()
+    architecture: str = ARCHITECTURE
+
+
+#: By the word that stands in a PTX file's name; the default has none.
+RECIPES = {
+    "": Recipe(),
+    "fast": Recipe(options=("-use_fast_math",)),
+    "unfused": Recipe(options=("--fmad=false",)),
+    "quick": Recipe(options=("--Ofast-compile=max",)),  # hardly optimised
+    "debug": Recipe(options=("--device-debug",)),  # not optimised, every variable in memory, line tables
+    "nvrtc12": Recipe(12),
+    "nvrtc12-quick": Recipe(12, ("--Ofast-compile=max",)),
+    "nvrtc12-sm52": Recipe(12, architecture="compute_52"),
+}
+
+#: What is built of each source file. For older devices only where that gives other instructions.
+VARIANTS = {
+    "atomics": ("", "quick", "nvrtc12"),
+    "counting": ("", "quick", "nvrtc12"),
+    "halves": ("", "quick", "debug", "nvrtc12", "nvrtc12-sm52"),
+    "matrices": ("", "unfused", "quick", "debug", "nvrtc12"),
+    "numerics": ("", "fast", "unfused", "quick", "nvrtc12"),
+    "reductions": ("", "quick", "debug", "nvrtc12"),
+    "rows": ("", "fast", "quick", "debug", "nvrtc12"),
+    "scans": ("", "quick", "debug", "nvrtc12", "nvrtc12-sm52"),
+    "sorts": ("", "quick", "debug", "nvrtc12"),
+    "stencils": ("", "unfused", "quick", "debug", "nvrtc12"),
+    "warps": ("", "quick", "debug", "nvrtc12"),
+    "words": ("", "nvrtc12"),
+}
+
+
+class CudaC:
+    """One generation of NVRTC. That of the `dev` extra is always needed; an older one is optional."""
+
+    def __init__(self, generation: int, *packages: str) -> None:
+        self._generation = generation
+        self._packages = packages
+        self.name = f"NVRTC {generation}"
+        self.products = tuple(
+            Product(source, word)
+            for source, words in VARIANTS.items()
+            for word in words
+            if RECIPES[word].generation == generation
+        )
+
+    def lack(self) -> str:
+        """Why it cannot run here, empty when it can."""
+        try:
+            return lack_of(*self._packages) or (self._library and "")
+        except BuildError:
+            return "not installed"
+
+    def build(self, product: Product) -> str:
+        """The PTX of a product."""
+        recipe = RECIPES[product.variant]
+        name = f"{product.source}.cu"
+        text = self._library.compile(
+            (FOLDER / name).read_text("utf-8"), name, recipe.options, architecture=recipe.architecture
+        )
+        return without_folders(text)
+
+    @cached_property
+    def _library(self) -> Nvrtc:
+        return Nvrtc(self._generation)
