@@ -35,7 +35,9 @@ RECIPES = {
 VARIANTS = {
     "atomics": ("", "quick", "nvrtc12"),
     "counting": ("", "quick", "nvrtc12"),
+    "elements": ("", "quick", "debug", "nvrtc12"),
     "halves": ("", "quick", "debug", "nvrtc12", "nvrtc12-sm52"),
+    "images": ("", "quick", "debug", "nvrtc12"),
     "matrices": ("", "unfused", "quick", "debug", "nvrtc12"),
     "numerics": ("", "fast", "unfused", "quick", "nvrtc12"),
     "reductions": ("", "quick", "debug", "nvrtc12"),
