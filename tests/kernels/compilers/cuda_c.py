@@ -37,6 +37,7 @@ VARIANTS = {
     "counting": ("", "quick", "nvrtc12"),
     "elements": ("", "quick", "debug", "nvrtc12"),
     "halves": ("", "quick", "debug", "nvrtc12", "nvrtc12-sm52"),
+    "hashes": ("", "quick", "nvrtc12"),
     "images": ("", "quick", "debug", "nvrtc12"),
     "matrices": ("", "unfused", "quick", "debug", "nvrtc12"),
     "norms": ("", "fast", "quick", "debug", "nvrtc12"),
