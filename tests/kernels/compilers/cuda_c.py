@@ -48,9 +48,14 @@ VARIANTS = {
     "sorts": ("", "quick", "debug", "nvrtc12"),
     "stencils": ("", "unfused", "quick", "debug", "nvrtc12"),
     "tensors": ("", "quick", "debug", "nvrtc12"),
+    "texts": ("", "quick", "debug", "nvrtc12"),
     "warps": ("", "quick", "debug", "nvrtc12"),
+    "wide": ("", "quick", "nvrtc12"),
     "words": ("", "nvrtc12"),
 }
+
+#: What a source needs beside that.
+SOURCE_OPTIONS = {"wide": ("--device-int128",)}
 
 
 class CudaC:
@@ -78,8 +83,9 @@ class CudaC:
         """The PTX of a product."""
         recipe = RECIPES[product.variant]
         name = f"{product.source}.cu"
+        options = (*recipe.options, *SOURCE_OPTIONS.get(product.source, ()))
         text = self._library.compile(
-            (FOLDER / name).read_text("utf-8"), name, recipe.options, architecture=recipe.architecture
+            (FOLDER / name).read_text("utf-8"), name, options, architecture=recipe.architecture
         )
         return without_folders(text)
 
