@@ -4,8 +4,9 @@
     python tests/kernels/build.py scans             only this source's variants
     python tests/kernels/build.py --check           compare with what is committed; exit 1 on a difference
 
-Needs no GPU and no CUDA installation: the compilers are Python packages, NVRTC 13 of the `dev` extra, the others of
-`requirements.txt`. One that is not installed is skipped, and said to be. The same versions give the same bytes.
+Needs no GPU and no CUDA installation: the compilers are Python packages, NVRTC 13 and Clang of the `dev` extra, the
+others of `requirements.txt`. One that is not installed is skipped, and said to be. The same versions give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ sys.path += [str(_TESTS), str(_TESTS.parent / "examples")]  # this script's pack
 
 from nvrtc import BuildError  # noqa: E402
 
+from kernels.compilers.clang_cuda import Clang  # noqa: E402
 from kernels.compilers.cuda_c import CudaC  # noqa: E402
 from kernels.compilers.numba_python import Numba  # noqa: E402
 from kernels.compilers.triton_python import Triton  # noqa: E402
 from kernels.products import Compiler, Product  # noqa: E402
 
-COMPILERS: tuple[Compiler, ...] = (CudaC(13), CudaC(12, "nvidia-cuda-nvrtc-cu12"), Numba(), Triton())
+COMPILERS: tuple[Compiler, ...] = (CudaC(13), CudaC(12, "nvidia-cuda-nvrtc-cu12"), Clang(), Numba(), Triton())
 
 PRODUCTS = tuple(product for compiler in COMPILERS for product in compiler.products)
 

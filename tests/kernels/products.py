@@ -40,6 +40,10 @@ class Compiler(Protocol):
         """What people call it."""
 
     @property
+    def is_optional(self) -> bool:
+        """Whether it is no part of the `dev` extra."""
+
+    @property
     def products(self) -> tuple[Product, ...]:
         """What it makes."""
 

@@ -16,7 +16,9 @@ _SIZES = pytest.mark.parametrize(("size", "block"), [(1, 1), (100, 33), (300, 10
 
 
 @variants("elements", "axpy_by_fours")
-@pytest.mark.parametrize(("size", "grid", "block"), [(0, 1, 1), (3, 1, 1), (101, 2, 33), (1000, 1, 32), (5000, 2, 1024)])
+@pytest.mark.parametrize(
+    ("size", "grid", "block"), [(0, 1, 1), (3, 1, 1), (101, 2, 33), (1000, 1, 32), (5000, 2, 1024)]
+)
 def test_axpy_by_fours(machine: Machine, code: CompiledKernel, size: int, grid: int, block: int) -> None:
     x, y = normal(2, size).copy()
     y = y.copy()
@@ -100,7 +102,7 @@ def _doubles(size: int) -> np.ndarray:
     """Of all sizes, with ties and the edges of the integers among them."""
     x = generator(size).standard_normal(size) * 10.0 ** generator(size, 1).integers(-2, 22, size)
     edges = [0.5, 1.5, -0.5, -2.5, 2**31 - 0.5, 2**31, -(2**31) - 1, 2**32, 2**63, 2**64, -(2**63), -0.0, 1e300, -1e300]
-    x[-len(edges) :] = edges[: size]
+    x[-len(edges) :] = edges[:size]
     return x
 
 

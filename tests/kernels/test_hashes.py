@@ -212,7 +212,9 @@ def test_even_spread(machine: Machine, code: CompiledKernel, count: int, block: 
         digits = []
         while 3 ** len(digits) <= i:
             digits.append(i // 3 ** len(digits) % 3)
-        assert halton[i] == pytest.approx(float(sum(Fraction(d, 3 ** (k + 1)) for k, d in enumerate(digits))), abs=1e-15)
+        assert halton[i] == pytest.approx(
+            float(sum(Fraction(d, 3 ** (k + 1)) for k, d in enumerate(digits))), abs=1e-15
+        )
         code_bits = i ^ i >> 1
         assert sobol[i, 0] == int(f"{code_bits:032b}"[::-1], 2)
     whole = 1 << count.bit_length() - 1

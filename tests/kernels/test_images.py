@@ -13,7 +13,8 @@ _FLAT = pytest.mark.parametrize(
     ("width", "height", "block"), [(1, 1, (1, 1)), (33, 17, (8, 4)), (20, 9, (31, 3)), (40, 35, (32, 32))]
 )
 _DEEP = pytest.mark.parametrize(
-    ("shape", "block"), [((1, 1, 1), (1, 1, 1)), ((5, 6, 9), (4, 3, 2)), ((3, 7, 40), (32, 1, 1)), ((9, 9, 5), (8, 8, 16))]
+    ("shape", "block"),
+    [((1, 1, 1), (1, 1, 1)), ((5, 6, 9), (4, 3, 2)), ((3, 7, 40), (32, 1, 1)), ((9, 9, 5), (8, 8, 16))],
 )
 
 
@@ -27,26 +28,44 @@ def _convolved(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return sum(w * padded[..., i : i + height, j : j + width] for (i, j), w in np.ndenumerate(weights))
 
 
-@pytest.mark.parametrize("images", [1, 2])
+_IMAGES = pytest.mark.parametrize("images", [1, 2])
+
+
+@variants("images", "conv_3")
+@_IMAGES
 @_FLAT
-class TestDirect:
-    @variants("images", "conv_3")
-    def test_conv_3(self, machine: Machine, code: CompiledKernel, images: int, width: int, height: int, block: tuple[int, int]) -> None:
-        self._check(machine, code, images, width, height, block, 3)
+def test_conv_3(
+    machine: Machine, code: CompiledKernel, images: int, width: int, height: int, block: tuple[int, int]
+) -> None:
+    _check_direct(machine, code, (images, height, width), block, 3)
 
-    @variants("images", "conv_5")
-    def test_conv_5(self, machine: Machine, code: CompiledKernel, images: int, width: int, height: int, block: tuple[int, int]) -> None:
-        self._check(machine, code, images, width, height, block, 5)
 
-    @variants("images", "conv_7")
-    def test_conv_7(self, machine: Machine, code: CompiledKernel, images: int, width: int, height: int, block: tuple[int, int]) -> None:
-        self._check(machine, code, images, width, height, block, 7)
+@variants("images", "conv_5")
+@_IMAGES
+@_FLAT
+def test_conv_5(
+    machine: Machine, code: CompiledKernel, images: int, width: int, height: int, block: tuple[int, int]
+) -> None:
+    _check_direct(machine, code, (images, height, width), block, 5)
 
-    def _check(self, machine: Machine, code: CompiledKernel, images: int, width: int, height: int, block: tuple[int, int], side: int) -> None:
-        x, weights = normal(images, height, width), normal(side, side)
-        out = np.zeros_like(x)
-        machine.run(code, (*_grid((width, height), block), images), block, x, weights, out, width, height)
-        np.testing.assert_allclose(out, _convolved(x, weights), rtol=1e-4, atol=1e-4)
+
+@variants("images", "conv_7")
+@_IMAGES
+@_FLAT
+def test_conv_7(
+    machine: Machine, code: CompiledKernel, images: int, width: int, height: int, block: tuple[int, int]
+) -> None:
+    _check_direct(machine, code, (images, height, width), block, 7)
+
+
+def _check_direct(
+    machine: Machine, code: CompiledKernel, shape: tuple[int, int, int], block: tuple[int, int], side: int
+) -> None:
+    images, height, width = shape
+    x, weights = normal(*shape), normal(side, side)
+    out = np.zeros_like(x)
+    machine.run(code, (*_grid((width, height), block), images), block, x, weights, out, width, height)
+    np.testing.assert_allclose(out, _convolved(x, weights), rtol=1e-4, atol=1e-4)
 
 
 @variants("images", "depthwise")
@@ -88,7 +107,9 @@ def test_resize(
 
 
 @variants("images", "running_sums")
-@pytest.mark.parametrize(("width", "height", "r", "block"), [(1, 1, 2, 1), (30, 40, 3, 33), (9, 70, 12, 64), (50, 8, 0, 1024)])
+@pytest.mark.parametrize(
+    ("width", "height", "r", "block"), [(1, 1, 2, 1), (30, 40, 3, 33), (9, 70, 12, 64), (50, 8, 0, 1024)]
+)
 def test_running_sums(machine: Machine, code: CompiledKernel, width: int, height: int, r: int, block: int) -> None:
     x = generator(width).integers(-999, 999, (height, width)).astype(np.int32)
     out = np.zeros_like(x)

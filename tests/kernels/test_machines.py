@@ -68,7 +68,9 @@ def test_interpret(machine: Machine, code: CompiledKernel, count: int, block: in
 
 
 @variants("machines", "queens")
-@pytest.mark.parametrize(("size", "block", "expected"), [(4, 1, 2), (5, 32, 10), (6, 33, 4), (7, 1024, 40), (8, 64, 92)])
+@pytest.mark.parametrize(
+    ("size", "block", "expected"), [(4, 1, 2), (5, 32, 10), (6, 33, 4), (7, 1024, 40), (8, 64, 92)]
+)
 def test_queens(machine: Machine, code: CompiledKernel, size: int, block: int, expected: int) -> None:
     ways = np.zeros(1, np.uint64)
     machine.run(code, -(-size * size // block), block, size, ways)
@@ -88,7 +90,9 @@ def test_quicksort(machine: Machine, code: CompiledKernel, width: int, count: in
 @variants("machines", "rays")
 @pytest.mark.parametrize(("width", "height", "block"), [(1, 1, (1, 1)), (33, 20, (8, 4)), (20, 25, (32, 32))])
 def test_rays(machine: Machine, code: CompiledKernel, width: int, height: int, block: tuple[int, int]) -> None:
-    spheres = np.concatenate([normal(9, 3) * [1.5, 1.5, 1] + [0, 0, 5], np.full((9, 1), 0.6)], axis=1).astype(np.float32)
+    spheres = np.concatenate([normal(9, 3) * [1.5, 1.5, 1] + [0, 0, 5], np.full((9, 1), 0.6)], axis=1).astype(
+        np.float32
+    )
     bright, first = np.zeros((height, width), np.float32), np.zeros((height, width), np.int32)
     grid = (-(-width // block[0]), -(-height // block[1]))
     machine.run(code, grid, block, spheres, 9, bright, first, width, height)

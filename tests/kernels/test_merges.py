@@ -15,7 +15,9 @@ _SIZES = pytest.mark.parametrize(("size", "block"), [(1, 1), (50, 33), (200, 64)
 
 
 @variants("merges", "merge")
-@pytest.mark.parametrize(("la", "lb", "piece", "block"), [(1, 0, 1, 1), (0, 9, 4, 2), (100, 33, 5, 33), (300, 500, 1, 1024)])
+@pytest.mark.parametrize(
+    ("la", "lb", "piece", "block"), [(1, 0, 1, 1), (0, 9, 4, 2), (100, 33, 5, 33), (300, 500, 1, 1024)]
+)
 def test_merge(machine: Machine, code: CompiledKernel, la: int, lb: int, piece: int, block: int) -> None:
     a = np.sort(generator(la).integers(-20, 20, la)).astype(np.int32)
     b, out = np.sort(generator(lb, 1).integers(-20, 20, lb)).astype(np.int32), np.zeros(la + lb, np.int32)

@@ -25,7 +25,10 @@ def test_rms_norm(machine: Machine, code: CompiledKernel, rows: int, columns: in
 
 
 @variants("norms", "group_norm")
-@pytest.mark.parametrize(("images", "channels", "groups", "points", "block"), [(1, 1, 1, 1, 32), (2, 6, 3, 25, 64), (1, 8, 2, 49, 96), (2, 4, 4, 70, 1024)])
+@pytest.mark.parametrize(
+    ("images", "channels", "groups", "points", "block"),
+    [(1, 1, 1, 1, 32), (2, 6, 3, 25, 64), (1, 8, 2, 49, 96), (2, 4, 4, 70, 1024)],
+)
 def test_group_norm(
     machine: Machine, code: CompiledKernel, images: int, channels: int, groups: int, points: int, block: int
 ) -> None:
@@ -110,7 +113,9 @@ def test_table_gradient(machine: Machine, code: CompiledKernel, count: int, colu
 
 
 @variants("norms", "top")
-@pytest.mark.parametrize(("rows", "columns", "k", "block"), [(1, 1, 1, 1), (3, 50, 5, 33), (2, 200, 32, 256), (1, 99, 9, 1024)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "k", "block"), [(1, 1, 1, 1), (3, 50, 5, 33), (2, 200, 32, 256), (1, 99, 9, 1024)]
+)
 def test_top(machine: Machine, code: CompiledKernel, rows: int, columns: int, k: int, block: int) -> None:
     x = generator(rows, columns).integers(-20, 20, (rows, columns)).astype(np.float32)  # many that are equal
     values, places = np.zeros((rows, k), np.float32), np.zeros((rows, k), np.int32)

@@ -79,9 +79,7 @@ def test_bit_parallel(machine: Machine, code: CompiledKernel, wanted: int, count
 @pytest.mark.parametrize(("first", "second", "block"), [(1, 1, 1), (20, 30, 32), (50, 17, 33), (60, 40, 1024)])
 def test_smith_waterman(machine: Machine, code: CompiledKernel, first: int, second: int, block: int) -> None:
     a, b, best = _random(first, "abc"), _random(second, "abc", 1), np.zeros(1, np.int32)
-    machine.run(
-        code, 1, block, _letters(a), _letters(b), first, second, best, shared_bytes=28 * (first + 1)
-    )
+    machine.run(code, 1, block, _letters(a), _letters(b), first, second, best, shared_bytes=28 * (first + 1))
     score = np.zeros((first + 1, second + 1), int)
     down, across = np.full(score.shape, -1000), np.full(score.shape, -1000)
     for i in range(1, first + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,12 +65,13 @@ SOURCE_OPTIONS = {"wide": ("--device-int128",)}
 
 
 class CudaC:
-    """One generation of NVRTC. That of the `dev` extra is always needed; an older one is optional."""
+    """One generation of NVRTC; ``packages`` are those whose version decides what it makes, beside the `dev` extra."""
 
     def __init__(self, generation: int, *packages: str) -> None:
         self._generation = generation
         self._packages = packages
         self.name = f"NVRTC {generation}"
+        self.is_optional = bool(packages)
         self.products = tuple(
             Product(source, word)
             for source, words in VARIANTS.items()
@@ -89,9 +91,9 @@ class CudaC:
         recipe = RECIPES[product.variant]
         name = f"{product.source}.cu"
         options = (*recipe.options, *SOURCE_OPTIONS.get(product.source, ()))
-        text = self._library.compile(
-            (FOLDER / name).read_text("utf-8"), name, options, architecture=recipe.architecture
-        )
+        source = (FOLDER / name).read_text("utf-8")
+        with chdir("/"):  # debug sections have the folder that the compiler runs in, as numbers
+            text = self._library.compile(source, name, options, architecture=recipe.architecture)
         return without_folders(text)
 
     @cached_property

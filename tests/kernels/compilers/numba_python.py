@@ -51,6 +51,7 @@ class Numba:
     """Numba's CUDA target, with NVVM."""
 
     name = "Numba"
+    is_optional = True
     products = tuple(Product(f"from_numba/{name}", word) for name, words in VARIANTS.items() for word in words)
 
     def lack(self) -> str:

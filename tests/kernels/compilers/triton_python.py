@@ -45,6 +45,7 @@ class Triton:
     """Triton, which brings its own LLVM."""
 
     name = "Triton"
+    is_optional = True
     products = tuple(Product(f"from_triton/{name}", word) for name, words in VARIANTS.items() for word in words)
 
     def lack(self) -> str:
