@@ -26,7 +26,7 @@ class Nvrtc:
     def __init__(self, generation: int = 13) -> None:
         spec = importlib.util.find_spec("nvidia")
         folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
-        found = sorted(path for folder in folders for path in folder.glob(f"*/lib/libnvrtc.so.{generation}"))
+        found = sorted(path for folder in folders for path in folder.glob(f"*/lib/libnvrtc.so.{generation}*"))
         if not found:
             raise BuildError("NVRTC is not installed: pip install -e '.[dev]'")
         self._library = ctypes.CDLL(str(found[-1]))

@@ -27,7 +27,14 @@ from kernels.compilers.numba_python import Numba  # noqa: E402
 from kernels.compilers.triton_python import Triton  # noqa: E402
 from kernels.products import Compiler, Product  # noqa: E402
 
-COMPILERS: tuple[Compiler, ...] = (CudaC(13), CudaC(12, "nvidia-cuda-nvrtc-cu12"), Clang(), Numba(), Triton())
+COMPILERS: tuple[Compiler, ...] = (
+    CudaC(13),
+    CudaC(12, "nvidia-cuda-nvrtc-cu12"),
+    CudaC(11, "nvidia-cuda-nvrtc-cu11"),
+    Clang(),
+    Numba(),
+    Triton(),
+)
 
 PRODUCTS = tuple(product for compiler in COMPILERS for product in compiler.products)
 

@@ -14,7 +14,7 @@ from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import Kernel, Program, Unsupported, find_kernel, read, support
 
 #: The variants that may call functions.
-CALLING = ("quick", "debug", "nvrtc12-quick", "plain", "clang-plain")
+CALLING = ("quick", "debug", "plain", "clang-plain")
 
 #: Sources and entries whose every variant may: sine and cosine of any double have a part that is not inlined.
 CALLING_ENTRIES = (("from_numba/functions", ""), ("solvers", "pendulums"))

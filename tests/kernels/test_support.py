@@ -10,7 +10,7 @@ from nvrtc import BuildError, Nvrtc
 
 from kernels.build import COMPILERS, PRODUCTS, VARIANTS, is_current, main
 from kernels.loading import UNREAD, may_call, program, refused
-from kernels.products import FOLDER, Compiler, Product
+from kernels.products import FOLDER, REQUIREMENTS, Compiler, Product
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,39 @@ def test_nothing_but_calls_is_refused(product: Product) -> None:
 def test_every_source_is_built_and_every_file_has_a_source() -> None:
     assert {path.stem for path in FOLDER.glob("*.cu")} == {source for source in VARIANTS if "/" not in source}
     assert set(FOLDER.rglob("*.ptx")) == {product.path for product in PRODUCTS}
+
+
+def test_the_readme_tells_what_is_built_of_each_source() -> None:
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    section = readme[readme.index("## CUDA C") : readme.index("## Python")]
+    told = {
+        name: set(re.findall(r"`([\w-]+)`", words))
+        for name, words in re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", section, re.MULTILINE)
+    }
+    everywhere = {"", "quick", "nvrtc12"}
+    built = {source: set(words) - everywhere for source, words in VARIANTS.items() if "/" not in source}
+    assert told == built
+    assert [source for source in built if not everywhere <= set(VARIANTS[source])] == ["words"]
+
+
+def test_the_readme_counts_what_is_there() -> None:
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    told = re.search(
+        r"(\d+) kernels in CUDA C, (\d+) in Python for Numba and (\d+)\s+for Triton; .* ([\d,]+) entry", readme
+    )
+    assert told
+    entries = {p: len(re.findall(r"\.entry\b", p.path.read_text("utf-8"))) for p in PRODUCTS}
+    of_cuda = sum(count for p, count in entries.items() if "/" not in p.source and not p.variant)
+    of_numba, of_triton = (sum(s.startswith(f"from_{name}/") for s in VARIANTS) for name in ("numba", "triton"))
+    counts = (of_cuda, of_numba, of_triton, sum(entries.values()))
+    assert tuple(int(number.replace(",", "")) for number in told.groups()) == counts
+
+
+def test_the_exact_versions_are_those_of_the_readme() -> None:
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    versions = re.findall(r"^[\w-]+(?:\[\w+\])?==(\S+)$", REQUIREMENTS.read_text("utf-8"), re.MULTILINE)
+    assert len(versions) == 7
+    assert [version for version in versions if version not in readme] == []
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)

@@ -1,4 +1,4 @@
-"""CUDA C by NVRTC, of two generations."""
+"""CUDA C by NVRTC, of three generations."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ RECIPES = {
     "quick": Recipe(options=("--Ofast-compile=max",)),  # hardly optimised
     "debug": Recipe(options=("--device-debug",)),  # not optimised, every variable in memory, line tables
     "nvrtc12": Recipe(12),
-    "nvrtc12-quick": Recipe(12, ("--Ofast-compile=max",)),
+    "nvrtc11": Recipe(11, ("--std=c++17",)),  # it knows less by itself
     "nvrtc12-sm52": Recipe(12, architecture="compute_52"),
 }
 
-#: What is built of each source file. For older devices only where that gives other instructions.
+#: What is built of each source file. By older compilers and for older devices where that gives other instructions.
 VARIANTS = {
     "atomics": ("", "quick", "nvrtc12"),
-    "counting": ("", "quick", "debug", "nvrtc12"),
+    "counting": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
     "elements": ("", "quick", "debug", "nvrtc12"),
     "graphs": ("", "quick", "debug", "nvrtc12"),
-    "halves": ("", "quick", "debug", "nvrtc12", "nvrtc12-sm52"),
-    "hashes": ("", "quick", "debug", "nvrtc12"),
+    "halves": ("", "quick", "debug", "nvrtc12", "nvrtc11", "nvrtc12-sm52"),
+    "hashes": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
     "images": ("", "quick", "debug", "nvrtc12"),
-    "machines": ("", "quick", "debug", "nvrtc12"),
-    "matrices": ("", "unfused", "quick", "debug", "nvrtc12"),
-    "merges": ("", "quick", "debug", "nvrtc12"),
-    "norms": ("", "fast", "quick", "debug", "nvrtc12"),
-    "numerics": ("", "fast", "unfused", "quick", "debug", "nvrtc12"),
+    "machines": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
+    "matrices": ("", "unfused", "quick", "debug", "nvrtc12", "nvrtc11"),
+    "merges": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
+    "norms": ("", "fast", "quick", "debug", "nvrtc12", "nvrtc11"),
+    "numerics": ("", "fast", "unfused", "quick", "debug", "nvrtc12", "nvrtc11"),
     "reductions": ("", "quick", "debug", "nvrtc12"),
-    "rows": ("", "fast", "quick", "debug", "nvrtc12"),
+    "rows": ("", "fast", "quick", "debug", "nvrtc12", "nvrtc11"),
     "scans": ("", "quick", "debug", "nvrtc12", "nvrtc12-sm52"),
-    "solvers": ("", "fast", "quick", "debug", "nvrtc12"),
+    "solvers": ("", "fast", "quick", "debug", "nvrtc12", "nvrtc11"),
     "sorts": ("", "quick", "debug", "nvrtc12"),
-    "spectra": ("", "fast", "quick", "debug", "nvrtc12"),
+    "spectra": ("", "fast", "quick", "debug", "nvrtc12", "nvrtc11"),
     "stencils": ("", "unfused", "quick", "debug", "nvrtc12"),
-    "tensors": ("", "quick", "debug", "nvrtc12"),
-    "texts": ("", "quick", "debug", "nvrtc12"),
-    "warps": ("", "quick", "debug", "nvrtc12"),
+    "tensors": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
+    "texts": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
+    "warps": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
     "wide": ("", "quick", "nvrtc12"),
     "words": ("", "nvrtc12"),
 }

@@ -29,7 +29,7 @@ VARIANTS = {
     "histogram": ("", "plain"),
     "prefix_scan": ("", "plain"),
     "mandelbrot": ("", "fast", "plain"),
-    "nbody": ("", "fast", "plain"),
+    "nbody": ("", "fast"),
     "black_scholes": ("", "fast", "plain"),
     "bitonic": ("", "plain"),
     "local_sort": ("", "plain"),
