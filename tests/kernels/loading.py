@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ UNREAD = dict.fromkeys(
 )
 
 
-@cache
+@lru_cache(maxsize=16)  # more than a source's variants; all of them would slow every garbage collection from here on
 def program(source: str, variant: str = "") -> Program:
     """A PTX file, read."""
     return read(Product(source, variant).path.read_text("utf-8"))
