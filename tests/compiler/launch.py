@@ -169,6 +169,10 @@ class Machine:
         values = (*axes(grid), *axes(block), shared_bytes, PARAMETERS_AT)
         return Prepared(store, kernel, host, instance, values, placed)
 
+    def forget(self) -> None:
+        """Drop the modules that were kept to be launched again."""
+        self._modules.clear()
+
     def _code(self, wasm: bytes) -> Code:
         code = self._modules.get(wasm)
         if code is None:

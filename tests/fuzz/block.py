@@ -8,9 +8,11 @@ and threads run in ascending order (kernels whose result depends on it are none 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
-from compiler.interpreter import Running, Thread, Wait, signed
-from tensor_wasm.ptx.program import Instruction, Kernel
+from fuzz.integer_meaning import signed
+from fuzz.interpreter import Code, Memories, Running, Thread, Wait
+from tensor_wasm.ptx.program import Instruction
 
 WARP = 32
 _MASK = 0xFFFF_FFFF
@@ -25,23 +27,22 @@ class Block:
 
     def __init__(
         self,
-        kernel: Kernel,
-        memory: bytearray,
-        parameters: bytes,
+        code: Code,
+        memories: Memories,
         shape: tuple[int, int, int],
         special: Mapping[str, int],
-        shared_bytes: int,
+        dynamic_bytes: int = 0,
     ) -> None:
-        shared = bytearray(shared_bytes)
+        memories.shared = bytearray(-(-code.shared_bytes // 16) * 16 + dynamic_bytes)
         self._threads: dict[int, Running] = {}
         self._waits: dict[int, Wait] = {}
         self._arrived: dict[int, int] = {}
         for number, own in enumerate(_specials(shape)):
-            self._threads[number] = Thread(kernel, memory, parameters, {**special, **own}, shared).steps()
+            self._threads[number] = Thread(code, memories, {**special, **own}).steps()
 
-    def run(self) -> None:
-        """Until every thread has ended. Raises :class:`Stuck`."""
-        for number in list(self._threads):
+    def run(self, *, backwards: bool = False) -> None:
+        """Until every thread has ended; ``backwards`` starts with the last. Raises :class:`Stuck`."""
+        for number in sorted(self._threads, reverse=backwards):
             self._go_on(number, None)
         while self._threads:
             if not (self._warp_operation() or self._arrival() or self._barrier()):
@@ -157,6 +158,7 @@ def _is_barrier(instruction: Instruction) -> bool:
     return instruction.root in ("bar", "barrier") and "warp" not in instruction.modifiers
 
 
+@cache
 def _kind(instruction: Instruction) -> tuple[object, ...]:
     """What must be the same for threads to meet; ``bar`` is ``barrier.aligned``."""
     words = tuple(word for word in instruction.modifiers if word not in ("cta", "aligned"))
@@ -220,6 +222,8 @@ def _vote(mode: str, predicates: Mapping[int, int]) -> int:
 
 def _reduce(instruction: Instruction, values: Sequence[int]) -> int:
     mode = instruction.modifiers[-1]
+    if instruction.type.is_signed:
+        values = [signed(value, 32) for value in values]
     result = values[0]
     for value in values[1:]:
         result = {
@@ -230,4 +234,4 @@ def _reduce(instruction: Instruction, values: Sequence[int]) -> int:
             "or": result | value,
             "xor": result ^ value,
         }[mode]
-    return signed(result, 32) if instruction.type.is_signed else result
+    return result
