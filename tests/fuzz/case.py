@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +16,9 @@ from fuzz.generator import Generator
 from fuzz.interpreter import Code
 from fuzz.places import ARRAYS_AT, Axes, Floats, Parameter
 from tensor_wasm.compiler import CompiledKernel, compile_kernel
+from tensor_wasm.errors import InvalidWasm
 from tensor_wasm.ptx import find_kernel, read
-from tensor_wasm.ptx.program import Kernel
+from tensor_wasm.ptx.program import Kernel, Program
 
 _EDGE_SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 70)
 _LARGE_SIZES = (96, 128, 256)
@@ -55,7 +58,11 @@ class Case:
 
 
 class Difference(Exception):
-    """The compiled kernel did something else than the interpreter."""
+    """The compiled kernel did something else than the interpreter, or there is none. ``kind`` says which."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind = kind
+        super().__init__(text)
 
 
 def make(number: int) -> Case:
@@ -132,15 +139,28 @@ def _run(case: Case, kernel: CompiledKernel, machine: Machine) -> np.ndarray:
         prepared.store.close()
 
 
+def _compiled(kernel: Kernel, program: Program) -> CompiledKernel:
+    try:
+        return compile_kernel(kernel, program)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        name = type(error).__name__
+        text = f"the compiler raised {name}: {error} at {Path(place.filename).name}:{place.lineno}"
+        raise Difference(f"compiler {name} {place.name}", text) from None
+
+
 def compare(case: Case, machine: Machine) -> None:
     """Raises :class:`Difference` where the compiled kernel leaves other memory, or faults."""
     program = read(case.text)
     kernel = find_kernel(program, "k")
     want = np.frombuffer(bytes(_interpreted(case, kernel)), np.uint8).copy()
+    compiled = _compiled(kernel, program)
     try:
-        got = _run(case, compile_kernel(kernel, program), machine)
+        got = _run(case, compiled, machine)
     except LaunchFault as fault:
-        raise Difference(f"the compiled kernel stopped: {fault}") from None
+        raise Difference("fault", f"the compiled kernel stopped: {fault}") from None
+    except InvalidWasm as error:
+        raise Difference("invalid", f"the module is not valid: {error}") from None
     finally:
         machine.forget()
     for memory in (want, got):
@@ -150,7 +170,7 @@ def compare(case: Case, machine: Machine) -> None:
     place = int(np.flatnonzero(want != got)[0]) // 4 * 4
     one, other = (int.from_bytes(memory[place : place + 4].tobytes(), "little") for memory in (got, want))
     address = ARRAYS_AT + place
-    raise Difference(f"the word at {address:#x} ({_name(case, address)}) is {one:#010x}, not {other:#010x}")
+    raise Difference("word", f"the word at {address:#x} ({_name(case, address)}) is {one:#010x}, not {other:#010x}")
 
 
 def _name(case: Case, address: int) -> str:

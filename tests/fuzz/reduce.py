@@ -16,7 +16,8 @@ _BLOCKS = ((1, 1, 1), (2, 1, 1), (4, 1, 1), (5, 1, 1), (8, 1, 1), (33, 1, 1))
 def reduced(case: Case, machine: Machine, *, seconds: float) -> Case:
     """A smaller case that differs too; the best that was found in the time."""
     end = time.monotonic() + seconds
-    return smallest(case, lambda candidate: _differs(candidate, machine), lambda: time.monotonic() > end)
+    kind = _difference(case, machine)
+    return smallest(case, lambda candidate: _difference(candidate, machine) == kind, lambda: time.monotonic() > end)
 
 
 def smallest(case: Case, differs: Callable[[Case], bool], is_over: Callable[[], bool]) -> Case:
@@ -33,17 +34,20 @@ def smallest(case: Case, differs: Callable[[Case], bool], is_over: Callable[[], 
     return case
 
 
-def _differs(case: Case, machine: Machine) -> bool:
-    """Whether the case is one to compare (no race, nothing undefined, an end) and differs."""
+def _difference(case: Case, machine: Machine) -> str | None:
+    """What kind of difference there is; None for none, or a case that is not to be compared.
+
+    Such a case has a race, does not end, or computes with what nothing wrote.
+    """
     try:
         if expected(case) != expected(case, backwards=True):
-            return False
+            return None
         compare(case, machine)
-    except Difference:
-        return True
+    except Difference as difference:
+        return difference.kind
     except Exception:
-        return False
-    return False
+        return None
+    return None
 
 
 def _fewer_threads(case: Case, differs: Callable[[Case], bool]) -> Case:

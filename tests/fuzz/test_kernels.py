@@ -106,7 +106,7 @@ def test_a_wrong_translation_is_found_and_made_small(
         pytest.fail("nothing was found")
     small = reduced(case, machine, seconds=5)
     assert len(small.text.splitlines()) < min(30, len(case.text.splitlines()))
-    with pytest.raises(Difference, match="is 0x|stopped"):
+    with pytest.raises(Difference, match=r"is 0x|stopped"):
         compare(small, machine)
     monkeypatch.undo()
     compare(small, machine)

@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -85,7 +86,8 @@ def _work(plan: Plan, start: int, end_s: float, state: Any, connection: Connecti
         try:
             test(number, desk)
         except Exception as error:
-            desk.find("error", f"{type(error).__name__}: {error}")
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            desk.find("error", f"{type(error).__name__}: {error} at {place.filename}:{place.lineno}")
         state[3] += 1
     connection.send(None)
 
