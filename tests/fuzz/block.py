@@ -80,7 +80,7 @@ class Block:
             if _kind(other.instruction) != _kind(wait.instruction) or _membermask(other) != _membermask(wait):
                 return None
             found[lane] = other.values
-        return found
+        return found or None  # a mask of nobody is waited for in vain
 
     # --- barriers -------------------------------------------------------------------------------------
 

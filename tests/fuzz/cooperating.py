@@ -17,15 +17,13 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from fuzz.generator import _DEPTH_MAX, Generator, Target
-from fuzz.places import Axes, Reach
+from fuzz.places import COUNTERS, Axes, Reach
 
 SLOT_BYTES_MAX = 32
 COUNTER_BYTES = 32
 DYNAMIC_BYTES = 256 * SLOT_BYTES_MAX + COUNTER_BYTES
 _FULL = "0xffffffff"
 _ROUNDS_MAX = 3
-#: Of each counter: what order does not change.
-_COUNTERS = ("add.u32", "min.s32", "max.u32", "or.b32", "xor.b32", "max.s32", "add.s32", "add.u32")
 _Opcode = tuple[str, str]
 
 
@@ -391,9 +389,9 @@ class CooperatingGenerator(Generator):
 
     def _count(self) -> None:
         """Add to a counter, which nobody reads before a barrier."""
-        index = self.chance.randrange(len(_COUNTERS))
+        index = self.chance.randrange(len(COUNTERS))
         guard = self.w.guard() if self.chance.random() < 0.5 else ""
-        self.w.add(f"red.shared.{_COUNTERS[index]} [{self._start}+{4 * index}], {self.w.any('r')}", guard)
+        self.w.add(f"red.shared.{COUNTERS[index]} [{self._start}+{4 * index}], {self.w.any('r')}", guard)
 
     def _read_shared(self, *, producers_only: bool = False) -> None:
         """Read any thread's words, or only those of the warps of even number; or a counter."""

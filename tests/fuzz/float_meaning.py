@@ -163,6 +163,27 @@ _ARITHMETIC: Mapping[str, Callable[[Instruction, Format], Function]] = {
 }
 
 
+def approximation(i: Instruction) -> Function:
+    """One of the instructions on ``f32`` whose results have an error, without one."""
+    functions: Mapping[str, Callable[..., float]] = {
+        "sin": math.sin,
+        "cos": math.cos,
+        "lg2": math.log2,
+        "ex2": lambda a: 2.0**a,
+        "tanh": math.tanh,
+        "rsqrt": lambda a: 1 / math.sqrt(a),
+    }
+    outside = {"lg2": F32.sign | F32.infinity, "rsqrt": F32.infinity}
+
+    def exact(a: int) -> int:
+        """Of zeros and what is less, or no number."""
+        if F32.is_zero(a) and i.root in outside:
+            return outside[i.root] | (a & F32.sign)
+        return NAN_BITS[32]
+
+    return _with_modifiers(i, F32, _by_host(F32, functions[i.root], exact))
+
+
 def test_property(i: Instruction) -> Function:
     """``testp``."""
     form = FORMATS[i.type]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from fuzz.opcodes import Drawn, draw
-from fuzz.places import Places, Reach
+from fuzz.opcodes import Drawn, draw, draw_approximation
+from fuzz.places import APPROXIMATE_BYTES, COUNTERS, Places, Reach
 from fuzz.writer import BITS, Writer
 from tensor_wasm.ptx.forms import Pairing, RoleKind
 from tensor_wasm.ptx.plans import Expected
@@ -68,7 +68,7 @@ class Instructions:
             self._steady()
         else:
             others = [self._pack, self._unpack, self._carry, self._bits_of_float, self._float_of_bits, self._move]
-            others += [self._atomic, self._set_both, self._parameter]
+            others += [self._atomic, self._set_both, self._parameter, self._count, self._approximate]
             others += [self._local] * 3 * self.has_local + [self._const] * 2 * self.has_const
             self.chance.choice(others)()
 
@@ -332,6 +332,31 @@ class Instructions:
         result = self._result(sort, guard)
         order = chance.choice(("", "", ".relaxed.gpu", ".acq_rel.sys"))
         self._write(f"atom{order}.global.{name} {result}, {reach.at(offset)}, {values}", guard, [result])
+
+    def _count(self) -> None:
+        """Add to a counter of all threads, which nobody reads."""
+        w, chance = self.w, self.chance
+        index, pointer = chance.randrange(len(COUNTERS)), w.new("d")
+        w.add(f"ld.param.u64 {pointer}, [counters]")
+        place = f"[{pointer}+{4 * index}], {w.value('r')}"
+        if chance.random() < 0.3:
+            w.add(f"atom.global.{COUNTERS[index]} {w.new('r')}, {place}", self._guard())
+        else:
+            w.add(f"red.global.{COUNTERS[index]} {place}", self._guard())
+
+    def _approximate(self) -> None:
+        """A result with an error, which only goes to memory, of an operand that is not large."""
+        w, chance = self.w, self.chance
+        opcode = draw_approximation(chance)
+        low, high, result = w.new("f"), w.new("f"), w.new("f")
+        w.add(f"max.f32 {low}, {w.any('f')}, 0fC0A00000")
+        w.add(f"min.f32 {high}, {low}, 0f40A00000")
+        operands = [high, "0f40490FDB"] if opcode.startswith("div") else [high]
+        w.add(f"{opcode} {result}, {', '.join(operands)}")
+        pointer = w.new("d")
+        w.add(f"ld.param.u64 {pointer}, [approximate]")
+        reach = self.places.address(pointer, self.places.number, APPROXIMATE_BYTES, is_signed=False)
+        w.add(f"st.global.f32 {reach.at(chance.randrange(0, APPROXIMATE_BYTES, 4))}, {result}", self._guard())
 
     def _local(self) -> None:
         w, chance = self.w, self.chance

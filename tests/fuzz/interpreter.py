@@ -36,7 +36,9 @@ from tensor_wasm.ptx.program import (
     Variable,
 )
 
-STEPS_MAX = 100_000
+#: What a thread may do; no random kernel comes near. Waiting for others counts for more, for it takes longer.
+STEPS_MAX = 30_000
+_WAIT_STEPS = 100
 
 _TOGETHER = ("bar", "barrier", "shfl", "vote", "match", "redux")
 _WINDOW = 40
@@ -89,10 +91,13 @@ class Memories:
 
 
 class Code:
-    """A kernel whose instructions were turned into functions; ``local_bytes`` and ``shared_bytes`` of variables."""
+    """A kernel whose instructions were turned into functions; ``local_bytes`` and ``shared_bytes`` of variables.
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+    A thread may do ``steps_max``; ``steps`` is what the one did that did most.
+    """
+
+    def __init__(self, kernel: Kernel, steps_max: int = STEPS_MAX) -> None:
+        self.steps_max, self.steps = steps_max, 0
         self.local_bytes = self.shared_bytes = 0
         self._places: dict[Variable, int] = {}
         self._initial = bytearray()
@@ -408,6 +413,7 @@ class Thread:
                     step(self)
                 if stop is not None and (stop.guard is None or self._holds(stop.guard)):
                     yield from self._wait(stop)
+                    count += _WAIT_STEPS
             match part.terminator:
                 case Jump(target):
                     index = target
@@ -416,11 +422,12 @@ class Thread:
                 case Switch(_, targets):
                     index = targets[self.cells[part.selector]]
                 case Exit():
+                    self._code.steps = max(self._code.steps, count)
                     return
                 case other:
                     raise NotImplementedError(other)
             count += part.count
-            if count > STEPS_MAX:
+            if count > self._code.steps_max:
                 raise RuntimeError("the thread does not end")
 
     def _holds(self, guard: Guard) -> bool:

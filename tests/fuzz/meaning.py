@@ -98,4 +98,5 @@ _SPECIAL: Mapping[str, Callable[[Instruction], Function]] = {
     "slct": _slct,
     "testp": float_meaning.test_property,
     "cvt": float_meaning.convert,
+    **dict.fromkeys(("sin", "cos", "lg2", "ex2", "tanh", "rsqrt"), float_meaning.approximation),
 }

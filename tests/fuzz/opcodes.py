@@ -74,6 +74,12 @@ def _is_defined(parts: Sequence[str]) -> bool:
     return parts[0] != "cvt" or "ftz" not in parts or "f32" in parts
 
 
+def draw_approximation(source: random.Random) -> str:
+    """An opcode on ``f32`` whose result has an error."""
+    root = source.choice(("sin", "cos", "lg2", "ex2", "tanh", "rsqrt", "div"))
+    return f"{root}.approx{source.choice(('', '.ftz')) if root != 'tanh' else ''}.f32"
+
+
 @cache
 def drawn(text: str) -> Drawn:
     """An opcode with its operands, all of them."""

@@ -18,8 +18,12 @@ MARGIN_BYTES = 64
 RECORD_BYTES = 256
 ARRAYS_AT = 4096
 STRIDES = (1, 2, 4, 4, 4, 8, 8, 16, 16, 3, 12, 32)
-MAPPINGS = ("forward",) * 5 + ("reversed", "shifted", "signed", "scaled", "exchanged", "rows", "warp")
+MAPPINGS = ("forward",) * 5 + ("reversed", "shifted", "signed", "scaled", "exchanged", "rows", "warp", "leader")
 WARP = 32
+#: Of each counter: operations whose order does not matter.
+COUNTERS = ("add.u32", "min.s32", "max.u32", "or.b32", "xor.b32", "max.s32", "add.s32", "and.b32")
+#: For each thread, results that are not exact.
+APPROXIMATE_BYTES = 16
 
 Axes = tuple[int, int, int]
 
@@ -100,6 +104,9 @@ class Places:
         self._parameter("u32", "k", self.source.choice((0, 1, 2, 3, 7, 0x8000_0000, self.source.getrandbits(32))))
         self._parameter("s64", "m", self.source.getrandbits(self.source.randint(1, 64)))
         self._parameter("f32", "x", self.source.choice(float_edges(F32)))
+        self._parameter("u64", "counters", self._allocate(4 * len(COUNTERS)))
+        self.approximate = self._allocate(self.threads * APPROXIMATE_BYTES)
+        self._parameter("u64", "approximate", self.approximate)
         for index in range(self.source.randint(1, 5)):
             self._strip(index)
 
@@ -124,6 +131,8 @@ class Places:
             count *= self.scale
         elif mapping == "exchanged":
             count = 1 << (count - 1).bit_length()
+        elif mapping == "leader":
+            count = self.grid
         elif mapping == "warp":
             count = self.grid * -(-self.block_threads // WARP) * WARP
         is_variable = kind == "b" and mapping != "signed" and chance.random() < 0.15
@@ -246,6 +255,13 @@ class Places:
                 is_below = chance.random() < 0.5
                 w.add(f"setp.{'lt' if is_below else 'ge'}.{chance.choice('us')}32 {guard}, {number}, {strip.distance}")
                 return index, f"@{'!' if is_below else ''}{guard}"
+            case "leader":  # one address for the block, and one thread that goes there
+                guard, first, place = w.new("p"), w.new("r"), w.new("r")
+                w.add(f"mul.lo.u32 {first}, %ctaid.x, {self.block_threads}")
+                w.add(f"sub.u32 {place}, {number}, {first}")
+                w.add(f"setp.eq.u32 {guard}, {place}, {strip.distance % self.block_threads}")
+                w.add(f"mov.u32 {index}, %ctaid.x")
+                return index, f"@{guard}"
             case "signed":
                 w.add(f"sub.s32 {index}, {number}, {strip.distance}")
             case "scaled":

@@ -16,8 +16,11 @@ _BLOCKS = ((1, 1, 1), (2, 1, 1), (4, 1, 1), (5, 1, 1), (8, 1, 1), (33, 1, 1))
 def reduced(case: Case, machine: Machine, *, seconds: float) -> Case:
     """A smaller case that differs too; the best that was found in the time."""
     end = time.monotonic() + seconds
-    kind = _difference(case, machine)
-    return smallest(case, lambda candidate: _difference(candidate, machine) == kind, lambda: time.monotonic() > end)
+    _, steps = expected(case)
+    kind = _difference(case, machine, steps)
+    return smallest(
+        case, lambda candidate: _difference(candidate, machine, steps) == kind, lambda: time.monotonic() > end
+    )
 
 
 def smallest(case: Case, differs: Callable[[Case], bool], is_over: Callable[[], bool]) -> Case:
@@ -34,13 +37,14 @@ def smallest(case: Case, differs: Callable[[Case], bool], is_over: Callable[[], 
     return case
 
 
-def _difference(case: Case, machine: Machine) -> str | None:
+def _difference(case: Case, machine: Machine, steps_max: int) -> str | None:
     """What kind of difference there is; None for none, or a case that is not to be compared.
 
     Such a case has a race, does not end, or computes with what nothing wrote.
     """
     try:
-        if expected(case) != expected(case, backwards=True):
+        memory, _ = expected(case, steps_max=steps_max)
+        if memory != expected(case, backwards=True, steps_max=steps_max)[0]:
             return None
         compare(case, machine)
     except Difference as difference:
