@@ -13,12 +13,13 @@ NUMBERS = 1 << 48
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """``count``, ``seconds``, ``seed`` and ``jobs`` of the command line. Prints the seed."""
+    """``count``, ``seconds``, ``seed``, ``jobs`` and ``findings`` of the command line. Prints the seed."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=NUMBERS, help="how many (default: as many as there is time for)")
     parser.add_argument("--seconds", type=float, default=None, help="how long (default: 60, or no end with --count)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(NUMBERS), help="the first number")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes")
+    parser.add_argument("--findings", type=int, default=20, help="how many findings end the run (default: 20)")
     given = parser.parse_args()
     if given.seconds is None:
         given.seconds = 60.0 if given.count == NUMBERS else float("inf")

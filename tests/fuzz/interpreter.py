@@ -37,7 +37,7 @@ from tensor_wasm.ptx.program import (
 )
 
 #: What a thread may do; no random kernel comes near. Waiting for others counts for more, for it takes longer.
-STEPS_MAX = 30_000
+STEPS_MAX = 200_000
 _WAIT_STEPS = 100
 
 _TOGETHER = ("bar", "barrier", "shfl", "vote", "match", "redux")

@@ -45,7 +45,7 @@ def prepare() -> Test:
 def main() -> int:
     """The command; 1 where something was found."""
     given = arguments(__doc__)
-    plan = Plan(prepare, given.seed, given.count, given.seconds, given.jobs, LIMIT_S)
+    plan = Plan(prepare, given.seed, given.count, given.seconds, given.jobs, LIMIT_S, given.findings)
     _, findings = run(plan, lambda line: print(line, flush=True))
     return finish(findings, lambda number: make(number).text)
 

@@ -64,11 +64,11 @@ def test_random_bytes_are_refused(engine: Engine, seed: int) -> None:
 
 @pytest.mark.parametrize("bomb", range(len(BOMBS)))
 def test_large_texts_end_in_short_time(engine: Engine, bomb: int) -> None:
-    text = BOMBS[bomb](1 << 20)
+    text = BOMBS[bomb](1 << 19)
     start = time.process_time()
     with contextlib.suppress(PtxError):
         texts.check(read(text))
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 4
 
 
 def test_what_must_not_happen_is_reported(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
