@@ -8,7 +8,6 @@ and threads run in ascending order (kernels whose result depends on it are none 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 
 from fuzz.integer_meaning import signed
 from fuzz.interpreter import Code, Memories, Running, Thread, Wait
@@ -61,7 +60,7 @@ class Block:
     def _warp_operation(self) -> bool:
         """Carry out one for which all lanes of its mask that live have come with the same opcode and mask."""
         for number, wait in self._waits.items():
-            if not _is_barrier(wait.instruction):
+            if not wait.is_barrier:
                 lanes = self._lanes(number // WARP, wait)
                 if lanes is not None:
                     for lane, results in _together(wait.instruction, lanes).items():
@@ -72,12 +71,13 @@ class Block:
     def _lanes(self, warp: int, wait: Wait) -> dict[int, tuple[int, ...]] | None:
         """The operands of each lane of a warp that belongs to ``wait``'s mask; None while one is still to come."""
         found = {}
+        mask = wait.mask
         for lane in range(WARP):
             number = warp * WARP + lane
-            if not _membermask(wait) >> lane & 1 or number not in self._threads:
+            if not mask >> lane & 1 or number not in self._threads:
                 continue
             other = self._waits[number]
-            if _kind(other.instruction) != _kind(wait.instruction) or _membermask(other) != _membermask(wait):
+            if other.kind != wait.kind or other.mask != mask:
                 return None
             found[lane] = other.values
         return found or None  # a mask of nobody is waited for in vain
@@ -99,7 +99,7 @@ class Block:
     def _barrier(self) -> bool:
         """Let the threads at a barrier go on where as many warps came as it is for."""
         for number, wait in self._waits.items():
-            if not _is_barrier(wait.instruction) or "arrive" in wait.instruction.modifiers:
+            if not wait.is_barrier or "arrive" in wait.instruction.modifiers:
                 continue
             barrier, has_count = wait.values[0], len(wait.values) > 1 + ("red" in wait.instruction.modifiers)
             warps = {warp: members for warp, members in self._warps().items() if self._are_at(members, wait)}
@@ -128,9 +128,8 @@ class Block:
 
     def _are_at(self, members: Sequence[int], wait: Wait) -> bool:
         """Whether threads all wait at the same barrier, for the same."""
-        kind, barrier = _kind(wait.instruction), wait.values[0]
         waits = [self._waits[number] for number in members]
-        return all(_kind(other.instruction) == kind and other.values[0] == barrier for other in waits)
+        return all(other.kind == wait.kind and other.values[0] == wait.values[0] for other in waits)
 
 
 def _specials(shape: tuple[int, int, int]) -> Iterator[dict[str, int]]:
@@ -152,21 +151,6 @@ def _specials(shape: tuple[int, int, int]) -> Iterator[dict[str, int]]:
             "lanemask_ge.": -own & _MASK,
             "lanemask_gt.": -own * 2 & _MASK,
         }
-
-
-def _is_barrier(instruction: Instruction) -> bool:
-    return instruction.root in ("bar", "barrier") and "warp" not in instruction.modifiers
-
-
-@cache
-def _kind(instruction: Instruction) -> tuple[object, ...]:
-    """What must be the same for threads to meet; ``bar`` is ``barrier.aligned``."""
-    words = tuple(word for word in instruction.modifiers if word not in ("cta", "aligned"))
-    return ("barrier" if _is_barrier(instruction) else instruction.root, words, instruction.types)
-
-
-def _membermask(wait: Wait) -> int:
-    return 0 if _is_barrier(wait.instruction) else wait.values[-1]
 
 
 # --- warp operations -----------------------------------------------------------------------------------------

@@ -174,8 +174,6 @@ def compare(case: Case, machine: Machine) -> None:
         raise Difference("fault", f"the compiled kernel stopped: {fault}") from None
     except InvalidWasm as error:
         raise Difference("invalid", f"the module is not valid: {error}") from None
-    finally:
-        machine.forget()
     for memory in (want, got):
         _make_nan_alike(memory, case.floats)
     _take_what_is_close(want, got, case.approximate)

@@ -51,10 +51,20 @@ Step = Callable[["Thread"], None]
 
 @dataclass(frozen=True)
 class Wait:
-    """A thread waits at an instruction for others; ``values`` are the operands it came with."""
+    """A thread waits at an instruction for others; ``values`` are the operands it came with.
+
+    Threads meet where the ``kind`` is the same: ``bar`` is ``barrier.aligned``. ``mask`` are the lanes that a warp
+    operation is for; it is 0 at a barrier.
+    """
 
     instruction: Instruction
     values: tuple[int, ...]
+    kind: tuple[object, ...]
+    is_barrier: bool
+
+    @property
+    def mask(self) -> int:
+        return 0 if self.is_barrier else self.values[-1]
 
 
 #: A thread that runs: it gives what it waits at, and is sent the values of the destinations.
@@ -68,6 +78,8 @@ class _Stop:
     instruction: Instruction
     guard: Guard | None
     sources: tuple[int, ...]
+    kind: tuple[object, ...]
+    is_barrier: bool
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,10 @@ class Code:
         steps: list[Step] = []
         for i in instructions:
             if i.root in _TOGETHER:
-                stop = _Stop(i, i.guard, tuple(map(self._cell, i.sources)))
+                is_barrier = i.root in ("bar", "barrier") and "warp" not in i.modifiers
+                words = tuple(word for word in i.modifiers if word not in ("cta", "aligned"))
+                kind = ("barrier" if is_barrier else i.root, words, tuple(t.ptx_name for t in i.types))
+                stop = _Stop(i, i.guard, tuple(map(self._cell, i.sources)), kind, is_barrier)
                 runs.append((tuple(steps), stop))
                 steps = []
             else:
@@ -443,7 +458,7 @@ class Thread:
             raise ValueError("an operand that was never written")
         for position in i.negated:
             values[position] = 1 - values[position]
-        results = yield Wait(i, tuple(values))
+        results = yield Wait(i, tuple(values), stop.kind, stop.is_barrier)
         for register, result in zip(i.destinations, results, strict=False):
             if register is not None:
                 self.cells[register.index] = result & ((1 << register.type.bits) - 1)

@@ -39,7 +39,7 @@ def test_many_more_random_kernels_do_what_the_interpreter_does() -> None:
     seed = random.SystemRandom().randrange(NUMBERS)
     done, findings = run(Plan(prepare, seed, NUMBERS, 25.0, 2, LIMIT_S), print)
     assert not findings, report(findings)
-    assert done > 50
+    assert done > 20
 
 
 def test_a_number_always_makes_the_same_kernel() -> None:
