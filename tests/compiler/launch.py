@@ -18,6 +18,8 @@ PARAMETERS_AT = 1024
 ARRAYS_AT = 4096
 _PAGE = 65_536
 _CANARY = 0xA5
+#: Modules that are kept to be launched again.
+_MODULES_MAX = 200
 
 Axes = tuple[int, int, int]
 
@@ -175,6 +177,8 @@ class Machine:
     def _code(self, wasm: bytes) -> Code:
         code = self._modules.get(wasm)
         if code is None:
+            if len(self._modules) >= _MODULES_MAX:
+                self._modules.clear()
             code = self._modules[wasm] = self._engine.compile(wasm)
         return code
 

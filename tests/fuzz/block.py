@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from compiler.interpreter import Running, Thread, Wait, signed
-from tensor_wasm.ptx.program import Instruction, Kernel
+from fuzz.integer_meaning import signed
+from fuzz.interpreter import Code, Memories, Running, Thread, Wait
+from tensor_wasm.ptx.program import Instruction
 
 WARP = 32
 _MASK = 0xFFFF_FFFF
@@ -25,23 +26,22 @@ class Block:
 
     def __init__(
         self,
-        kernel: Kernel,
-        memory: bytearray,
-        parameters: bytes,
+        code: Code,
+        memories: Memories,
         shape: tuple[int, int, int],
         special: Mapping[str, int],
-        shared_bytes: int,
+        dynamic_bytes: int = 0,
     ) -> None:
-        shared = bytearray(shared_bytes)
+        memories.shared = bytearray(-(-code.shared_bytes // 16) * 16 + dynamic_bytes)
         self._threads: dict[int, Running] = {}
         self._waits: dict[int, Wait] = {}
         self._arrived: dict[int, int] = {}
         for number, own in enumerate(_specials(shape)):
-            self._threads[number] = Thread(kernel, memory, parameters, {**special, **own}, shared).steps()
+            self._threads[number] = Thread(code, memories, {**special, **own}).steps()
 
-    def run(self) -> None:
-        """Until every thread has ended. Raises :class:`Stuck`."""
-        for number in list(self._threads):
+    def run(self, *, backwards: bool = False) -> None:
+        """Until every thread has ended; ``backwards`` starts with the last. Raises :class:`Stuck`."""
+        for number in sorted(self._threads, reverse=backwards):
             self._go_on(number, None)
         while self._threads:
             if not (self._warp_operation() or self._arrival() or self._barrier()):
@@ -60,7 +60,7 @@ class Block:
     def _warp_operation(self) -> bool:
         """Carry out one for which all lanes of its mask that live have come with the same opcode and mask."""
         for number, wait in self._waits.items():
-            if not _is_barrier(wait.instruction):
+            if not wait.is_barrier:
                 lanes = self._lanes(number // WARP, wait)
                 if lanes is not None:
                     for lane, results in _together(wait.instruction, lanes).items():
@@ -71,15 +71,16 @@ class Block:
     def _lanes(self, warp: int, wait: Wait) -> dict[int, tuple[int, ...]] | None:
         """The operands of each lane of a warp that belongs to ``wait``'s mask; None while one is still to come."""
         found = {}
+        mask = wait.mask
         for lane in range(WARP):
             number = warp * WARP + lane
-            if not _membermask(wait) >> lane & 1 or number not in self._threads:
+            if not mask >> lane & 1 or number not in self._threads:
                 continue
             other = self._waits[number]
-            if _kind(other.instruction) != _kind(wait.instruction) or _membermask(other) != _membermask(wait):
+            if other.kind != wait.kind or other.mask != mask:
                 return None
             found[lane] = other.values
-        return found
+        return found or None  # a mask of nobody is waited for in vain
 
     # --- barriers -------------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class Block:
     def _barrier(self) -> bool:
         """Let the threads at a barrier go on where as many warps came as it is for."""
         for number, wait in self._waits.items():
-            if not _is_barrier(wait.instruction) or "arrive" in wait.instruction.modifiers:
+            if not wait.is_barrier or "arrive" in wait.instruction.modifiers:
                 continue
             barrier, has_count = wait.values[0], len(wait.values) > 1 + ("red" in wait.instruction.modifiers)
             warps = {warp: members for warp, members in self._warps().items() if self._are_at(members, wait)}
@@ -127,9 +128,8 @@ class Block:
 
     def _are_at(self, members: Sequence[int], wait: Wait) -> bool:
         """Whether threads all wait at the same barrier, for the same."""
-        kind, barrier = _kind(wait.instruction), wait.values[0]
         waits = [self._waits[number] for number in members]
-        return all(_kind(other.instruction) == kind and other.values[0] == barrier for other in waits)
+        return all(other.kind == wait.kind and other.values[0] == wait.values[0] for other in waits)
 
 
 def _specials(shape: tuple[int, int, int]) -> Iterator[dict[str, int]]:
@@ -151,20 +151,6 @@ def _specials(shape: tuple[int, int, int]) -> Iterator[dict[str, int]]:
             "lanemask_ge.": -own & _MASK,
             "lanemask_gt.": -own * 2 & _MASK,
         }
-
-
-def _is_barrier(instruction: Instruction) -> bool:
-    return instruction.root in ("bar", "barrier") and "warp" not in instruction.modifiers
-
-
-def _kind(instruction: Instruction) -> tuple[object, ...]:
-    """What must be the same for threads to meet; ``bar`` is ``barrier.aligned``."""
-    words = tuple(word for word in instruction.modifiers if word not in ("cta", "aligned"))
-    return ("barrier" if _is_barrier(instruction) else instruction.root, words, instruction.types)
-
-
-def _membermask(wait: Wait) -> int:
-    return 0 if _is_barrier(wait.instruction) else wait.values[-1]
 
 
 # --- warp operations -----------------------------------------------------------------------------------------
@@ -220,6 +206,8 @@ def _vote(mode: str, predicates: Mapping[int, int]) -> int:
 
 def _reduce(instruction: Instruction, values: Sequence[int]) -> int:
     mode = instruction.modifiers[-1]
+    if instruction.type.is_signed:
+        values = [signed(value, 32) for value in values]
     result = values[0]
     for value in values[1:]:
         result = {
@@ -230,4 +218,4 @@ def _reduce(instruction: Instruction, values: Sequence[int]) -> int:
             "or": result | value,
             "xor": result ^ value,
         }[mode]
-    return signed(result, 32) if instruction.type.is_signed else result
+    return result
