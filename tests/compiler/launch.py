@@ -98,7 +98,10 @@ class Prepared:
         block = tuple(self.global_value(f"block_{axis}") for axis in "xyz")
         line = next((line for line in lines if line), 0)
         stuck_line = 0 if self.instance.extern("line") is None else self.global_value("line")
-        fault, thread = self.global_value("fault"), faulting_thread(self.global_value("place"), None)
+        fault, thread = (
+            self.global_value("fault"),
+            faulting_thread(self.global_value("place"), None, 0, (), self.global_value),
+        )
         return LaunchFault(failure, fault, thread, axes(block), line, stuck_line)
 
 

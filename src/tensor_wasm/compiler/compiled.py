@@ -10,7 +10,7 @@ from tensor_wasm.compiler.records import Record, RecordBuffer
 from tensor_wasm.errors import InternalError
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
-COMPILER_VERSION = "5"
+COMPILER_VERSION = "6"
 
 _HEAD = struct.Struct("<II")
 
@@ -29,12 +29,21 @@ class ParameterLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """An access that all threads of a row make one after another: its PTX line, and the bytes of a thread."""
+
+    line: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledKernel:
     """A kernel as a WebAssembly module.
 
     ``work_bytes`` is the size of its own region of scratch memory, zero at first, at a multiple of 16.
     ``lines`` says which PTX line code belongs to: ``(offset in the module, line)``, ascending; line 0 is code of
-    no line, a helper that was called. ``records`` is where the kernel leaves what it prints, None where it does not.
+    no line, a helper that was called. ``records`` is where the kernel leaves what it prints, None where it does not;
+    ``sites`` are the accesses of whole rows.
     """
 
     wasm: bytes
@@ -46,6 +55,7 @@ class CompiledKernel:
     maxntid: tuple[int, int, int] | None
     lines: tuple[tuple[int, int], ...]
     records: RecordBuffer | None = None
+    sites: tuple[Site, ...] = ()
 
     def encode(self) -> bytes:
         """The kernel as bytes for :meth:`decode`."""
@@ -58,6 +68,7 @@ class CompiledKernel:
             "reqntid": self.reqntid,
             "maxntid": self.maxntid,
             "records": None if self.records is None else _facts(self.records),
+            "sites": [[site.line, site.size_bytes] for site in self.sites],
         }
         head = json.dumps(facts).encode()
         numbers = [number for line in self.lines for number in line]
@@ -84,6 +95,7 @@ class CompiledKernel:
                 maxntid=_axes(facts["maxntid"]),
                 lines=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
                 records=None if facts["records"] is None else _records(*facts["records"]),
+                sites=tuple(Site(line, size) for line, size in facts["sites"]),
             )
         except (struct.error, ValueError, KeyError, TypeError) as error:
             raise InternalError("the bytes are no compiled kernel") from error

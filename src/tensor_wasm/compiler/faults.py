@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from tensor_wasm.wasm import Body, Function, Module, ValType
+
+if TYPE_CHECKING:
+    from tensor_wasm.compiler.compiled import Site
 
 
 class Fault(IntEnum):
@@ -24,13 +29,28 @@ class Fault(IntEnum):
 THREAD_SHIFT = 40
 SIZE_SHIFT = 32
 
+#: Instead of that logarithm while a whole row runs: the thread is its first. The exported global ``site_N`` then has
+#: the address of the row's first thread in access N (:class:`~tensor_wasm.compiler.compiled.Site`).
+ROW_SIZE = 0xFF
 
-def faulting_thread(place: int, address: int | None) -> int:
-    """Which thread of the block faulted, by the global ``place`` and the address where memory was closed, if known."""
-    thread, log_size = place >> THREAD_SHIFT, (place >> SIZE_SHIFT) & 0xFF
-    if not log_size or address is None:
+
+def faulting_thread(
+    place: int, address: int | None, line: int, sites: Sequence[Site], read: Callable[[str], int]
+) -> int:
+    """Which thread of the block faulted.
+
+    ``place`` is the global of that name, ``address`` where memory was closed, if known, ``line`` that of the access,
+    ``sites`` the kernel's; ``read`` gives an exported global.
+    """
+    thread, size = place >> THREAD_SHIFT, (place >> SIZE_SHIFT) & 0xFF
+    if not size or address is None:
         return thread
-    return thread + max(0, (address - (place & 0xFFFF_FFFF)) >> (log_size - 1))
+    if size != ROW_SIZE:
+        return thread + max(0, (address - (place & 0xFFFF_FFFF)) >> (size - 1))
+    for number, site in enumerate(sites):
+        if site.line == line:
+            return thread + max(0, (address - read(f"site_{number}")) // site.size_bytes)
+    return thread
 
 
 class Faults:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
-from tensor_wasm.compiler.strips.rows import Path, find_path, is_short_of_wrapping, push_holds, write_strip
+from tensor_wasm.compiler.strips.rows import Carried, Row, Segments, find_segments
 from tensor_wasm.compiler.strips.strip import Strip
 from tensor_wasm.ptx.program import Kernel
-from tensor_wasm.wasm import Function, ValType
+from tensor_wasm.wasm import Function, Local, ValType
 
 I32 = ValType.I32
 _LAUNCH_PARAMETERS = 8
-#: What a row is given: the launch's eight, the block's three, its y and z, and its first thread.
-_ROW_PARAMETERS = 14
+#: What a row is given: the launch's eight, the block's three, its y and z, its first thread, and where it goes on.
+_ROW_PARAMETERS = 15
 
 
 def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
@@ -31,11 +32,11 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
     _, y, z = at.thread_index
     skip_empty(body, at)
     enter(strip.first, parts.base)
-    path = find_path(strip, region)
-    if path is None or not is_short_of_wrapping(strip, path):
+    segments = find_segments(strip, region)
+    if segments is None:
         row = _in_strips(strip, region)
     else:
-        row = _in_rows(strip, path, _write_row(parts, kernel, plan))
+        row = _in_rows(strip, segments, _write_row(parts, kernel, plan, segments))
 
     def block() -> None:
         for axis, variable in enumerate(parts.block_globals):
@@ -49,56 +50,63 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
     check_size(kernel, body)
 
 
-def _write_row(parts: Parts, kernel: Kernel, plan: KernelPlan) -> Function:
-    """``row(launch, block, y, z, thread)``: a row of threads, strip by strip with all tests."""
-    function = parts.module.function((I32,) * _ROW_PARAMETERS, name="row")
+def _write_row(parts: Parts, kernel: Kernel, plan: KernelPlan, segments: Segments) -> Function:
+    """``row(launch, block, y, z, thread, state, carried …)``: the rest of a row, strip by strip with all tests.
+
+    It goes on at segment ``state``; ``carried`` are the scalars of the registers that are alive there, for the row's
+    first thread.
+    """
+    kinds = [I32] * _ROW_PARAMETERS
+    for register in segments.carried:
+        line = plan.shapes.line(register)
+        kinds += [carrier(register.type)] + [I32] * (line is not None and line.is_wide)
+    function = parts.module.function(kinds, name="row")
     body = function.code
     at = Coordinates(function, parts.clock, function.parameters[8:11])
     (region,) = plan.regions
     strip = make_strip(parts, plan, region, body, at, None)
     enter(strip.first, parts.base)
-    for own, given in zip((*at.thread_index[1:], at.thread), function.parameters[11:], strict=True):
-        body.get(given)
+    y, z, thread, state, *given = function.parameters[11:]
+    for own, source in zip((*at.thread_index[1:], at.thread), (y, z, thread), strict=True):
+        body.get(source)
         body.set(own)
-    _in_strips(strip, region)()
+    carried = Carried(strip, segments.carried, given)
+    _in_strips(strip, region, lambda: carried.set(at.thread_index[0]), (state, tuple(segments.by_head)))()
     check_size(kernel, body)
     return function
 
 
-def _in_rows(strip: Strip, path: Path, slow: Function) -> Callable[[], None]:
-    """A row without tests where they hold for all of it, else by the function ``slow``."""
+def _in_rows(strip: Strip, segments: Segments, slow: Function) -> Callable[[], None]:
+    """A row without tests for each strip, as far as that goes, and then by the function ``slow``."""
     body, at = strip.body, strip.first.coordinates
-    x, y, z = at.thread_index
 
-    def row() -> None:
-        body.i32_const(0)
-        body.set(x)
-        push_holds(strip, path)
-        with body.if_():
-            with body.loop() as again:
-                strip.enter()
-                write_strip(strip, path)
-                increment(body, x, strip.width)
-                increment(body, at.thread, strip.width)
-                body.get(x)
-                body.get(at.block[0])
-                body.op("i32.lt_u")
-                body.br_if(again)
-            body.else_()
-            launch = slow.parameters[:_LAUNCH_PARAMETERS]
-            for argument in (*body.parameters[: len(launch)], *at.block_index, y, z, at.thread):
-                body.get(argument)
-            body.call(slow)
-            body.get(at.thread)
-            body.get(at.block[0])
-            body.op("i32.add")
-            body.set(at.thread)
+    def bail() -> None:
+        launch = body.parameters[:_LAUNCH_PARAMETERS]
+        for argument in (*launch, *at.block_index, *at.thread_index[1:], at.thread, row.state):
+            body.get(argument)
+        for register in segments.carried:
+            strip.push_scalars(register)
+        body.call(slow)
 
-    return row
+    row = Row(strip, segments, bail)
+
+    def write() -> None:
+        row.write()
+        body.get(at.thread)
+        body.get(at.block[0])
+        body.op("i32.add")
+        body.set(at.thread)
+
+    return write
 
 
-def _in_strips(strip: Strip, region: RegionPlan) -> Callable[[], None]:
-    """A row strip by strip."""
+def _in_strips(
+    strip: Strip,
+    region: RegionPlan,
+    prepare: Callable[[], None] | None = None,
+    entry: tuple[Local, Sequence[int]] | None = None,
+) -> Callable[[], None]:
+    """A row strip by strip; ``prepare`` writes what sets the registers of one, ``entry`` says where it starts."""
     body, at = strip.body, strip.first.coordinates
     x = at.thread_index[0]
     left = body.local(I32)
@@ -116,7 +124,11 @@ def _in_strips(strip: Strip, region: RegionPlan) -> Callable[[], None]:
             body.op("i32.ge_s", "select")
             body.set(strip.mask.bits)
             strip.enter()
-            run_strip(strip, region, region.allocation.undefined)
+            if prepare is None:
+                run_strip(strip, region, region.allocation.undefined)
+            else:
+                prepare()
+                run_strip(strip, region, (), entry)
             increment(body, x, strip.width)
             increment(body, at.thread, strip.width)
             increment(body, left, -strip.width)

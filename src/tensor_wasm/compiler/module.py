@@ -84,6 +84,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         maxntid=kernel.maxntid,
         lines=encoded.lines,
         records=region.records,
+        sites=tuple(parts.sites),
     )
 
 

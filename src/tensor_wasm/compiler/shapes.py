@@ -70,7 +70,7 @@ class Line:
 Growth = Line | Shape | None
 
 #: Special registers that threads of a strip see differently; ``%tid.x`` linearly.
-_OWN_VALUES: Final = frozenset(
+OWN_VALUES: Final = frozenset(
     {"laneid", "warpid", "lanemask_eq", "lanemask_lt", "lanemask_le", "lanemask_gt", "lanemask_ge"}
 )
 
@@ -123,6 +123,10 @@ class Shapes:
 
     # --- finding it ---------------------------------------------------------------------------------------
 
+    def add(self, register: Register, like: Register) -> None:
+        """Make a register known that grows as another one does."""
+        self._growths[register] = self._growths[like]
+
     def vary(self, register: Register) -> bool:
         """Say that a register varies; whether that is new."""
         is_new = self._growths[register] is not Shape.VARYING
@@ -159,7 +163,7 @@ class Shapes:
             case Special(name="tid", axis="x"):
                 return Line(1)
             case Special(name):
-                return Shape.VARYING if name in _OWN_VALUES else Shape.UNIFORM
+                return Shape.VARYING if name in OWN_VALUES else Shape.UNIFORM
             case Symbol(Variable(space=Space.LOCAL)):
                 return Line(self._local_bytes) if self._local_bytes else Shape.UNIFORM
             case _:

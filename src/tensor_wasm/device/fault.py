@@ -89,7 +89,7 @@ def read_trap(
     line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
     if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
         line = read("line")
-    thread = thread_axes(faulting_thread(read("place"), address), shape)
+    thread = thread_axes(faulting_thread(read("place"), address, line, kernel.compiled.sites, read), shape)
     text = (assertion or "an assertion failed") if code == Fault.ASSERTION else failure.text
     return TrapReport(kernel.compiled.name, code, address, text, (x, y, z), thread, line)
 

@@ -82,7 +82,7 @@ def make_strip(
         local_base=body.local(I32) if has_local else ground.base,
         local_window=body.local(I64) if has_local else ground.window,
     )
-    registers = VectorRegisters(quads, predicates, origins)
+    registers = VectorRegisters(firsts, origins, quads, predicates)
     return Strip(body, width, shapes, ground, first_frame, registers, parts, context)
 
 
@@ -96,23 +96,28 @@ def _check_locals(kernel: Kernel, allocation: Allocation, width: int) -> None:
 def clear(strip: Strip, registers: Sequence[Register]) -> None:
     """Zero what a thread may read before it writes it: no thread sees another's registers."""
     body = strip.body
-    constants = {I32: body.i32_const, I64: body.i64_const, ValType.F32: body.f32_bits, ValType.F64: body.f64_bits}
     for register in registers:
         shape = strip.shape(register)
         if shape is not Shape.VARYING:
-            constants[carrier(register.type)](0)
-            strip.first.pop_register(register)
-        if shape is Shape.VARYING:
+            strip.push_zero(register)
+            strip.pop_scalars(register)
+        else:
             for local in strip.vectors(register):
                 body.v128_const(bytes(16))
                 body.set(local)
             strip.find_bits(register)
 
 
-def run_strip(strip: Strip, region: RegionPlan, undefined: Sequence[Register]) -> None:
-    """The code of a region for the lanes of the strip's mask, the strip's place and registers being set."""
+def run_strip(
+    strip: Strip, region: RegionPlan, undefined: Sequence[Register], entry: tuple[Local, Sequence[int]] | None = None
+) -> None:
+    """The code of a region for the lanes of the strip's mask, the strip's place and registers being set.
+
+    ``entry`` is a local with the place, in a list of heads of chunks, of that where they start; without it they start
+    at the first one.
+    """
     clear(strip, undefined)
-    Course(strip, region.region.kernel, region.layout, region.chunks).run()
+    Course(strip, region.region.kernel, region.layout, region.chunks).run(entry)
 
 
 def push_bits_below(body: Body, count: Local) -> None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import Contexts
 from tensor_wasm.compiler.faults import THREAD_SHIFT
 from tensor_wasm.compiler.frame import Frame, Ground
 from tensor_wasm.compiler.region import WINDOW
-from tensor_wasm.compiler.shapes import Line, Shape
-from tensor_wasm.compiler.special import AXES, Coordinates
-from tensor_wasm.compiler.strips.strip import LANE_BYTES, SCRATCH, is_double
+from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
+from tensor_wasm.compiler.special import Coordinates
+from tensor_wasm.compiler.strips.strip import LANE_BYTES, SCRATCH, is_double, push_lane
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES
 from tensor_wasm.ptx.program import Instruction, Operand, Register, ScalarType, Special
 from tensor_wasm.wasm import Body, Function, Local, ValType
@@ -31,9 +31,6 @@ I32, I64 = ValType.I32, ValType.I64
 
 #: Writes an instruction for one thread.
 Lower = Callable[[Frame, Instruction], None]
-
-#: Special registers of a thread's own, which a lane's function finds by the thread's number.
-_OWN: Final = frozenset({"laneid", "warpid", "lanemask_eq", "lanemask_lt", "lanemask_le", "lanemask_gt", "lanemask_ge"})
 
 
 class LaneContext:
@@ -112,7 +109,9 @@ def _name_specials(instruction: Instruction) -> tuple[Instruction, dict[Register
     sources: list[Operand] = []
     for operand in instruction.sources:
         is_same = (
-            isinstance(operand, Special) and operand.name not in _OWN and (operand.name, operand.axis) != ("tid", "x")
+            isinstance(operand, Special)
+            and operand.name not in OWN_VALUES
+            and (operand.name, operand.axis) != ("tid", "x")
         )
         if is_same and isinstance(operand, Special):
             register = Register(operand.name, operand.type, -1)
@@ -214,7 +213,7 @@ def _write(
         body.global_set(parts.place_global)
         registers.enter(ground.base)
         for register, line, first, origin in lines:
-            _push_lane(body, line, first, origin, lane)
+            push_lane(body, line, first, origin, lane)
             body.set(registers.locals[register])
         _enter_own_memory(strip, frame, ground, lane)
         lower(frame, instruction)
@@ -291,30 +290,6 @@ def _enter_own_memory(strip: Strip, frame: Frame, ground: Ground, lane: Local) -
         body.set(frame.context.mailbox)
 
 
-def _push_lane(body: Body, line: Line, first: Local, origin: Local | None, lane: Local) -> None:
-    """Push a linear value of a lane, given that of the first lane."""
-    body.get(first)
-    if origin is not None:
-        extend = "i64.extend_i32_s" if line.is_signed else "i64.extend_i32_u"
-        body.get(origin)
-        body.get(lane)
-        body.i32_const(line.origin_step)
-        body.op("i32.mul", "i32.add", extend)
-        body.get(origin)
-        body.op(extend, "i64.sub")
-        body.i64_const(line.scale)
-        body.op("i64.mul", "i64.add")
-        return
-    body.get(lane)
-    if first.type is I64:
-        body.op("i64.extend_i32_u")
-        body.i64_const(line.step)
-        body.op("i64.mul", "i64.add")
-    else:
-        body.i32_const(line.step)
-        body.op("i32.mul", "i32.add")
-
-
 class LaneRegisters:
     """The registers of one lane: those in ``locals``, and others in the buffer."""
 
@@ -364,6 +339,3 @@ class LaneRegisters:
         body.get(value)
         body.memory(f"{kind.name.lower()}.store", _offset(self._strip, self._slots[register]), memory=SCRATCH)
         body.release(value)
-
-
-__all__ = ["AXES", "LaneContext", "run"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -153,18 +153,26 @@ class Course:
                 if not self._ends(head):
                     self._masks[head] = body.local(I32)
 
-    def run(self) -> None:
-        """Write everything; the strip's mask says which lanes enter."""
+    def run(self, entry: tuple[Local, Sequence[int]] | None = None) -> None:
+        """Write everything; the strip's mask says which lanes enter.
+
+        ``entry`` is a local with the place, in a list of heads, of that where they do; by default it is the first.
+        """
         body, strip = self._strip.body, self._strip
-        entry = self._masks.get(self._first)
         for head, mask in self._masks.items():
-            if head == self._first and isinstance(self._layout.parts[0], Loop):
+            if entry is not None and head in entry[1]:
+                body.get(strip.mask.bits)
+                body.i32_const(0)
+                body.get(entry[0])
+                body.i32_const(entry[1].index(head))
+                body.op("i32.eq", "select")
+            elif entry is None and head == self._first and isinstance(self._layout.parts[0], Loop):
                 body.get(strip.mask.bits)
             else:
                 body.i32_const(0)
             body.set(mask)
         for part in self._layout.parts:
-            self._part(part, is_entry=part == self._first and entry is not None)
+            self._part(part, is_entry=part == self._first and entry is None)
 
     def _ends(self, head: int) -> bool:
         """Whether threads that get to a chunk only end, and nobody has to be told."""

@@ -215,7 +215,7 @@ def _if_contiguous(
             if is_shared:
                 body.get(ground.shared_base)
                 body.op("i32.add")
-            else:
+            elif not strip.assumes:
                 strip.say_access(first, size)
             body.set(base)
             together(Place(SCRATCH if is_shared else _GUEST, base))

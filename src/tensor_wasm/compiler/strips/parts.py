@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+from tensor_wasm.compiler.compiled import Site
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.library import Library
 from tensor_wasm.compiler.region import Region
-from tensor_wasm.wasm import Function, Global, Module
+from tensor_wasm.wasm import Function, Global, Module, ValType
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """``lanes`` is where the buffer of lanes' registers is in the region; ``lane_functions`` are those of :mod:`.lanes`,
-    by what makes them alike.
+    by what makes them alike; ``sites`` the accesses of whole rows, ``site_globals`` where their addresses are told.
     """
 
     module: Module
@@ -28,3 +29,13 @@ class Parts:
     layout: Region
     lanes: int
     lane_functions: dict[Hashable, Function] = field(default_factory=dict)
+    sites: list[Site] = field(default_factory=list)
+    site_globals: list[Global] = field(default_factory=list)
+
+    def site(self, line: int, size_bytes: int) -> Global:
+        """The global for the address of an access of whole rows."""
+        site = Site(line, size_bytes)
+        if site not in self.sites:
+            self.site_globals.append(self.module.global_(ValType.I64, 0, export=f"site_{len(self.sites)}"))
+            self.sites.append(site)
+        return self.site_globals[self.sites.index(site)]

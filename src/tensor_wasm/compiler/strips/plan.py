@@ -27,13 +27,16 @@ _INSTRUCTIONS_MAX: Final = {32: 300, 16: 1_500, 8: 5_000}
 
 @dataclass(frozen=True, slots=True)
 class RegionPlan:
-    """A region's chunks, and where its registers live; ``live`` are those that its start reads."""
+    """A region's chunks, and where its registers live.
+
+    ``live_at`` are those that each block's start reads, as bit sets of indices, None where that is not known.
+    """
 
     region: Region
     layout: Layout
     chunks: Mapping[int, Chunk]
     allocation: Allocation
-    live: tuple[Register, ...]
+    live_at: Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,7 @@ def _finish(draft: _Draft, shapes: Shapes) -> RegionPlan:
         return (shape, carrier(register.type))
 
     allocation = allocate(draft.kernel, draft.graph.successors, order, kind, live=draft.live, kept=kept)
-    registers = draft.kernel.registers
-    live = registers if draft.live is None else tuple(registers[index] for index in bits(draft.live[0]))
-    return RegionPlan(draft.region, layout, chunks, allocation, tuple(live))
+    return RegionPlan(draft.region, layout, chunks, allocation, draft.live)
 
 
 def _width(drafts: Sequence[_Draft], shapes: Shapes) -> int:

@@ -7,7 +7,7 @@ kept once, and of a linear one the first lane's value (:mod:`tensor_wasm.compile
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ from tensor_wasm.compiler.carriers import carrier, carrier_bits
 from tensor_wasm.compiler.faults import SIZE_SHIFT, THREAD_SHIFT
 from tensor_wasm.compiler.frame import Frame, Ground
 from tensor_wasm.compiler.region import WINDOW
-from tensor_wasm.compiler.shapes import Shape, Shapes
+from tensor_wasm.compiler.shapes import Line, Shape, Shapes
 from tensor_wasm.ptx.program import Guard, Register, ScalarType
 from tensor_wasm.wasm import Body, Local, ValType
 
@@ -99,6 +99,56 @@ class Strip:
     def origin(self, register: Register) -> Local:
         """The first lane's value of what a linear register was widened from."""
         return self._registers.origins[register]
+
+    def add_register(self, like: Register) -> Register:
+        """A new register of the type and shape of another one, with locals of its own."""
+        register = Register(like.name, like.type, -1)
+        self.shapes.add(register, like)
+        body, registers = self.body, self._registers
+        if self.shape(like) is Shape.VARYING:
+            registers.quads[register] = tuple(body.local(V128) for _ in range(vectors(register, self.width)))
+            if register.type is ScalarType.PRED:
+                registers.bits[register] = body.local(I32)
+            return register
+        registers.firsts[register] = body.local(carrier(register.type))
+        if self._is_wide(register):
+            registers.origins[register] = body.local(I32)
+        return register
+
+    def _is_wide(self, register: Register) -> bool:
+        line = self.shapes.line(register)
+        return line is not None and line.is_wide
+
+    def push_scalars(self, register: Register) -> None:
+        """Push what is kept of a register that does not vary: its value in the first lane, and its origin's."""
+        self.first.push_register(register)
+        if self._is_wide(register):
+            self.body.get(self.origin(register))
+
+    def pop_scalars(self, register: Register) -> None:
+        """Pop what :meth:`push_scalars` pushes for a register of the same shape."""
+        if self._is_wide(register):
+            self.body.set(self.origin(register))
+        self.first.pop_register(register)
+
+    def push_zero(self, register: Register) -> None:
+        """Push the scalars of a register that is 0 in the first lane."""
+        body = self.body
+        constants = {I32: body.i32_const, I64: body.i64_const, ValType.F32: body.f32_bits, ValType.F64: body.f64_bits}
+        constants[carrier(register.type)](0)
+        if self._is_wide(register):
+            body.i32_const(0)
+
+    def push_scalars_at(self, register: Register, lane: Local) -> None:
+        """Push the scalars of a linear register for another lane than the first, given its number from there."""
+        body, line = self.body, self.shapes.line(register)
+        assert line is not None
+        push_lane(body, line, self._registers.firsts[register], self._registers.origins.get(register), lane)
+        if line.is_wide:
+            body.get(self.origin(register))
+            body.get(lane)
+            body.i32_const(line.origin_step)
+            body.op("i32.mul", "i32.add")
 
     # --- the strip's place ----------------------------------------------------------------------------------
 
@@ -245,8 +295,37 @@ def push_bits(body: Body, quads: Sequence[Local]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VectorRegisters:
-    """Locals of registers that are not uniform: vectors, bits of predicates, origins of linear ones that were widened."""
+    """Locals of registers.
 
-    quads: Mapping[Register, tuple[Local, ...]]
-    bits: Mapping[Register, Local]
-    origins: Mapping[Register, Local]
+    ``firsts`` hold uniform registers, and linear ones for the first lane; ``origins`` what these were widened from;
+    ``quads`` are the vectors of varying ones, ``bits`` those of predicates.
+    """
+
+    firsts: dict[Register, Local]
+    origins: dict[Register, Local]
+    quads: dict[Register, tuple[Local, ...]]
+    bits: dict[Register, Local]
+
+
+def push_lane(body: Body, line: Line, first: Local, origin: Local | None, lane: Local) -> None:
+    """Push a linear value of a lane, given that of the first lane."""
+    body.get(first)
+    if origin is not None:
+        extend = "i64.extend_i32_s" if line.is_signed else "i64.extend_i32_u"
+        body.get(origin)
+        body.get(lane)
+        body.i32_const(line.origin_step)
+        body.op("i32.mul", "i32.add", extend)
+        body.get(origin)
+        body.op(extend, "i64.sub")
+        body.i64_const(line.scale)
+        body.op("i64.mul", "i64.add")
+        return
+    body.get(lane)
+    if first.type is I64:
+        body.op("i64.extend_i32_u")
+        body.i64_const(line.step)
+        body.op("i64.mul", "i64.add")
+    else:
+        body.i32_const(line.step)
+        body.op("i32.mul", "i32.add")

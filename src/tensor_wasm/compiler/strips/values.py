@@ -7,6 +7,7 @@ A *unit* is what one vector instruction does at a time: four lanes of 32 bits, o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -19,7 +20,7 @@ from tensor_wasm.compiler.values.formula import I32, Value, combine, constant, r
 from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
 from tensor_wasm.compiler.values.operation import Operation
 from tensor_wasm.ptx.program import Immediate, Instruction, Operand, Register, ScalarType, Special, Symbol
-from tensor_wasm.wasm import Body, Local, ValType
+from tensor_wasm.wasm import Body, ValType
 
 V128 = ValType.V128
 _SHAPES: Final = {ValType.I32: "i32x4", ValType.I64: "i64x2", ValType.F32: "f32x4", ValType.F64: "f64x2"}
@@ -656,20 +657,19 @@ def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
     """Set the bits of predicates whose vectors were set."""
     body = strip.body
     reach = constant(I32, strip.width - 1)
-    ends = _ends_of_comparison(strip, instruction, reach)
+    ends = ends_of_comparison(strip, instruction, reach)
     if ends is None:
         for register in instruction.destinations:
             if register is not None:
                 strip.find_bits(register)
         return
     # A comparison of what is in line gives the same for all lanes where it does for both ends, if nothing wraps.
-    register, first, last, in_order = ends
     same = body.local(ValType.I32)
-    first.push(body)
+    ends.first.push(body)
     body.tee(same)
-    last.push(body)
+    ends.last.push(body)
     body.op("i32.eq")
-    in_order.push(body)
+    ends.is_in_order.push(body)
     body.op("i32.and")
     with body.if_():
         body.i32_const(0)
@@ -677,55 +677,48 @@ def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
         body.op("i32.sub")
         body.i32_const(strip.all_bits)
         body.op("i32.and")
-        strip.set_bits(register, mask if strip.must_blend(register, instruction.guard) else None)
+        strip.set_bits(ends.register, mask if strip.must_blend(ends.register, instruction.guard) else None)
         body.else_()
-        strip.find_bits(register)
+        strip.find_bits(ends.register)
     body.release(same)
 
 
-def is_decided_by_ends(strip: Strip, instruction: Instruction) -> bool:
-    """Whether a comparison is of one linear value and a uniform one, by a relation that holds on one side."""
-    return _ends_of_comparison(strip, instruction, constant(I32, 0)) is not None
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """A comparison of a linear value with a uniform one, for the first lane and a later one.
 
-
-def push_ends_agree(strip: Strip, instruction: Instruction, reach: Local, *, truth: bool) -> None:
-    """Push whether such a comparison comes out as ``truth`` for the first lane and the ``reach`` after it."""
-    ends = _ends_of_comparison(strip, instruction, read(reach))
-    assert ends is not None
-    _, first, last, in_order = ends
-    for value in (first, last):
-        (value if truth else value.is_zero()).push(strip.body)
-    in_order.push(strip.body)
-    strip.body.op("i32.and", "i32.and")
-
-
-def _ends_of_comparison(
-    strip: Strip, instruction: Instruction, reach: Value
-) -> tuple[Register, Value, Value, Value] | None:
-    """For a comparison of a linear value with a uniform one: its predicate, whether it holds for the first lane and for
-    the one that is ``reach`` after it, and whether the linear value does not wrap in between.
+    ``first`` and ``last`` are whether it holds there, ``is_in_order`` whether the linear value does not wrap between.
     """
+
+    register: Register
+    first: Value
+    last: Value
+    is_in_order: Value
+
+
+def ends_of_comparison(strip: Strip, instruction: Instruction, reach: Value) -> Ends | None:
+    """The ends of such a comparison, ``reach`` lanes apart; None for what is none of 32-bit integers."""
     kind, sources = instruction.type, instruction.sources
     relation = next((name for name in instruction.modifiers if name in _ORDERED), None)
     (register, *more) = instruction.destinations
     if relation is None or more or register is None or len(sources) != 2 or kind.bits != 32 or kind.is_float:
         return None
-    lines = [strip.shapes.line(source) for source in sources]
     shapes = [strip.shapes.operand(source) for source in sources]
     if sorted(shapes) != [Shape.UNIFORM, Shape.LINEAR]:
         return None
-    sign = "s" if kind.is_signed else "u"
-    values_ = [Value(I32, partial(_push_scalar, strip, source, kind)) for source in sources]
     linear = shapes.index(Shape.LINEAR)
-    line = lines[linear]
+    line = strip.shapes.line(sources[linear])
     assert line is not None
-    span = reach * line.step
-    last = list(values_)
-    last[linear] = values_[linear] + span
-    first_truth = values_[0].compare(f"{relation}_{sign}", values_[1])
-    last_truth = last[0].compare(f"{relation}_{sign}", last[1])
-    in_order = last[linear].compare(f"{'ge' if line.step > 0 else 'le'}_{sign}", values_[linear])
-    return register, first_truth, last_truth, in_order
+    sign = "s" if kind.is_signed else "u"
+    sides = [Value(I32, partial(_push_scalar, strip, source, kind)) for source in sources]
+    last = list(sides)
+    last[linear] = sides[linear] + reach * line.step
+    return Ends(
+        register,
+        sides[0].compare(f"{relation}_{sign}", sides[1]),
+        last[0].compare(f"{relation}_{sign}", last[1]),
+        last[linear].compare(f"{'ge' if line.step > 0 else 'le'}_{sign}", sides[linear]),
+    )
 
 
 def _push_scalar(strip: Strip, source: Operand, kind: ScalarType, _body: Body) -> None:
