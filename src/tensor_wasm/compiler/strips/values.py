@@ -456,9 +456,9 @@ def _shuffle_words(body: Body, words: Sequence[int]) -> None:
 def _convert(_strip: Strip, instruction: Instruction) -> Emit | None:
     """``cvt`` between f32, f64 and integers, where a vector instruction rounds as the text says."""
     target, source = instruction.types
-    (operand,) = instruction.sources
+    operand, *more = instruction.sources
     modifiers = set(instruction.modifiers)
-    if isinstance(operand, Special | Symbol) or not values.handles(instruction):
+    if more or isinstance(operand, Special | Symbol) or not values.handles(instruction):
         return None
     if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
         return None
