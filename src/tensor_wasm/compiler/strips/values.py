@@ -164,7 +164,7 @@ Emit = Callable[[LaneOperation], None]
 
 def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
     """What writes a unit of an instruction, None for one that has no vector form."""
-    if not _fits(instruction):
+    if not _fits(instruction) or not _gives_its_type(instruction):
         return None
     own = _OWN.get(instruction.root)
     if own is not None:
@@ -178,6 +178,22 @@ def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
 def _fits(instruction: Instruction) -> bool:
     """Whether no source is a special register that has no vector form."""
     return not any(isinstance(operand, Special) and is_own(operand) for operand in instruction.sources)
+
+
+def _gives_its_type(instruction: Instruction) -> bool:
+    """Whether results have the width of their registers: lanes are not extended or cut when they are kept."""
+    if not values.handles(instruction):
+        return False
+    for register, kind in zip(instruction.destinations, values.result_types(instruction), strict=True):
+        if register is None:
+            continue
+        if (register.type is ScalarType.PRED) != (kind is ScalarType.PRED):
+            return False
+        if register.type is not ScalarType.PRED and (
+            is_double(register.type) != is_double(kind) or (kind.bits >= 32 and register.type.bits != kind.bits)
+        ):
+            return False
+    return True
 
 
 def is_own(operand: Special) -> bool:
