@@ -16,13 +16,14 @@ from fuzz.cooperating import DYNAMIC_BYTES, CooperatingGenerator
 from fuzz.generator import Generator
 from fuzz.interpreter import STEPS_MAX, Code
 from fuzz.places import APPROXIMATE_BYTES, ARRAYS_AT, Axes, Floats, Parameter
-from tensor_wasm.compiler import CompiledKernel, compile_kernel
+from tensor_wasm.compiler import WIDTHS, CompiledKernel, compile_kernel
 from tensor_wasm.errors import DeadlineExceeded, InvalidWasm
 from tensor_wasm.ptx import find_kernel, read
 from tensor_wasm.ptx.program import Kernel, Program
 
 #: Processor time that a launch gets. None needs a hundredth of it.
 RUN_S = 2.0
+_WIDTHS = (*WIDTHS, WIDTHS[-1])
 _EDGE_SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 70)
 _LARGE_SIZES = (96, 128, 256)
 _WHOLE_WARPS = ((64, 1, 1), (32, 2, 1), (16, 4, 1), (1, 64, 1), (4, 4, 4), (96, 1, 1), (8, 12, 1))
@@ -56,10 +57,15 @@ class Case:
     approximate: tuple[int, int] = (ARRAYS_AT, 0)
 
     @property
+    def width(self) -> int:
+        """How many threads run side by side; narrow strips are compiled sooner."""
+        return _WIDTHS[self.number % len(_WIDTHS)]
+
+    @property
     def launch(self) -> str:
         """The launch in words."""
         arguments = ", ".join(f"{p.name}={p.value:#x}" for p in self.parameters)
-        return f"grid {self.grid}, block {self.block}, arguments {arguments}, memory at {ARRAYS_AT:#x}"
+        return f"grid {self.grid}, block {self.block}, strips of {self.width}, arguments {arguments}, memory at {ARRAYS_AT:#x}"
 
 
 class Difference(Exception):
@@ -150,9 +156,9 @@ def _run(case: Case, kernel: CompiledKernel, machine: Machine) -> np.ndarray:
         prepared.store.close()
 
 
-def _compiled(kernel: Kernel, program: Program) -> CompiledKernel:
+def _compiled(kernel: Kernel, program: Program, width: int) -> CompiledKernel:
     try:
-        return compile_kernel(kernel, program)
+        return compile_kernel(kernel, program, width=width)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         name = type(error).__name__
@@ -165,7 +171,7 @@ def compare(case: Case, machine: Machine) -> None:
     program = read(case.text)
     kernel = find_kernel(program, "k")
     want = np.frombuffer(bytes(_interpreted(case, Code(kernel))), np.uint8).copy()
-    compiled = _compiled(kernel, program)
+    compiled = _compiled(kernel, program, case.width)
     try:
         got = _run(case, compiled, machine)
     except DeadlineExceeded:

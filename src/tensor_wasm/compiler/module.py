@@ -33,9 +33,10 @@ from tensor_wasm.ptx.program import Kernel, Parameter, Program
 from tensor_wasm.wasm import Global, Memory, Module, ValType
 
 
-def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
+def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None) -> CompiledKernel:
     """Compile one kernel of a program.
 
+    ``width`` is how many threads run side by side, one of :data:`tensor_wasm.compiler.WIDTHS`; by default what suits it.
     Raises :class:`PtxError`, with line and column, for what :func:`tensor_wasm.ptx.support` lists, and for a kernel
     that is too large for one function.
     """
@@ -47,7 +48,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
     module, base, scratch = _imports()
     waits = has_synchronisation(kernel)
     regions = cut(kernel) if waits else (Region(kernel, None),)
-    strips = plan(regions, lay_out(kernel).local_bytes)
+    strips = plan(regions, lay_out(kernel).local_bytes, width)
     threads = block_threads(kernel) if waits else strips.width
     region = lay_out(kernel, threads)
     contexts = lay_out_contexts(region.size_bytes, threads, regions, strips.width) if waits else None

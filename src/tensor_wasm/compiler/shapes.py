@@ -202,7 +202,7 @@ def _shape(growth: Growth) -> Shape:
 def _line(instruction: Instruction, growths: list[Growth]) -> Line | None:
     """The line of a result that has linear and uniform sources; None where it has none."""
     root, sources, modifiers = instruction.root, instruction.sources, instruction.modifiers
-    if {"sat", "hi", "cc"} & set(modifiers) or len(instruction.destinations) != 1:
+    if {"sat", "hi", "cc"} & set(modifiers) or len(instruction.destinations) != 1 or not instruction.types:
         return None
     if any(kind.bits not in (32, 64) or kind.kind not in "bus" for kind in instruction.types):
         return None

@@ -21,7 +21,7 @@ from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.strip import LANE_BYTES, SCRATCH, is_double, push_lane
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES
-from tensor_wasm.ptx.program import Instruction, Operand, Register, ScalarType, Special
+from tensor_wasm.ptx.program import Address, Instruction, Operand, Register, ScalarType, Special
 from tensor_wasm.wasm import Body, Function, Local, ValType
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def run(
     """
     body = strip.body
     instruction, specials = _name_specials(instruction)
+    instruction, offset = _without_offset(instruction)
     several = dict.fromkeys(read)
     shapes = {register: strip.shape(register) for register in several}
     operands = _Operands(
@@ -82,6 +83,8 @@ def run(
     at = strip.first.coordinates
     for local in (mask.bits, at.thread, at.thread_index[0], strip.ground.shared_end, strip.ground.parameters):
         body.get(local)
+    if offset is not None:
+        body.i64_const(offset)
     for register in operands.uniform:
         special = specials.get(register)
         if special is None:
@@ -120,6 +123,14 @@ def _name_specials(instruction: Instruction) -> tuple[Instruction, dict[Register
         else:
             sources.append(operand)
     return (replace(instruction, sources=tuple(sources)) if found else instruction), found
+
+
+def _without_offset(instruction: Instruction) -> tuple[Instruction, int | None]:
+    """An instruction with an address in a register without the offset from it, and that: one function does for all."""
+    address = instruction.address
+    if address is None or not isinstance(address.base, Register):
+        return instruction, None
+    return (replace(instruction, address=replace(address, offset=0)) if address.offset else instruction), address.offset
 
 
 def _offset(strip: Strip, slot: int) -> int:
@@ -166,13 +177,12 @@ def _write(
 ) -> Function:
     parts = strip.parts
     kinds = [I32, I32, I32, I64, I32]
-    places: list[Register] = []
-    for register in operands.uniform:
-        kinds.append(carrier(register.type))
-        places.append(register)
+    base = None if instruction.address is None else instruction.address.base
+    if isinstance(base, Register):
+        kinds.append(I64)
+    kinds += [carrier(register.type) for register in operands.uniform]
     for register in operands.linear:
         kinds.append(carrier(register.type))
-        places.append(register)
         line = strip.shapes.line(register)
         if line is not None and line.is_wide:
             kinds.append(I32)
@@ -183,6 +193,7 @@ def _write(
     lane = body.local(I32)
     registers = LaneRegisters(strip, body, lane, slots)
     queue = iter(given)
+    offset = next(queue) if isinstance(base, Register) else None
     for register in operands.uniform:
         registers.locals[register] = next(queue)
     lines = []
@@ -216,6 +227,9 @@ def _write(
             push_lane(body, line, first, origin, lane)
             body.set(registers.locals[register])
         _enter_own_memory(strip, frame, ground, lane)
+        if offset is not None:
+            assert isinstance(base, Register)
+            instruction = _at_offset(body, registers, instruction, base, offset)
         lower(frame, instruction)
         body.get(rest)
         body.i32_const(1)
@@ -225,6 +239,21 @@ def _write(
         body.tee(rest)
         body.br_if(again)
     return function
+
+
+def _at_offset(
+    body: Body, registers: LaneRegisters, instruction: Instruction, base: Register, offset: Local
+) -> Instruction:
+    """The instruction with its address and the offset in one register."""
+    address = Register("address", ScalarType.B64, -1)
+    registers.locals[address] = body.local(I64)
+    registers.push(body, base)
+    if not is_double(base.type):
+        body.op("i64.extend_i32_u")
+    body.get(offset)
+    body.op("i64.add")
+    body.set(registers.locals[address])
+    return replace(instruction, address=Address(address, 0))
 
 
 def _enter(strip: Strip, body: Body, shared_end: Local, parameters: Local) -> Ground:

@@ -19,7 +19,8 @@ from tensor_wasm.ptx.program import Branch, Kernel, Register, ScalarType, Switch
 
 #: Widths that there are, and up to how many instructions of a kernel they are taken: the widest is the fastest, and
 #: compiling it takes the longest.
-_WIDTHS: Final = ((16, 2_000), (8, 20_000), (4, None))
+_LIMITS: Final = ((16, 2_000), (8, 20_000), (4, None))
+WIDTHS: Final = tuple(width for width, _ in _LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,11 @@ class _Draft:
         return changed
 
 
-def plan(regions: Sequence[Region], local_bytes: int) -> KernelPlan:
-    """The plan of a kernel, given the regions that it was cut into; each thread has ``local_bytes`` of its own."""
+def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) -> KernelPlan:
+    """The plan of a kernel, given the regions that it was cut into; each thread has ``local_bytes`` of its own.
+
+    ``width`` is that of its strips, by default one that suits it.
+    """
     drafts = [_Draft(region) for region in regions]
     entering = [register for draft in drafts if draft.region.arrival is None for register in draft.entering()]
     shapes = Shapes(regions[0].kernel.registers, entering, local_bytes)
@@ -125,7 +129,7 @@ def plan(regions: Sequence[Region], local_bytes: int) -> KernelPlan:
         shapes.spread(kernels)
         for draft in drafts:
             changed = draft.raise_kept(shapes) or changed
-    width = _width(kernels)
+    width = width or _width(kernels)
     is_in_step = all(draft.is_in_step() for draft in drafts)
     return KernelPlan(shapes, width, is_in_step, tuple(_finish(draft, shapes) for draft in drafts))
 
@@ -165,8 +169,8 @@ def _finish(draft: _Draft, shapes: Shapes) -> RegionPlan:
 
 def _width(kernels: Sequence[Kernel]) -> int:
     count = sum(len(block.instructions) for kernel in kernels for block in kernel.blocks)
-    for width, most in _WIDTHS:
-        if (most is None or count <= most) and not (width > _WIDTHS[-1][0] and _is_too_wide(kernels[0], width)):
+    for width, most in _LIMITS:
+        if (most is None or count <= most) and not (width > WIDTHS[-1] and _is_too_wide(kernels[0], width)):
             return width
     raise AssertionError("the last width takes all kernels")
 
