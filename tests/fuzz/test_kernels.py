@@ -67,7 +67,7 @@ def test_every_opcode_and_construct_occurs() -> None:
 def _with(change: Callable[[Instruction], Instruction]) -> Callable[[Kernel, Program], CompiledKernel]:
     """A compiler that takes some instructions for others."""
 
-    def wrong(kernel: Kernel, program: Program) -> CompiledKernel:
+    def wrong(kernel: Kernel, program: Program, *, width: int | None = None) -> CompiledKernel:
         blocks = tuple(replace(b, instructions=tuple(map(change, b.instructions))) for b in kernel.blocks)
         other = Kernel(
             kernel.name,
@@ -78,7 +78,7 @@ def _with(change: Callable[[Instruction], Instruction]) -> Callable[[Kernel, Pro
             blocks,
             kernel.line,
         )
-        return compile_kernel(other, replace(program, kernels=(other,)))
+        return compile_kernel(other, replace(program, kernels=(other,)), width=width)
 
     return wrong
 
