@@ -322,7 +322,36 @@ _GENERIC: Final[Mapping[str, Callable[[Instruction], bool]]] = MappingProxyType(
 # --- comparisons and selections -------------------------------------------------------------------------------
 
 
+class _HalfWords(LaneOperation):
+    """As its base, for 16-bit integers: lanes hold them extended by their sign."""
+
+    __slots__ = ()
+
+    def source(self, position: int, kind: ScalarType | None = None) -> Value:
+        """Source ``position``, sign-extended where the type is signed."""
+        value = super().source(position, kind)
+        if kind is not None or not self.type.is_signed:
+            return value
+        return self.let((value << 16).shr_s(16))
+
+
+def _compare_half_words(instruction: Instruction) -> Emit | None:
+    if instruction.type.kind not in "bus" or not _matches(instruction, [None, None, ScalarType.PRED]):
+        return None
+    if not values.handles(instruction) or any(isinstance(source, Special) for source in instruction.sources):
+        return None
+    row = values.row(instruction)
+
+    def emit(operation: LaneOperation) -> None:
+        with _HalfWords(operation.strip, instruction, operation.unit, is_wide=False) as narrow:
+            row.emit(narrow)
+
+    return emit
+
+
 def _set_predicate(_strip: Strip, instruction: Instruction) -> Emit | None:
+    if instruction.type.bits == 16:
+        return _compare_half_words(instruction)
     if not _words_only(instruction) or not _matches(instruction, [None, None, ScalarType.PRED]):
         return None
     return values.row(instruction).emit if values.handles(instruction) else None
@@ -369,11 +398,13 @@ def _shift(strip: Strip, instruction: Instruction) -> Emit | None:
     return emit
 
 
-def _funnel(_strip: Strip, instruction: Instruction) -> Emit | None:
-    """``shf`` by a constant."""
+def _funnel(strip: Strip, instruction: Instruction) -> Emit | None:
+    """``shf`` by what is the same for all lanes."""
     amount = instruction.sources[2]
-    if not isinstance(amount, Immediate) or not _matches(instruction):
+    if not _matches(instruction):
         return None
+    if not isinstance(amount, Immediate):
+        return _funnel_by_register(strip, instruction)
     known = amount.bits & 31 if "wrap" in instruction.modifiers else min(amount.bits, 32)
     is_left = "l" in instruction.modifiers
 
@@ -386,6 +417,23 @@ def _funnel(_strip: Strip, instruction: Instruction) -> Emit | None:
             ((high << known) | low.shr_u(32 - known)).push(operation.body)
         else:
             (low.shr_u(known) | (high << (32 - known))).push(operation.body)
+
+    return emit
+
+
+def _funnel_by_register(strip: Strip, instruction: Instruction) -> Emit | None:
+    if "wrap" not in instruction.modifiers or strip.shapes.operand(instruction.sources[2]) is not Shape.UNIFORM:
+        return None
+    is_left = "l" in instruction.modifiers
+
+    def emit(operation: LaneOperation) -> None:
+        low, high, amount = operation.source(0), operation.source(1), operation.amount(2)
+        # Vectors shift modulo 32; a shift by 32 less 0 is one by 1 and one by 31.
+        rest = fixed(amount, 31) - (amount & 31)
+        if is_left:
+            ((high << amount) | low.shr_u(1).shr_u(rest)).push(operation.body)
+        else:
+            (low.shr_u(amount) | (high << 1 << rest)).push(operation.body)
 
     return emit
 
