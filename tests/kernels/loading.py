@@ -10,17 +10,10 @@ import pytest
 from kernels.build import VARIANTS
 from kernels.products import Product
 from tensor_wasm.compiler import CompiledKernel, compile_kernel
-from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import Kernel, Program, Unsupported, find_kernel, read, support
 
 #: Entries of CUDA C that are refused on purpose, and a part of the reason.
 REFUSED = {("calls", "recursive"): "calls itself", ("calls", "allocate"): "memory that kernels allocate"}
-
-#: The sources whose PTX is not read, and why.
-UNREAD = dict.fromkeys(
-    ("from_triton/embedding", "from_triton/histogram", "from_triton/locked"),
-    "Triton writes the scope and the order of its atomics behind the space, `atom.global.gpu.acq_rel.add.u32`",
-)
 
 
 @lru_cache(maxsize=16)  # more than a source's variants; all of them would slow every garbage collection from here on
@@ -60,9 +53,8 @@ def variants(source: str, entry: str = "", *, without: tuple[str, ...] = ()) -> 
     Without an ``entry`` it is the only one of its file.
     """
     kept = [word for word in VARIANTS[source] if word not in without]
-    marks = [pytest.mark.xfail(reason=UNREAD[source], raises=PtxError)] if source in UNREAD else []
     return pytest.mark.parametrize(
-        "code", [pytest.param((source, entry, w), id=w or "default", marks=marks) for w in kept], indirect=True
+        "code", [pytest.param((source, entry, w), id=w or "default") for w in kept], indirect=True
     )
 
 

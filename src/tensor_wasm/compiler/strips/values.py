@@ -456,11 +456,11 @@ def _shuffle_words(body: Body, words: Sequence[int]) -> None:
 def _convert(_strip: Strip, instruction: Instruction) -> Emit | None:
     """``cvt`` between f32, f64 and integers, where a vector instruction rounds as the text says."""
     target, source = instruction.types
+    if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
+        return None  # among them those of two sources
     (operand,) = instruction.sources
     modifiers = set(instruction.modifiers)
     if isinstance(operand, Special | Symbol) or not values.handles(instruction):
-        return None
-    if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
         return None
     if target.is_float or source.is_float:
         if not _matches(instruction) or _DIRECTED & modifiers:
