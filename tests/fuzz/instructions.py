@@ -42,9 +42,14 @@ class Instructions:
         self.has_const = source.random() < 0.3
         #: What only ever gets values that are the same for all threads.
         self.steady: list[str] = []
+        #: What grew with the thread's number when it was written, of 32 and 64 bits.
+        self.lines: dict[str, list[str]] = {"r": [], "d": []}
 
     def begin(self) -> None:
-        """Give steady registers and every byte of local memory a value."""
+        """Give steady registers and every byte of local memory a value; and make a first line of some step."""
+        first = self.w.new("r")
+        self.w.add(f"mul.lo.s32 {first}, {self.places.number}, {self.chance.choice((2, 4, 12, -3))}")
+        self.lines["r"].append(self.w.keep(first))
         for first in ("%ctaid.x", "1"):
             register = self.w.new("r")
             self.w.add(f"mov.u32 {register}, {first}")
@@ -56,11 +61,11 @@ class Instructions:
     def one(self) -> None:
         """One thing to do, of several instructions where it takes them."""
         choice = self.chance.random()
-        if choice < 0.55:
+        if choice < 0.50:
             self._compute()
-        elif choice < 0.66:
+        elif choice < 0.61:
             self._own(self.chance.random() < 0.5)
-        elif choice < 0.76:
+        elif choice < 0.71:
             self._read_table()
         elif choice < 0.80:
             self._linear()
@@ -140,25 +145,45 @@ class Instructions:
         return w.value(sort)
 
     def _linear(self) -> None:
-        """Index arithmetic: sums and multiples of the thread's number and what is the same for all."""
+        """Index arithmetic: sums, differences and multiples of what grows with the thread's number."""
         w, chance = self.w, self.chance
-        one = chance.choice(("%tid.x", self.places.number, w.any("r"), "%laneid"))
-        other = chance.choice((w.any("r"), "%tid.x", "%ntid.x", str(chance.randint(-20, 300)), w.constant("r")))
-        result = w.new("r")
-        opcode = chance.choice(("add.s32", "sub.s32", "sub.u32", "mul.lo.s32", "mad.lo.s32", "shl.b32", "neg.s32"))
+        lines = ["%tid.x", self.places.number, *(line for line in self.lines["r"] if line in w.visible["r"])]
+        one, result = chance.choice(lines), w.new("r")
+        other = chance.choice((w.any("r"), "%ntid.x", str(chance.randint(-20, 300)), w.constant("r")))
+        opcode = chance.choice(("add.s32", "sub.s32", "sub.s32", "mul.lo.s32", "mad.lo.s32", "shl.b32", "neg.s32"))
+        if chance.random() < 0.6:
+            other = chance.choice(lines)
+        operands = [one, other]
         if opcode == "mad.lo.s32":
-            w.add(f"{opcode} {result}, {one}, {other}, {w.value('r')}")
+            operands = [one, str(chance.choice((1, 2, 4, 12, -4))), other]
         elif opcode == "shl.b32":
-            w.add(f"{opcode} {result}, {one}, {chance.randrange(33)}")
+            operands = [one, str(chance.randrange(5))]
+        elif opcode == "mul.lo.s32" and chance.random() < 0.7:
+            operands = [one, str(chance.choice((2, 3, 4, 8, 100, -1, -4)))]
         elif opcode == "neg.s32":
-            w.add(f"{opcode} {result}, {one}")
-        else:
-            w.add(f"{opcode} {result}, {one}, {other}")
-        w.keep(result)
-        if chance.random() < 0.3:
-            wide = w.new("d")
-            w.add(f"{chance.choice(('cvt.u64.u32', 'cvt.s64.s32'))} {wide}, {result}")
-            w.keep(wide)
+            operands = [one]
+        elif chance.random() < 0.3:
+            operands.reverse()
+        w.add(f"{opcode} {result}, {', '.join(operands)}")
+        self.lines["r"].append(w.keep(result))
+        w.add(f"add.u32 {w.pools['r'][0]}, {w.pools['r'][0]}, {result}")
+        if chance.random() < 0.4:
+            self._wide_linear(result)
+
+    def _wide_linear(self, line: str) -> None:
+        """The same in 64 bits, after a conversion that sees whether it wrapped."""
+        w, chance = self.w, self.chance
+        wide, result = w.new("d"), w.new("d")
+        opcode = chance.choice(("cvt.u64.u32", "cvt.s64.s32", "mul.wide.u32", "mul.wide.s32"))
+        w.add(f"{opcode} {wide}, {line}{', 4' if opcode.startswith('mul') else ''}")
+        others = [register for register in self.lines["d"] if register in w.visible["d"]]
+        operands = [wide, chance.choice((*others, wide, w.any("d"), str(chance.randint(-9, 9))))]
+        if chance.random() < 0.4:
+            operands.reverse()
+        w.add(f"{chance.choice(('add.s64', 'sub.s64', 'sub.u64', 'mul.lo.s64'))} {result}, {', '.join(operands)}")
+        self.lines["d"] += [w.keep(wide), w.keep(result)]
+        if chance.random() < 0.5:
+            w.add(f"add.s64 {w.pools['d'][0]}, {w.pools['d'][0]}, {result}")
 
     def _steady(self) -> None:
         """A register that only ever gets what is the same for all threads, here perhaps from some of them."""

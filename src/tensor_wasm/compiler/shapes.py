@@ -206,6 +206,8 @@ def _line(instruction: Instruction, growths: list[Growth]) -> Line | None:
         return None
     if any(kind.bits not in (32, 64) or kind.kind not in "bus" for kind in instruction.types):
         return None
+    if not _has_widths_of_types(instruction):
+        return None
     result: Line | None = None
     match root:
         case "mov" if len(sources) == 1:
@@ -232,6 +234,22 @@ def _line(instruction: Instruction, growths: list[Growth]) -> Line | None:
     if result is None or abs(result.step) > _STEP_MAX or not (root == "cvta" or _is_known(instruction)):
         return None
     return result
+
+
+def _has_widths_of_types(instruction: Instruction) -> bool:
+    """Whether no register is wider than the text says, so that nothing is cut or extended on the way."""
+    (register,) = instruction.destinations
+    width = 64 if "wide" in instruction.modifiers else instruction.types[0].bits
+    if register is not None and register.type.bits != width:
+        return False
+    wide_third = instruction.root == "mad" and "wide" in instruction.modifiers
+    for position, operand in enumerate(instruction.sources):
+        want = 64 if wide_third and position == 2 else instruction.type.bits
+        if instruction.root == "shl" and position == 1:
+            want = 32
+        if isinstance(operand, Register | Special) and operand.type.bits != want:
+            return False
+    return True
 
 
 def _is_known(instruction: Instruction) -> bool:

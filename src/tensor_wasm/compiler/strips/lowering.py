@@ -42,10 +42,11 @@ def lower(strip: Strip, instruction: Instruction) -> None:
 
 def _compute(strip: Strip, instruction: Instruction) -> None:
     """Registers from registers: once where everything is uniform, and side by side for the others."""
-    compute_uniform(strip, instruction)
+    # What varies first: its sources may be among the uniform results.
     if any(strip.shape(register) is Shape.VARYING for register in defined(instruction)):
         with memory.uniform_guard(strip, instruction):
             _compute_vectors(strip, _only(instruction, strip, Shape.VARYING))
+    compute_uniform(strip, instruction)
 
 
 def compute_uniform(strip: Strip, instruction: Instruction) -> None:

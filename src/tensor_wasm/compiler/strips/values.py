@@ -164,7 +164,7 @@ Emit = Callable[[LaneOperation], None]
 
 def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
     """What writes a unit of an instruction, None for one that has no vector form."""
-    if not _fits(instruction):
+    if not _fits(instruction) or not _gives_its_type(instruction):
         return None
     own = _OWN.get(instruction.root)
     if own is not None:
@@ -178,6 +178,22 @@ def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
 def _fits(instruction: Instruction) -> bool:
     """Whether no source is a special register that has no vector form."""
     return not any(isinstance(operand, Special) and is_own(operand) for operand in instruction.sources)
+
+
+def _gives_its_type(instruction: Instruction) -> bool:
+    """Whether results have the width of their registers: lanes are not extended or cut when they are kept."""
+    if not values.handles(instruction):
+        return False
+    for register, kind in zip(instruction.destinations, values.result_types(instruction), strict=True):
+        if register is None:
+            continue
+        if (register.type is ScalarType.PRED) != (kind is ScalarType.PRED):
+            return False
+        if register.type is not ScalarType.PRED and (
+            is_double(register.type) != is_double(kind) or (kind.bits >= 32 and register.type.bits != kind.bits)
+        ):
+            return False
+    return True
 
 
 def is_own(operand: Special) -> bool:
@@ -456,11 +472,11 @@ def _shuffle_words(body: Body, words: Sequence[int]) -> None:
 def _convert(_strip: Strip, instruction: Instruction) -> Emit | None:
     """``cvt`` between f32, f64 and integers, where a vector instruction rounds as the text says."""
     target, source = instruction.types
-    if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
-        return None  # among them those of two sources
-    (operand,) = instruction.sources
+    operand, *more = instruction.sources
     modifiers = set(instruction.modifiers)
-    if isinstance(operand, Special | Symbol) or not values.handles(instruction):
+    if more or isinstance(operand, Special | Symbol) or not values.handles(instruction):
+        return None
+    if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
         return None
     if target.is_float or source.is_float:
         if not _matches(instruction) or _DIRECTED & modifiers:
