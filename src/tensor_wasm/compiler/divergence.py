@@ -167,7 +167,7 @@ def _arrange(nodes: Sequence[int], edges: dict[int, list[int]], kernel: Kernel, 
     if depth > _DEPTH_MAX:
         raise PtxError(f"more than {_DEPTH_MAX} nested loops are not supported", kernel.line, 1)
     parts: list[Part] = []
-    for component in _components(nodes, edges):
+    for component in components(nodes, edges):
         if len(component) == 1 and component[0] not in edges[component[0]]:
             parts.append(component[0])
             continue
@@ -201,7 +201,7 @@ def _yields(parts: Sequence[Part]) -> tuple[int, list[int]]:
     return (found[0][0] if found else 0), [head for _, loop in found for head in loop.heads]
 
 
-def _components(nodes: Sequence[int], edges: dict[int, list[int]]) -> list[list[int]]:
+def components(nodes: Sequence[int], edges: dict[int, list[int]]) -> list[list[int]]:
     """Strongly connected components, each before those it leads to, its nodes in the order of ``nodes``.
 
     Tarjan's algorithm (SIAM J. Comput. 1972), without recursion.

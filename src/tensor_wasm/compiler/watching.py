@@ -6,21 +6,22 @@ again with what it found waits for nobody: of those that try it, one succeeds.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from tensor_wasm.ptx.program import Instruction, Kernel, Operand, Register
+from tensor_wasm.compiler.divergence import components
+from tensor_wasm.ptx.graph import Graph
+from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Operand, Register
+
+#: Instructions that are looked at for where a value is from. What a loop waits for is near its end.
+_SOURCES_MAX: Final = 100
 
 _AGAIN: Final = frozenset({"volatile", "relaxed", "acquire", "mmio"})
 
 
 def watching(kernel: Kernel) -> frozenset[int]:
     """The blocks in which threads see what others do, by their indices."""
-    writers: dict[Register, list[Instruction]] = {}
-    for block in kernel.blocks:
-        for instruction in block.instructions:
-            for register in instruction.destinations:
-                if register is not None:
-                    writers.setdefault(register, []).append(instruction)
+    writers = _writers(kernel)
     return frozenset(
         block.index
         for block in kernel.blocks
@@ -28,26 +29,62 @@ def watching(kernel: Kernel) -> frozenset[int]:
     )
 
 
+def waiting_guards(kernel: Kernel, graph: Graph) -> Iterator[Register]:
+    """The guards of branches in loops that depend on what others do."""
+    writers = _writers(kernel)
+    order = graph.reverse_postorder
+    edges = {block: list(graph.successors[block]) for block in order}
+    for component in components(order, edges):
+        for index in component:
+            match kernel.blocks[index].terminator:
+                case Branch(guard, _, _) if len(component) > 1 or index in edges[index]:
+                    found = _sources(guard.register, writers, lambda _: True)
+                    if any(_watches(instruction, writers) for instruction in found or ()):
+                        yield guard.register
+
+
+def _writers(kernel: Kernel) -> dict[Register, list[Instruction]]:
+    writers: dict[Register, list[Instruction]] = {}
+    for block in kernel.blocks:
+        for instruction in block.instructions:
+            for register in instruction.destinations:
+                if register is not None:
+                    writers.setdefault(register, []).append(instruction)
+    return writers
+
+
 def _watches(instruction: Instruction, writers: dict[Register, list[Instruction]]) -> bool:
     if instruction.root == "ld":
         return not _AGAIN.isdisjoint(instruction.modifiers)
     if instruction.root != "atom" or not any(instruction.destinations):
         return False
-    return "cas" not in instruction.modifiers or not _may_hold(instruction.sources[0], instruction, writers)
+    if "cas" not in instruction.modifiers:
+        return True
+    found = _sources(instruction.sources[0], writers, lambda writer: writer.root == "mov")
+    return found is None or not any(writer is instruction for writer in found)
 
 
-def _may_hold(operand: Operand, of: Instruction, writers: dict[Register, list[Instruction]]) -> bool:
-    """Whether an operand may be the result of an instruction, by moves."""
+def _sources(
+    operand: Operand, writers: dict[Register, list[Instruction]], follows: Callable[[Instruction], bool]
+) -> list[Instruction] | None:
+    """The instructions that an operand's value may be of, also through those that ``follows`` holds for.
+
+    None when there are too many.
+    """
     waiting: list[Operand] = [operand]
     seen: set[Operand] = set()
+    found: list[Instruction] = []
     while waiting:
         current = waiting.pop()
         if current in seen or not isinstance(current, Register):
             continue
         seen.add(current)
         for writer in writers.get(current, ()):
-            if writer is of:
-                return True
-            if writer.root == "mov":
+            found.append(writer)
+            if len(found) > _SOURCES_MAX:
+                return None
+            if follows(writer):
                 waiting += writer.sources
-    return False
+                if writer.guard is not None:
+                    waiting.append(writer.guard.register)
+    return found

@@ -14,7 +14,7 @@ from tensor_wasm.compiler.strips.control import Chunk, chunk
 from tensor_wasm.compiler.strips.strip import is_double
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Region, Suspend
-from tensor_wasm.compiler.watching import watching
+from tensor_wasm.compiler.watching import waiting_guards, watching
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Kernel, Register, ScalarType, Switch
 
@@ -125,6 +125,10 @@ def plan(regions: Sequence[Region], local_bytes: int) -> KernelPlan:
     for region in regions:
         if region.arrival is not None:
             for register in defined(region.arrival.instruction):
+                shapes.vary(register)
+    for draft in drafts:
+        if draft.watches:  # each thread goes its own way as soon as it may, also where all wait for the same
+            for register in waiting_guards(draft.kernel, draft.graph):
                 shapes.vary(register)
     kernels = [draft.kernel for draft in drafts]
     changed = True
