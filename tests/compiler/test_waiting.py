@@ -153,6 +153,18 @@ T:  mov.u32 %r3, %r2;
 )
 def test_what_looks_at_what_others_do(instruction: str, is_seen: bool) -> None:
     """A swap of what it found itself, by moves, does not."""
-    body = f"ld.param.u64 %rd1, [out];\n mov.b32 %r4, %r5;\nT: mov.b32 %r3, %r2;\n {instruction}\n bra T;"
+    loop = f"T: mov.b32 %r3, %r2;\n {instruction}\n setp.ne.s32 %p1, %r2, 7;\n @%p1 bra T;\n ret;"
+    body = f"ld.param.u64 %rd1, [out];\n mov.b32 %r4, %r5;\n{loop}"
     (kernel,) = read(kernel_text(body)).kernels
     assert bool(watching(kernel)) is is_seen
+
+
+def test_what_only_says_where_something_goes_is_not_waited_for() -> None:
+    take = "T: atom.global.add.u32 %r2, [%rd1], 1;\n mul.wide.u32 %rd2, %r2, 4;\n add.u64 %rd3, %rd1, %rd2;"
+    loop = "add.u32 %r3, %r3, 1;\n setp.lt.u32 %p1, %r3, 9;\n @%p1 bra T;\n ret;"
+    texts = [
+        f"ld.param.u64 %rd1, [out];\n{take}\n st.{space}.u32 [{where}], %r2;\n{loop}"
+        for space, where in (("global", "%rd3"), ("local", "kept"))
+    ]
+    found = [watching(read(kernel_text(f".local .b32 kept;\n{text}")).kernels[0]) for text in texts]
+    assert [bool(blocks) for blocks in found] == [False, True]

@@ -1,7 +1,7 @@
 """Where threads see what others do in memory, and may wait for it: locks, flags, tickets.
 
-Those are atomic operations with results, and loads that must look again each time. A compare-and-swap that is tried
-again with what it found waits for nobody: of those that try it, one succeeds.
+Those are atomic operations, and loads that must look again each time, on whose results depends what runs. A
+compare-and-swap that is tried again with what it found waits for nobody: of those that try it, one succeeds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from tensor_wasm.compiler.divergence import components
 from tensor_wasm.ptx.graph import Graph
-from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Operand, Register
+from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Operand, Register, Space, Switch
 
 #: Instructions that are looked at for where a value is from. What a loop waits for is near its end.
 _SOURCES_MAX: Final = 100
@@ -22,11 +22,40 @@ _AGAIN: Final = frozenset({"volatile", "relaxed", "acquire", "mmio"})
 def watching(kernel: Kernel) -> frozenset[int]:
     """The blocks in which threads see what others do, by their indices."""
     writers = _writers(kernel)
+    seen = [block for block in kernel.blocks if any(_watches(each, writers) for each in block.instructions)]
+    deciding = _deciding(kernel, writers) if seen else frozenset()
     return frozenset(
         block.index
-        for block in kernel.blocks
-        if any(_watches(instruction, writers) for instruction in block.instructions)
+        for block in seen
+        if any(_watches(each, writers) and not deciding.isdisjoint(each.destinations) for each in block.instructions)
     )
+
+
+def _deciding(kernel: Kernel, writers: dict[Register, list[Instruction]]) -> frozenset[Register | None]:
+    """Registers that what runs may depend on: guards, and all that they are made of.
+
+    Among them what is kept in local memory, where code that is not optimised has its variables.
+    """
+    waiting: list[object] = []
+    for block in kernel.blocks:
+        match block.terminator:
+            case Branch(guard, _, _):
+                waiting.append(guard.register)
+            case Switch(selector, _):
+                waiting.append(selector)
+        for instruction in block.instructions:
+            if instruction.guard is not None:
+                waiting.append(instruction.guard.register)
+            if instruction.root == "st" and instruction.space in (Space.LOCAL, Space.GENERIC):
+                waiting += instruction.sources
+    found: set[Register | None] = set()
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, Register) and current not in found:
+            found.add(current)
+            for writer in writers.get(current, ()):
+                waiting += writer.sources
+    return frozenset(found)
 
 
 def waiting_guards(kernel: Kernel, graph: Graph) -> Iterator[Register]:
