@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -50,12 +51,24 @@ def normal(*shape: int) -> np.ndarray:
 def variants(source: str, entry: str = "", *, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     """Runs a test on an entry as each compiler and set of options made it; its parameter is ``code``, see the fixture.
 
-    Without an ``entry`` it is the only one of its file.
+    Without an ``entry`` it is the only one of its file. All but the variants of :func:`fast` are marked slow.
     """
-    kept = [word for word in VARIANTS[source] if word not in without]
+    kept = tuple(word for word in VARIANTS[source] if word not in without)
+    chosen = fast(source, entry, kept)
     return pytest.mark.parametrize(
-        "code", [pytest.param((source, entry, w), id=w or "default") for w in kept], indirect=True
+        "code",
+        [
+            pytest.param((source, entry, word), id=word or "default", marks=() if word in chosen else pytest.mark.slow)
+            for word in kept
+        ],
+        indirect=True,
     )
+
+
+def fast(source: str, entry: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of a kernel's variants and one of the others: which one differs from kernel to kernel."""
+    first, *others = words
+    return (first, others[crc32(f"{source}/{entry}".encode()) % len(others)]) if others else (first,)
 
 
 @cache
