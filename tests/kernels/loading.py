@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -10,20 +11,10 @@ import pytest
 from kernels.build import VARIANTS
 from kernels.products import Product
 from tensor_wasm.compiler import CompiledKernel, compile_kernel
-from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import Kernel, Program, Unsupported, find_kernel, read, support
 
-#: The variants that may call functions.
-CALLING = ("quick", "debug", "plain", "clang-plain")
-
-#: Sources and entries whose every variant may: sine and cosine of any double have a part that is not inlined.
-CALLING_ENTRIES = (("from_numba/functions", ""), ("solvers", "pendulums"))
-
-#: The sources whose PTX is not read, and why.
-UNREAD = dict.fromkeys(
-    ("from_triton/embedding", "from_triton/histogram", "from_triton/locked"),
-    "Triton writes the scope and the order of its atomics behind the space, `atom.global.gpu.acq_rel.add.u32`",
-)
+#: Entries of CUDA C that are refused on purpose, and a part of the reason.
+REFUSED = {("calls", "recursive"): "calls itself", ("calls", "allocate"): "memory that kernels allocate"}
 
 
 @lru_cache(maxsize=16)  # more than a source's variants; all of them would slow every garbage collection from here on
@@ -60,21 +51,24 @@ def normal(*shape: int) -> np.ndarray:
 def variants(source: str, entry: str = "", *, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     """Runs a test on an entry as each compiler and set of options made it; its parameter is ``code``, see the fixture.
 
-    Without an ``entry`` it is the only one of its file. Code that is hardly optimised calls functions for what is one
-    instruction elsewhere. Where a release refuses calls, that variant is left out; `test_support.py` sees to it that
-    nothing else is.
+    Without an ``entry`` it is the only one of its file. All but the variants of :func:`fast` are marked slow.
     """
-    kept = [word for word in VARIANTS[source] if word not in without]
-    taken = [word for word in kept if not may_call(source, entry, word) or not refused(source, entry, word)]
-    marks = [pytest.mark.xfail(reason=UNREAD[source], raises=PtxError)] if source in UNREAD else []
+    kept = tuple(word for word in VARIANTS[source] if word not in without)
+    chosen = fast(source, entry, kept)
     return pytest.mark.parametrize(
-        "code", [pytest.param((source, entry, w), id=w or "default", marks=marks) for w in taken], indirect=True
+        "code",
+        [
+            pytest.param((source, entry, word), id=word or "default", marks=() if word in chosen else pytest.mark.slow)
+            for word in kept
+        ],
+        indirect=True,
     )
 
 
-def may_call(source: str, entry: str, variant: str) -> bool:
-    """Whether a kernel is known to call functions. ``entry`` may be empty for the only one of a source."""
-    return variant in CALLING or (source, entry) in CALLING_ENTRIES or (source, "") in CALLING_ENTRIES
+def fast(source: str, entry: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of a kernel's variants and one of the others: which one differs from kernel to kernel."""
+    first, *others = words
+    return (first, others[crc32(f"{source}/{entry}".encode()) % len(others)]) if others else (first,)
 
 
 @cache

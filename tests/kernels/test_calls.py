@@ -7,11 +7,13 @@ import pytest
 
 import tensor_wasm
 from compiler.launch import LaunchFault, Machine
-from kernels.loading import FOLDER, generator, normal, refused, variants
+from kernels.build import VARIANTS
+from kernels.loading import generator, normal, refused, variants
+from kernels.products import FOLDER, Product
 from tensor_wasm.compiler import CompiledKernel, Fault
 from tensor_wasm.errors import KernelFault, PtxError
 
-VARIANTS = ("", "quick", "debug")
+WORDS = VARIANTS["calls"]
 
 
 @variants("calls", "powers")
@@ -95,18 +97,18 @@ def test_a_failed_assertion_has_a_fault_of_its_own(machine: Machine, code: Compi
     assert (caught.value.fault, caught.value.block, caught.value.thread) == (Fault.ASSERTION, (1, 0, 0), 8)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", WORDS)
 def test_recursion_is_refused_by_name_and_line(variant: str) -> None:
     (lack, *others) = refused("calls", "recursive", variant)
     assert not others
     assert "_Z9fibonaccii calls itself, at line" in lack.reason
     line = int(lack.reason.split("at line ")[1].split(":")[0])
-    lines = (FOLDER / ".".join(filter(None, ("calls", variant, "ptx")))).read_text("utf-8").splitlines()
+    lines = _text(variant).splitlines()
     assert lines[line - 1].strip().startswith("call")
     assert lines[line].strip() == "_Z9fibonaccii,"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", WORDS)
 def test_memory_from_kernels_is_refused_by_name(variant: str) -> None:
     (lack,) = refused("calls", "allocate", variant)
     assert lack.reason.startswith("malloc: memory that kernels allocate")
@@ -116,7 +118,7 @@ def test_memory_from_kernels_is_refused_by_name(variant: str) -> None:
 
 
 def _text(variant: str) -> str:
-    return (FOLDER / ".".join(filter(None, ("calls", variant, "ptx")))).read_text("utf-8")
+    return Product("calls", variant).path.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def device() -> tensor_wasm.OpenDevice:
     return tensor_wasm.open_device("cpu")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", WORDS)
 def test_printf_is_written_to_stderr_after_the_launch(
     device: tensor_wasm.OpenDevice, capsys: pytest.CaptureFixture[str], variant: str
 ) -> None:
@@ -144,7 +146,7 @@ def test_printf_is_written_to_stderr_after_the_launch(
     assert capsys.readouterr().err == "0|-1.50|even  |123456789abc|a|%\n"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", WORDS)
 def test_what_finds_no_room_is_dropped_and_counted(
     device: tensor_wasm.OpenDevice, capsys: pytest.CaptureFixture[str], variant: str
 ) -> None:
@@ -161,7 +163,7 @@ def test_what_finds_no_room_is_dropped_and_counted(
     assert capsys.readouterr().err == "round 0 of thread 0\n"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", WORDS)
 def test_a_failed_assertion_is_named_in_the_fault_and_on_stderr(
     device: tensor_wasm.OpenDevice, capsys: pytest.CaptureFixture[str], variant: str
 ) -> None:

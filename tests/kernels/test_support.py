@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 from nvrtc import BuildError, Nvrtc
 
 from kernels.build import COMPILERS, PRODUCTS, VARIANTS, is_current, main
-from kernels.loading import UNREAD, may_call, program, refused
+from kernels.loading import REFUSED, fast, program, refused
 from kernels.products import FOLDER, REQUIREMENTS, Compiler, Product
 
 
-@pytest.mark.parametrize(
-    "product", [product for product in PRODUCTS if product.source not in UNREAD], ids=lambda product: product.name
-)
-def test_nothing_but_calls_is_refused(product: Product) -> None:
+@pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
+def test_nothing_is_refused_but_what_is_on_purpose(product: Product) -> None:
     entries = [kernel.name for kernel in program(product.source, product.variant).kernels]
     assert entries
     for entry in entries:
         reasons = {lack.reason for lack in refused(product.source, entry, product.variant)}
-        assert all("calls" in reason for reason in reasons), reasons
-        assert may_call(product.source, entry, product.variant) or not reasons
+        expected = REFUSED.get((product.source, entry))
+        assert len(reasons) == (expected is not None), reasons
+        assert all(expected and expected in reason for reason in reasons), reasons
 
 
 def test_every_source_is_built_and_every_file_has_a_source() -> None:
     assert {path.stem for path in FOLDER.glob("*.cu")} == {source for source in VARIANTS if "/" not in source}
     assert set(FOLDER.rglob("*.ptx")) == {product.path for product in PRODUCTS}
+
+
+def test_every_variant_of_a_compiler_is_among_the_fast_ones_of_several_kernels() -> None:
+    fast_ones: Counter[str] = Counter()
+    for source, words in VARIANTS.items():
+        entries = re.findall(r"\.entry\s+(\w+)", Product(source).path.read_text("utf-8"))
+        for entry in entries if "/" not in source else [""]:
+            chosen = fast(source, entry, words)
+            assert chosen[0] == ""
+            assert len(set(chosen)) == min(len(words), 2)
+            fast_ones.update(chosen)
+    of_cuda = {word for source, words in VARIANTS.items() if "/" not in source for word in words}
+    assert min(fast_ones[word] for word in of_cuda) >= 3
 
 
 def test_the_readme_tells_what_is_built_of_each_source() -> None:

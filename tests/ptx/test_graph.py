@@ -149,13 +149,13 @@ def is_reducible(successors: tuple[tuple[int, ...], ...]) -> bool:
 
 def test_long_chains_and_ladders_take_linear_time() -> None:
     size = 30_000
-    start = time.perf_counter()
+    start = time.process_time()
     chain = graph(*((block + 1,) for block in range(size - 1)), ())
     ladder = graph(*((block + 1, block - 1) if block else (1,) for block in range(size - 1)), (0,))
     crossed = graph(
         *(((block + 1) % size, (block + 2) % size, max(block - 1, 0), size - 1 - block) for block in range(size))
     )
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert chain.immediate_dominators[-1] == size - 2
     assert ladder.is_reducible
     assert not crossed.is_reducible

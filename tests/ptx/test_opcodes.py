@@ -12,6 +12,7 @@ from tensor_wasm.ptx import read, support
 from tensor_wasm.ptx.forms import Form, RoleKind, Slot
 from tensor_wasm.ptx.opcodes import FORMS, TABLE, find, reason_not_lowered
 from tensor_wasm.ptx.plans import plan
+from tensor_wasm.ptx.program import Space
 
 SAMPLES = 24
 LEAVING = ("bra", "brx", "ret", "exit", "trap", "brkpt")
@@ -67,6 +68,57 @@ def test_parts_that_may_be_left_out_do_not_hide_those_after_them(form: Form) -> 
         if slot.is_optional:
             for following in up_to_required(form.parts[place + 1 :]):
                 assert slot.names.isdisjoint(following.names) or following.is_optional, (slot, following)
+
+
+@pytest.mark.parametrize("form", TABLE, ids=identify)
+def test_parts_that_may_stand_in_any_order_are_told_apart(form: Form) -> None:
+    for group in form.groups:
+        for one, other in itertools.combinations(group, 2):
+            assert one.names.isdisjoint(other.names)
+
+
+@pytest.mark.parametrize("rest", ["add.u32", "cas.b32", "exch.L2::cache_hint.b64", "min.s64", "add.noftz.f16x2"])
+@pytest.mark.parametrize("root", ["atom", "red"])
+def test_order_and_scope_of_atomics_stand_anywhere_around_the_space(root: str, rest: str) -> None:
+    if root == "red" and not {"add", "min"} & set(rest.split(".")):
+        pytest.skip("it has no result")
+    expected = find(f"{root}.acq_rel.gpu.global.{rest}")
+    assert (expected.modifiers[:2], expected.space) == (("acq_rel", "gpu"), Space.GLOBAL)
+    for parts in itertools.permutations(["acq_rel", "gpu", "global"]):
+        assert find(".".join((root, *parts, rest))) == expected
+
+
+@pytest.mark.parametrize(("root", "order"), [("ld", "acquire"), ("ld", "relaxed"), ("st", "release")])
+def test_order_and_scope_of_accesses_stand_anywhere_around_the_space(root: str, order: str) -> None:
+    expected = find(f"{root}.{order}.sys.shared.v2.b32")
+    assert (expected.modifiers, expected.space, expected.vector) == ((order, "sys"), Space.SHARED, 2)
+    for parts in itertools.permutations([order, "sys", "shared"]):
+        assert find(".".join((root, *parts, "v2.b32"))) == expected
+    for parts in itertools.permutations([order, "gpu"]):
+        assert find(".".join((root, *parts, "b32"))) == find(f"{root}.{order}.gpu.b32")
+
+
+def test_the_scope_of_a_fence_may_stand_before_its_order() -> None:
+    assert find("fence.gpu.acq_rel") == find("fence.acq_rel.gpu")
+    assert find("fence.cta.sc").modifiers == ("sc", "cta")
+
+
+@pytest.mark.parametrize(
+    "opcode",
+    [
+        "atom.gpu.global.gpu.add.u32",
+        "atom.global.acq_rel.relaxed.add.u32",
+        "red.global.shared.add.u32",
+        "ld.global.acquire.b32",
+        "st.gpu.global.b32",
+        "fence.gpu.sc.gpu",
+        "atom.add.global.u32",
+        "ld.b32.global",
+    ],
+)
+def test_what_stands_twice_or_is_missing_is_refused_in_any_order(opcode: str) -> None:
+    with pytest.raises(PtxError, match=r"is not supported: no form|is incomplete"):
+        find(opcode)
 
 
 def up_to_required(slots: tuple[Slot, ...]) -> list[Slot]:

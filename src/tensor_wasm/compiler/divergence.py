@@ -7,14 +7,19 @@ in the layout and repeat while somebody waits at their head, so that every other
 order of Bourdoncle, "Efficient chaotic iteration strategies with widenings", 1993). This takes graphs of any form, also
 loops with several entries.
 
+A loop that threads leave by what others do, such as one around a lock, would repeat forever if those waited for it. It
+*yields*: after some turns what follows runs, for whom has left it, and comes back. So do the loops around it.
+
 While a chunk runs, threads may wait at others. What those still need of a register must survive a write to it:
 :attr:`Layout.kept` says which registers that are, at each chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Final, NamedTuple
 
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Kernel
@@ -25,6 +30,9 @@ _ROUNDS_MAX = 100
 #: Nested loops of chunks: real code has a dozen at most.
 _DEPTH_MAX = 200
 
+#: The head of the loop around all that runs while loops yield: no thread waits for it.
+NOWHERE: Final = -1
+
 #: Chunks up to which it is looked at which of them can be reached from which.
 _REACH_MAX = 1_000
 
@@ -34,10 +42,15 @@ _WORK_MAX = 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Chunks that repeat while threads wait at ``head``; ``parts`` are its chunks and inner loops in their order."""
+    """Chunks that repeat while threads wait at ``heads``; ``parts`` are its chunks and inner loops in their order.
 
-    head: int
+    The first of ``heads`` is its own, the others those of loops inside that yield. One that ``yields`` repeats a
+    limited number of times, and the outermost loop around it, which is :data:`NOWHERE`, for all that is left.
+    """
+
+    heads: tuple[int, ...]
     parts: tuple[Part, ...]
+    yields: bool = False
 
 
 #: A chunk, by its head's block, or a loop of them.
@@ -61,6 +74,20 @@ class Layout:
     order: tuple[int, ...]
     kept: dict[int, int]
 
+    @property
+    def yields(self) -> bool:
+        """Whether some loop does."""
+        return any(isinstance(part, Loop) and part.heads[0] == NOWHERE for part in self.parts)
+
+
+class _Around(NamedTuple):
+    """A loop around a chunk, by positions; ``waits`` is the first and last that run while threads wait at its head."""
+
+    head: int
+    first: int
+    last: int
+    waits: tuple[int, int]
+
 
 def lay_out_chunks(
     kernel: Kernel,
@@ -68,10 +95,12 @@ def lay_out_chunks(
     order: Sequence[int],
     live: Sequence[int] | None,
     parts_ways: Callable[[int], bool],
+    watches: Callable[[int], bool],
 ) -> Layout:
     """The chunks of ``kernel`` when threads part at the ends of the blocks for which ``parts_ways`` holds.
 
-    ``order`` is a reverse postorder of the blocks, ``live`` the registers live at their starts, None for all.
+    ``order`` is a reverse postorder of the blocks, ``live`` the registers live at their starts, None for all. In the
+    blocks for which ``watches`` holds threads see what others do, and may wait for it.
     Raises :class:`PtxError` for loops nested too deeply.
     """
     chunk_of = _label(successors, order, parts_ways)
@@ -89,9 +118,9 @@ def lay_out_chunks(
         # Of a uniform branch one way or the other is taken, of one where threads part both.
         exits[head] += [tuple(outside)] if parts_ways(block) else [(target,) for target in outside]
     edges = {head: list(dict.fromkeys(t for targets in ways for t in targets)) for head, ways in exits.items()}
-    parts = _arrange(heads, edges, kernel, 0)
+    parts = _yielding(_arrange(heads, edges, kernel, 0), {chunk_of[block] for block in order if watches(block)})
     positions: dict[int, int] = {}
-    loops: dict[int, tuple[tuple[int, int, int], ...]] = {}
+    loops: dict[int, tuple[_Around, ...]] = {}
     _number(parts, (), positions, loops)
     everything = (1 << len(kernel.registers)) - 1
     kept = _kept(exits, edges, positions, loops, live, everything)
@@ -138,7 +167,7 @@ def _arrange(nodes: Sequence[int], edges: dict[int, list[int]], kernel: Kernel, 
     if depth > _DEPTH_MAX:
         raise PtxError(f"more than {_DEPTH_MAX} nested loops are not supported", kernel.line, 1)
     parts: list[Part] = []
-    for component in _components(nodes, edges):
+    for component in components(nodes, edges):
         if len(component) == 1 and component[0] not in edges[component[0]]:
             parts.append(component[0])
             continue
@@ -146,11 +175,33 @@ def _arrange(nodes: Sequence[int], edges: dict[int, list[int]], kernel: Kernel, 
         head = component[0]
         # Without the edges to the head the rest comes in an order of its own.
         inner = {node: [target for target in edges[node] if target in inside and target != head] for node in component}
-        parts.append(Loop(head, _arrange(component, inner, kernel, depth + 1)))
+        parts.append(Loop((head,), _arrange(component, inner, kernel, depth + 1)))
     return tuple(parts)
 
 
-def _components(nodes: Sequence[int], edges: dict[int, list[int]]) -> list[list[int]]:
+def _yielding(parts: tuple[Part, ...], watching: set[int]) -> tuple[Part, ...]:
+    """The same with loops that yield where one of ``watching`` is in them, and a loop from the first of them on."""
+    marked = tuple(_marked(part, watching) for part in parts)
+    first, heads = _yields(marked)
+    return (*marked[:first], Loop((NOWHERE, *heads), marked[first:])) if heads else parts
+
+
+def _marked(part: Part, watching: set[int]) -> Part:
+    if not isinstance(part, Loop):
+        return part
+    parts = tuple(_marked(inner, watching) for inner in part.parts)
+    _, heads = _yields(parts)
+    yields = bool(heads) or not watching.isdisjoint(inner for inner in parts if not isinstance(inner, Loop))
+    return Loop((*part.heads, *heads), parts, yields)
+
+
+def _yields(parts: Sequence[Part]) -> tuple[int, list[int]]:
+    """The place of the first loop that yields, and at which heads threads may wait when one has."""
+    found = [(place, part) for place, part in enumerate(parts) if isinstance(part, Loop) and part.yields]
+    return (found[0][0] if found else 0), [head for _, loop in found for head in loop.heads]
+
+
+def components(nodes: Sequence[int], edges: dict[int, list[int]]) -> list[list[int]]:
     """Strongly connected components, each before those it leads to, its nodes in the order of ``nodes``.
 
     Tarjan's algorithm (SIAM J. Comput. 1972), without recursion.
@@ -201,16 +252,17 @@ def _components(nodes: Sequence[int], edges: dict[int, list[int]]) -> list[list[
 
 def _number(
     parts: Sequence[Part],
-    around: tuple[tuple[int, int, int], ...],
+    around: tuple[_Around, ...],
     positions: dict[int, int],
-    loops: dict[int, tuple[tuple[int, int, int], ...]],
+    loops: dict[int, tuple[_Around, ...]],
 ) -> None:
-    """Positions of the heads in the layout; for each the loops around it, outermost first, as (head, first, last)."""
+    """Positions of the heads in the layout; for each the loops around it, outermost first."""
     for part in parts:
         if isinstance(part, Loop):
             first = len(positions)
-            size = _size(part)
-            _number(part.parts, (*around, (part.head, first, first + size - 1)), positions, loops)
+            last = first + _size(part) - 1
+            waits = around[0].waits if part.yields else (first, last)
+            _number(part.parts, (*around, _Around(part.heads[0], first, last, waits)), positions, loops)
         else:
             positions[part] = len(positions)
             loops[part] = around
@@ -224,14 +276,15 @@ def _kept(
     exits: dict[int, list[tuple[int, ...]]],
     edges: dict[int, list[int]],
     positions: dict[int, int],
-    loops: dict[int, tuple[tuple[int, int, int], ...]],
+    loops: dict[int, tuple[_Around, ...]],
     live: Sequence[int] | None,
     everything: int,
 ) -> dict[int, int]:
     """For each chunk what is live at those where threads may wait while it runs.
 
     Threads that took the edge from Y to X wait at X until that is next. Between run the chunks in between in the
-    layout, and all of a loop that Y is in and X is not, since it repeats for others. Where Y is in no loop it runs once
+    layout, and all of a loop that Y is in and X is not, since it repeats for others. At the head of a loop that yields
+    they may wait until everything has run that does when it has. Where Y is in no loop it runs once
     and is left by one of its exits: then only chunks run that can be reached from there, or from where others waited.
     """
     count = sum(map(len, edges.values()))
@@ -249,25 +302,25 @@ def _kept(
                 for start in (*targets, *waiting[positions[source]]):
                     allowed |= reach[start]
             for target in targets:
-                first, last = _interval(source, target, positions, loops)
-                for place in range(first, last + 1):
+                for place in _meanwhile(source, target, positions, loops):
                     if order[place] != target and (allowed is None or allowed >> place & 1):
                         waiting[place].add(target)
                         masks[place] |= live[target]
     return {head: masks[place] for head, place in positions.items()}
 
 
-def _interval(
-    source: int, target: int, positions: dict[int, int], loops: dict[int, tuple[tuple[int, int, int], ...]]
-) -> tuple[int, int]:
-    """The first and the last position that may run while threads wait that took an edge."""
-    inside = {head for head, _, _ in loops[target]}
-    left = next((loop for loop in loops[source] if loop[0] not in inside), None)
-    first = positions[source] + 1 if left is None else left[1]
+def _meanwhile(
+    source: int, target: int, positions: dict[int, int], loops: dict[int, tuple[_Around, ...]]
+) -> Iterator[int]:
+    """The positions that may run while threads wait that took an edge."""
+    inside = {loop.head for loop in loops[target]}
+    left = next((loop for loop in loops[source] if loop.head not in inside), None)
+    first = positions[source] + 1 if left is None else left.first
     if positions[target] > positions[source]:
-        return first, positions[target] - 1
-    # Back to the head of a loop: until that ends.
-    return first, next(end for head, _, end in loops[source] if head == target)
+        return iter(range(first, positions[target]))
+    # Back to the head of a loop: until that ends, or comes again.
+    start, end = next(loop.waits for loop in loops[source] if loop.head == target)
+    return chain(range(first, end + 1), range(start, positions[target]))
 
 
 def _reach(order: Sequence[int], edges: dict[int, list[int]], positions: dict[int, int]) -> dict[int, int]:

@@ -3,7 +3,8 @@
 A row gives the parts of an opcode after its root, and its operands, in two small notations.
 
 Parts, separated by spaces, in the order in which they must stand: ``rn|rz`` is one of these, a ``?`` at the end makes
-it optional. A part is a type, a state space, a vector width (``v2``) or, all else, a modifier.
+it optional. Parts joined by ``&`` may stand in any order among each other. A part is a type, a state space, a vector
+width (``v2``) or, all else, a modifier.
 
 Operands, separated by spaces:
 
@@ -106,10 +107,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A row of the table. ``reason`` says why it is not lowered in this release; None where it is."""
+    """A row of the table. ``reason`` says why it is not lowered in this release; None where it is.
+
+    ``groups`` are the parts in their order; those of a group may stand in any.
+    """
 
     root: str
-    parts: tuple[Slot, ...]
+    groups: tuple[tuple[Slot, ...], ...]
     roles: tuple[Role, ...]
     category: Category
     reason: str | None = None
@@ -119,20 +123,35 @@ class Form:
         """Whether the compiler of this release has it."""
         return self.reason is None
 
-    def match(self, parts: Sequence[str]) -> int:
-        """How many of an opcode's parts fit, from the first on; -1 when they fit and a part is missing after them."""
+    @property
+    def parts(self) -> tuple[Slot, ...]:
+        """The parts of all groups."""
+        return tuple(slot for group in self.groups for slot in group)
+
+    def match(self, parts: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+        """How many of an opcode's parts fit, from the first on, and these in the order of the row.
+
+        -1 when they fit and a part is missing after them.
+        """
         place = 0
-        for slot in self.parts:
-            if place < len(parts) and parts[place] in slot.names:
+        ordered: list[str] = []
+        for group in self.groups:
+            found: dict[Slot, str] = {}
+            while place < len(parts):
+                slot = next((slot for slot in group if slot not in found and parts[place] in slot.names), None)
+                if slot is None:
+                    break
+                found[slot] = parts[place]
                 place += 1
-            elif not slot.is_optional:
-                return -1 if place == len(parts) else place
-        return place
+            ordered += (found[slot] for slot in group if slot in found)
+            if not all(slot.is_optional or slot in found for slot in group):
+                return -1 if place == len(parts) else place, tuple(ordered)
+        return place, tuple(ordered)
 
 
 @dataclass(frozen=True, slots=True)
 class Opcode:
-    """A written opcode, taken apart; ``vector`` is 1 where no width stands."""
+    """A written opcode, taken apart, in the order of its row; ``vector`` is 1 where no width stands."""
 
     form: Form
     modifiers: tuple[str, ...]
@@ -163,7 +182,8 @@ def take_apart(form: Form, parts: Iterable[str]) -> Opcode:
 
 def form(root: str, parts: str, operands: str, category: Category, reason: str | None = None) -> Form:
     """A row, from the notations in the module's docstring."""
-    return Form(root, tuple(_slot(part) for part in parts.split()), _roles(operands), category, reason)
+    groups = tuple(tuple(_slot(part) for part in group.split("&")) for group in parts.split())
+    return Form(root, groups, _roles(operands), category, reason)
 
 
 def _slot(text: str) -> Slot:

@@ -49,8 +49,8 @@ _SCOPE = "cta|cluster|gpu|sys"
 _L1 = "L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate?"
 _L2 = "L2::evict_last|L2::evict_normal|L2::evict_first? L2::cache_hint? L2::64B|L2::128B|L2::256B?"
 _V = "v2|v4?"
-# NVVM writes the scope after the state space, the ISA before it.
-_ATOM = f"relaxed|acquire|release|acq_rel? {_SCOPE}? global|{_SHARED}|shared::cluster? {_SCOPE}?"
+# The ISA writes order, scope and state space in this order; NVVM and Triton do not, and ptxas takes any.
+_ATOM = f"relaxed|acquire|release|acq_rel?&{_SCOPE}?&global|{_SHARED}|shared::cluster?"
 _GEOMETRY = "1d|2d|3d|a1d|a2d|cube|acube|2dms|a2dms"
 
 C = Category
@@ -231,18 +231,18 @@ _CONVERSIONS: Final = (
 )
 
 _ACCESSES: Final = (
-    form("ld", f"weak? {_SPACE}? ca|cg|cs|lu|cv? {_L1} {_L2} {_V} {_MEMORY}", ">t~*v [] policy?", C.MEMORY),
-    form("ld", f"volatile {_SPACE}? L2::64B|L2::128B|L2::256B? {_V} {_MEMORY}", ">t~*v []", C.MEMORY),
-    form("ld", f"relaxed|acquire {_SCOPE} {_SPACE}? {_L1} {_L2} {_V} {_MEMORY}", ">t~*v [] policy?", C.MEMORY),
-    form("ld", f"mmio relaxed sys global? {_V} {_MEMORY}", ">t~*v []", C.MEMORY),
+    form("ld", f"weak?&{_SPACE}? ca|cg|cs|lu|cv? {_L1} {_L2} {_V} {_MEMORY}", ">t~*v [] policy?", C.MEMORY),
+    form("ld", f"volatile&{_SPACE}? L2::64B|L2::128B|L2::256B? {_V} {_MEMORY}", ">t~*v []", C.MEMORY),
+    form("ld", f"relaxed|acquire&{_SCOPE}&{_SPACE}? {_L1} {_L2} {_V} {_MEMORY}", ">t~*v [] policy?", C.MEMORY),
+    form("ld", f"mmio&relaxed&sys&global? {_V} {_MEMORY}", ">t~*v []", C.MEMORY),
     form("ld", f"global ca|cg|cs? nc {_L1} {_L2} {_V} {_MEMORY}", ">t~*v [] policy?", C.MEMORY),
-    form("ld", f"weak? {_SPACE}? ca|cg|cs|lu|cv? nc? {_L1} {_L2} b128", ">t [] policy?", C.MEMORY, _WIDE),
+    form("ld", f"weak?&{_SPACE}? ca|cg|cs|lu|cv? nc? {_L1} {_L2} b128", ">t [] policy?", C.MEMORY, _WIDE),
     form("ldu", f"global? {_V} {_MEMORY}", ">t~*v []", C.MEMORY),
-    form("st", f"weak? {_SPACE}? wb|cg|cs|wt? {_L1} {_L2} {_V} {_MEMORY}", "[] t~*v policy?", C.MEMORY),
-    form("st", f"volatile {_SPACE}? {_V} {_MEMORY}", "[] t~*v", C.MEMORY),
-    form("st", f"relaxed|release {_SCOPE} {_SPACE}? {_L1} {_L2} {_V} {_MEMORY}", "[] t~*v policy?", C.MEMORY),
-    form("st", f"mmio relaxed sys global? {_V} {_MEMORY}", "[] t~*v", C.MEMORY),
-    form("st", f"weak? {_SPACE}? wb|cg|cs|wt? {_L1} {_L2} b128", "[] t policy?", C.MEMORY, _WIDE),
+    form("st", f"weak?&{_SPACE}? wb|cg|cs|wt? {_L1} {_L2} {_V} {_MEMORY}", "[] t~*v policy?", C.MEMORY),
+    form("st", f"volatile&{_SPACE}? {_V} {_MEMORY}", "[] t~*v", C.MEMORY),
+    form("st", f"relaxed|release&{_SCOPE}&{_SPACE}? {_L1} {_L2} {_V} {_MEMORY}", "[] t~*v policy?", C.MEMORY),
+    form("st", f"mmio&relaxed&sys&global? {_V} {_MEMORY}", "[] t~*v", C.MEMORY),
+    form("st", f"weak?&{_SPACE}? wb|cg|cs|wt? {_L1} {_L2} b128", "[] t policy?", C.MEMORY, _WIDE),
     form("prefetch", "global|local? L1|L2", "[]", C.MEMORY),
     form("prefetch", "global L2::evict_last|L2::evict_normal", "[]", C.MEMORY),
     form("prefetchu", "L1", "[]", C.MEMORY),
@@ -309,7 +309,7 @@ _TOGETHER: Final = (
     form("activemask", "b32", ">t", C.SYNCHRONISATION),
     form("elect", "sync", ">b32|pred b32", C.SYNCHRONISATION),
     form("membar", "cta|gl|sys", "", C.SYNCHRONISATION),
-    form("fence", f"sc|acq_rel? {_SCOPE}", "", C.SYNCHRONISATION),
+    form("fence", f"sc|acq_rel?&{_SCOPE}", "", C.SYNCHRONISATION),
     form("fence", "proxy alias", "", C.SYNCHRONISATION),
 )
 
@@ -418,9 +418,9 @@ def find(text: str) -> Opcode:
         raise PtxError(f"unknown opcode {quote(root)}")
     furthest = -1
     for row in rows:
-        matched = row.match(parts)
+        matched, ordered = row.match(parts)
         if matched == len(parts):
-            return take_apart(row, parts)
+            return take_apart(row, ordered)
         furthest = max(furthest, matched)
     if furthest < 0:
         raise PtxError(f"{quote(text)} is incomplete: a type or modifier is missing")

@@ -168,8 +168,8 @@ class Instruction:
     """An instruction that is not control flow.
 
     - ``root``: the opcode without modifiers (``"add"``).
-    - ``modifiers``: those that are not types, in the order of the text, without dots (``("rn", "ftz")``). The state
-      space and the vector width of memory operations are not among them.
+    - ``modifiers``: those that are not types, in the order of the opcode table, without dots (``("rn", "ftz")``). The
+      state space and the vector width of memory operations are not among them.
     - ``types``: in the order of the text (``cvt``: to, from; ``set``: to, from).
     - ``destinations``: registers written; None stands for ``_``. ``setp p|q`` has two, ``ld.v4`` four.
     - ``sources``: values read, in the order of the text, without the address. A vector operand gives its elements.

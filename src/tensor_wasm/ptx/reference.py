@@ -74,8 +74,8 @@ Made from the table in `src/tensor_wasm/ptx/opcodes.py` by
 setp.fcmp{.ftz}.f32                      d{|p}, a, b
 ```
 
-- `{ }` may be left out; `(a|b)` is one of these. A part such as `.fcmp` stands for one of a list, which follows the
-  forms it is used in.
+- `{ }` may be left out; `(a|b)` is one of these; what is in `< >` may stand in any order. A part such as `.fcmp` stands
+  for one of a list, which follows the forms it is used in.
 - `d` is written; `a`, `b`, `c` … are read: registers, constants or special registers. `d|p` writes a predicate
   beside it. `!p` is a predicate that may be negated. `[a]` is an address: a register or variable, with an
   offset or without.
@@ -182,9 +182,14 @@ def page() -> str:
 
 def spell(form: Form) -> str:
     """A form in the notation of the page: ``add{.ftz}.f32``, padded, then its operands."""
-    opcode = form.root + "".join(_part(slot) for slot in form.parts)
+    opcode = form.root + "".join(_group(group) for group in form.groups)
     operands = _operands(form.roles)
     return f"{opcode:<40} {operands}".rstrip()
+
+
+def _group(slots: Sequence[Slot]) -> str:
+    shown = "".join(_part(slot) for slot in slots)
+    return f"<{shown}>" if len(slots) > 1 else shown
 
 
 def _part(slot: Slot) -> str:

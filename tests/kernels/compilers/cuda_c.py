@@ -35,6 +35,7 @@ RECIPES = {
 #: What is built of each source file. By older compilers and for older devices where that gives other instructions.
 VARIANTS = {
     "atomics": ("", "quick", "nvrtc12"),
+    "calls": ("", "quick", "debug", "nvrtc12"),
     "counting": ("", "quick", "debug", "nvrtc12", "nvrtc11"),
     "elements": ("", "quick", "debug", "nvrtc12"),
     "graphs": ("", "quick", "debug", "nvrtc12"),

@@ -9,7 +9,7 @@ from typing import Final
 
 from tensor_wasm.compiler import lowering
 from tensor_wasm.compiler.allocation import bits, defined
-from tensor_wasm.compiler.divergence import Layout, Loop
+from tensor_wasm.compiler.divergence import NOWHERE, Layout, Loop
 from tensor_wasm.compiler.divergence import Part as LayoutPart
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import memory, moves, values
@@ -136,6 +136,11 @@ _OWN: Final[Mapping[str, Callable[[Strip, Instruction], None]]] = MappingProxyTy
 )
 
 
+#: How often a loop that yields repeats before others get their turn: more than a strip has threads, so that threads
+#: of which one leaves each time are together again behind it.
+_TURNS: Final = 64
+
+
 class Course:
     """Writes the code of a strip from its entry to where all its threads have ended or wait.
 
@@ -183,11 +188,7 @@ class Course:
     def _part(self, part: LayoutPart, *, is_entry: bool = False) -> None:
         body = self._strip.body
         if isinstance(part, Loop):
-            with body.loop() as again:
-                for inner in part.parts:
-                    self._part(inner)
-                body.get(self._masks[part.head])
-                body.br_if(again)
+            self._loop(part)
             return
         if self._ends(part) and part in self._chunks and part != self._first:
             return
@@ -202,6 +203,30 @@ class Course:
             body.i32_const(0)
             body.set(waiting)
             self._run_chunk(part)
+
+    def _loop(self, loop: Loop) -> None:
+        body = self._strip.body
+        turns = body.local(I32) if loop.yields else None
+        if turns is not None:
+            body.i32_const(_TURNS)
+            body.set(turns)
+        with body.loop() as again:
+            for inner in loop.parts:
+                self._part(inner)
+            heads = [head for head in loop.heads if head != NOWHERE]
+            for head in heads:
+                body.get(self._masks[head])
+            body.op(*["i32.or"] * (len(heads) - 1))
+            if turns is not None:
+                body.i32_const(0)
+                body.get(turns)
+                body.i32_const(1)
+                body.op("i32.sub")
+                body.tee(turns)
+                body.op("select")
+            body.br_if(again)
+        if turns is not None:
+            body.release(turns)
 
     def _run_chunk(self, head: int) -> None:
         strip, chunk = self._strip, self._chunks[head]

@@ -14,6 +14,7 @@ from tensor_wasm.compiler.strips.control import Chunk, chunk
 from tensor_wasm.compiler.strips.strip import is_double
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Region, Suspend
+from tensor_wasm.compiler.watching import waiting_guards, watching
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Kernel, Register, ScalarType, Switch
 
@@ -58,6 +59,7 @@ class _Draft:
         self.kernel = region.kernel
         self.graph = Graph(region.kernel)
         self.live = live_at_start(self.kernel, self.graph.successors, self.graph.reverse_postorder)
+        self.watches = watching(region.kernel)
         self.parts_ways: set[int] | None = None
         self.layout: Layout | None = None
 
@@ -70,7 +72,7 @@ class _Draft:
             yield from (registers[index] for index in bits(self.live[0]))
 
     def is_in_step(self) -> bool:
-        """Whether threads that part cannot come to different suspensions in this region."""
+        """Whether threads that part cannot come to different suspensions in this region, nor to one at other times."""
         waits = [
             bool(block.instructions) and isinstance(block.instructions[-1], Suspend) for block in self.kernel.blocks
         ]
@@ -85,7 +87,8 @@ class _Draft:
                 changed |= found != suspensions[block]
                 suspensions[block] = found
         assert self.parts_ways is not None
-        return all(suspensions[block].bit_count() <= 1 for block in self.parts_ways)
+        assert self.layout is not None
+        return not self.layout.yields and all(suspensions[block].bit_count() <= 1 for block in self.parts_ways)
 
     def raise_kept(self, shapes: Shapes) -> bool:
         """Lay the chunks out by what varies now; registers that threads elsewhere keep vary. Whether any is new."""
@@ -93,7 +96,12 @@ class _Draft:
         if parts_ways != self.parts_ways:
             self.parts_ways = parts_ways
             self.layout = lay_out_chunks(
-                self.kernel, self.graph.successors, self.graph.reverse_postorder, self.live, parts_ways.__contains__
+                self.kernel,
+                self.graph.successors,
+                self.graph.reverse_postorder,
+                self.live,
+                parts_ways.__contains__,
+                self.watches.__contains__,
             )
         layout = self.layout
         assert layout is not None
@@ -121,6 +129,10 @@ def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) 
     for region in regions:
         if region.arrival is not None:
             for register in defined(region.arrival.instruction):
+                shapes.vary(register)
+    for draft in drafts:
+        if draft.watches:  # each thread goes its own way as soon as it may, also where all wait for the same
+            for register in waiting_guards(draft.kernel, draft.graph):
                 shapes.vary(register)
     kernels = [draft.kernel for draft in drafts]
     changed = True
