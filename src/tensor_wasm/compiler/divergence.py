@@ -2,10 +2,10 @@
 
 A *chunk* is a part of the graph with one entry, its *head*, inside which the threads that came in together stay
 together. Each chunk has a mask of the threads that wait to run it. Chunks run in a fixed order, *the layout*: a chunk
-with nobody waiting is skipped, one that runs sends its threads on to the masks of others. Loops of chunks are contiguous
-in the layout and repeat while somebody waits at their head, so that every other edge leads forward (the hierarchical
-order of Bourdoncle, "Efficient chaotic iteration strategies with widenings", 1993). This takes graphs of any form, also
-loops with several entries.
+with nobody waiting is skipped, one that runs sends its threads on to the masks of others. Loops of chunks are
+contiguous in the layout and repeat while somebody waits at their head, so that every other edge leads forward (the
+hierarchical order of Bourdoncle, "Efficient chaotic iteration strategies with widenings", 1993). This takes graphs of
+any form, also loops with several entries.
 
 A loop that threads leave by what others do, such as one around a lock, would repeat forever if those waited for it. It
 *yields*: after some turns what follows runs, for whom has left it, and comes back. So do the loops around it.

@@ -1,4 +1,4 @@
-"""Instructions of one thread, and structured steps: what :mod:`.strips` uses for what threads do alone or all the same."""
+"""Instructions of one thread, and structured steps: :mod:`.strips` uses them for what threads do alone or all alike."""
 
 from __future__ import annotations
 

@@ -322,7 +322,7 @@ def _to_window(
     *,
     offset: int = 0,
 ) -> None:
-    """The ``size_bytes`` from ``offset`` after the windowed address ``start`` on; elsewhere ``otherwise``, or a fault."""
+    """The ``size_bytes`` from ``offset`` after the windowed address ``start``; elsewhere ``otherwise``, or a fault."""
     frame, body = access.frame, access.frame.body
     last = size_bytes - access.size_bytes
     if last < 0:

@@ -36,7 +36,8 @@ from tensor_wasm.wasm import Global, Memory, Module, ValType
 def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None) -> CompiledKernel:
     """Compile one kernel of a program.
 
-    ``width`` is how many threads run side by side, one of :data:`tensor_wasm.compiler.WIDTHS`; by default what suits it.
+    ``width`` is how many threads run side by side, one of :data:`tensor_wasm.compiler.WIDTHS`; by default one that
+    suits the kernel.
     Raises :class:`PtxError`, with line and column, for what :func:`tensor_wasm.ptx.support` lists, and for a kernel
     that is too large for one function.
     """

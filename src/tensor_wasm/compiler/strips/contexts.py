@@ -24,8 +24,8 @@ I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
 class StripContext:
     """Where the threads of a strip keep what outlives a region.
 
-    Each thread's registers have a place of their own. Where the threads of a strip go in step, what is uniform or linear
-    is kept once, in the place of the first; else threads that come together are looked at whether they agree.
+    Each thread's registers have a place of their own. Where the threads of a strip go in step, what is uniform or
+    linear is kept once, in the place of the first; else threads that come together are looked at whether they agree.
     """
 
     def __init__(self, body: Body, contexts: Contexts, base: Local, *, is_in_step: bool) -> None:

@@ -50,7 +50,7 @@ def _compute(strip: Strip, instruction: Instruction) -> None:
 
 
 def compute_uniform(strip: Strip, instruction: Instruction) -> None:
-    """The results of an instruction that are the same for all lanes, or linear; those of no address but a parameter's."""
+    """The results of an instruction that are uniform or linear; a load must be one of the kernel's parameters."""
     if instruction.root in ("ld", "ldu"):
         memory.load(strip, instruction)
         return

@@ -14,8 +14,9 @@ from tensor_wasm.wasm import Function, Global, Module, ValType
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """``lanes`` is where the buffer of lanes' registers is in the region; ``lane_functions`` are those of :mod:`.lanes`,
-    by what makes them alike; ``sites`` the accesses of whole rows, ``site_globals`` where their addresses are told.
+    """``lanes`` is where the buffer of lanes' registers is in the region; ``lane_functions`` are those of
+    :mod:`.lanes`, by what makes them alike; ``sites`` the accesses of whole rows, ``site_globals`` where their
+    addresses are told.
     """
 
     module: Module

@@ -5,9 +5,9 @@ What a strip tests there, that all threads go the same way and that accesses are
 tested for all strips of a row at once, at its first and last thread. Then the strips run without tests.
 
 Such a kernel is a graph of *segments*, chunks of straight code at whose ends the first and the last thread decide for
-all, with nothing varying alive from one to the next. A row takes one segment after another: the tests of all of it, with
-what is uniform and the first thread's linear values; then the strips. Where a test fails the row goes on, from that
-segment, in the slow way (:mod:`tensor_wasm.compiler.independent`).
+all, with nothing varying alive from one to the next. A row takes one segment after another: the tests of all of it,
+with what is uniform and the first thread's linear values; then the strips. Where a test fails the row goes on, from
+that segment, in the slow way (:mod:`tensor_wasm.compiler.independent`).
 """
 
 from __future__ import annotations

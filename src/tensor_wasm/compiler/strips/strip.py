@@ -53,8 +53,8 @@ class Strip:
     """The state while the code of a strip of ``width`` threads is written.
 
     ``first`` is the frame of the first lane, which also has all uniform registers. ``mask`` are the lanes that run at
-    present; ``kept`` the registers that lanes waiting elsewhere still need. Where ``assumes`` holds all lanes run and all
-    accesses that may be contiguous are. ``groups`` are those of the present block's accesses (:mod:`.groups`).
+    present; ``kept`` the registers that lanes waiting elsewhere still need. Where ``assumes`` holds all lanes run and
+    all accesses that may be contiguous are. ``groups`` are those of the present block's accesses (:mod:`.groups`).
     """
 
     def __init__(
