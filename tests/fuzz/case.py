@@ -65,7 +65,8 @@ class Case:
     def launch(self) -> str:
         """The launch in words."""
         arguments = ", ".join(f"{p.name}={p.value:#x}" for p in self.parameters)
-        return f"grid {self.grid}, block {self.block}, strips of {self.width}, arguments {arguments}, memory at {ARRAYS_AT:#x}"
+        shape = f"grid {self.grid}, block {self.block}, strips of {self.width}"
+        return f"{shape}, arguments {arguments}, memory at {ARRAYS_AT:#x}"
 
 
 class Difference(Exception):

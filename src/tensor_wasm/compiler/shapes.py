@@ -282,9 +282,8 @@ def _product(instruction: Instruction, growths: list[Growth]) -> Line | None:
             factor = other.bits & ((1 << kind.bits) - 1)
             if factor >> kind.bits - 1 and (kind.is_signed or "wide" not in instruction.modifiers):
                 factor -= 1 << kind.bits
-            if "wide" in instruction.modifiers:
-                growth = _widened(growth, kind)
-            return _times(growth, factor)
+            is_wide = "wide" in instruction.modifiers
+            return _times(_widened(growth, kind) if is_wide else growth, factor)
     return None
 
 

@@ -21,6 +21,7 @@ from tensor_wasm.compiler.memory import Place
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
 from tensor_wasm.compiler.strips.groups import Group
+from tensor_wasm.compiler.strips.masked import load_some, store_some
 from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double
 from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.ptx.program import Guard, Instruction, Parameter, Register, ScalarType, Space, Variable
@@ -45,6 +46,7 @@ def load(strip: Strip, instruction: Instruction) -> None:
                 len(instruction.destinations),
                 mask,
                 lambda place: _load_vectors(strip, instruction, place),
+                lambda place: _load_some(strip, instruction, place, mask),
                 lambda: _by_lanes(strip, instruction, mask, memory.load),
             )
             strip.release_mask(mask)
@@ -69,6 +71,7 @@ def store(strip: Strip, instruction: Instruction) -> None:
                 len(instruction.sources),
                 mask,
                 lambda place: _store_vectors(strip, instruction, place),
+                lambda place: _store_some(strip, instruction, place, mask),
                 lambda: _by_lanes(strip, instruction, mask, memory.store),
             )
             strip.release_mask(mask)
@@ -202,8 +205,6 @@ def _push_group_holds(strip: Strip, instruction: Instruction, group: Group) -> N
             body.op("drop")
             body.i32_const(0)
         check_origin(strip, group.base, None)
-        strip.push_is_full(strip.mask)
-        body.op("i32.and")
     body.tee(group.holds)
 
 
@@ -264,18 +265,20 @@ def _if_contiguous(
     count: int,
     mask: Mask,
     together: Callable[[Place], None],
+    some: Callable[[Place], None],
     alone: Callable[[], None],
 ) -> None:
-    """Write ``together`` for where all lanes run and their elements are adjacent in memory, else ``alone``."""
+    """Write ``together`` for where all lanes run and their elements are adjacent in memory, ``some`` for where not all
+    run (of vectors of one component), else ``alone``.
+    """
     body, ground = strip.body, strip.ground
     size = instruction.type.size_bytes * count
-    reach = size * (strip.width - 1)
     first = body.local(I64)
     memory.push_address(strip.first, instruction)
     body.set(first)
     is_shared = instruction.space is Space.SHARED
 
-    def side_by_side() -> None:
+    def side_by_side(move: Callable[[Place], None]) -> None:
         with strip.first.temporary(I32) as base:
             body.get(first)
             body.op("i32.wrap_i64")
@@ -285,27 +288,39 @@ def _if_contiguous(
             elif not strip.assumes:
                 strip.say_access(first, size)
             body.set(base)
-            together(Place(SCRATCH if is_shared else _GUEST, base))
+            move(Place(SCRATCH if is_shared else _GUEST, base))
 
     if strip.assumes:
-        side_by_side()
+        side_by_side(together)
         body.release(first)
         return
+    inside = body.local(I32)
     group = strip.groups.get(id(instruction))
     if group is not None:
         _push_group_holds(strip, instruction, group)
-        with body.if_():
-            side_by_side()
-            body.else_()
-            alone()
-        body.release(first)
-        return
+    else:
+        _push_is_inside(strip, instruction, first, size)
+    body.tee(inside)
     strip.push_is_full(mask)
-    assert instruction.address is not None
-    check_origin(strip, instruction.address.base, None)
-    if size > 1:
-        push_is_aligned(strip, first, size)
-        body.op("i32.and")
+    body.op("i32.and")
+    with body.if_():
+        side_by_side(together)
+        body.else_()
+        if count > 1:
+            alone()
+        else:
+            body.get(inside)
+            with body.if_():
+                side_by_side(some)
+                body.else_()
+                alone()
+    body.release(first, inside)
+
+
+def _push_is_inside(strip: Strip, instruction: Instruction, first: Local, size: int) -> None:
+    """Push whether the elements of all lanes, ``size`` bytes each, are adjacent, aligned and inside of their memory."""
+    body = strip.body
+    reach = size * (strip.width - 1)
     # An aligned first address that is as far below an aligned end has room for all.
     body.get(first)
     push_end(strip, instruction, size)
@@ -314,12 +329,12 @@ def _if_contiguous(
     body.i64_const(0)
     push_end(strip, instruction, size)
     body.i64_const(reach)
-    body.op("i64.gt_u", "select", "i64.lt_u", "i32.and")
-    with body.if_():
-        side_by_side()
-        body.else_()
-        alone()
-    body.release(first)
+    body.op("i64.gt_u", "select", "i64.lt_u")
+    if size > 1:
+        push_is_aligned(strip, first, size)
+        body.op("i32.and")
+    assert instruction.address is not None
+    check_origin(strip, instruction.address.base, None)
 
 
 def push_end(strip: Strip, instruction: Instruction, size: int) -> None:
@@ -391,6 +406,33 @@ def _load_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:
         body.release(*parts)
 
 
+def _load_some(strip: Strip, instruction: Instruction, place: Place, mask: Mask) -> None:
+    (register,) = instruction.destinations
+    if register is not None:
+        load_some(strip, instruction, register, place, mask)
+
+
+def _store_some(strip: Strip, instruction: Instruction, place: Place, mask: Mask) -> None:
+    body, kind = strip.body, instruction.type
+    values = [body.local(V128) for _ in range(strip.width * max(kind.size_bytes, 4) // 16)]
+    for unit, value in enumerate(values):
+        _push_stored(strip, instruction, 0, unit)
+        body.set(value)
+    store_some(strip, kind, place, mask, values)
+    body.release(*values)
+
+
+def _push_stored(strip: Strip, instruction: Instruction, position: int, unit: int) -> None:
+    """Push a unit of what a store stores, with anything above its bits."""
+    kind, source = instruction.type, instruction.sources[position]
+    if isinstance(source, Register) and kind.bits < 32 and strip.shape(source) is Shape.UNIFORM:
+        strip.first.push_register(source)
+        strip.body.op("i32x4.splat")
+        return
+    as_kind = kind if kind.bits >= 32 else ScalarType.B32
+    lanes_of(strip, source, as_kind, unit, is_wide=kind.bits == 64).push(strip.body)
+
+
 def _push_vector(strip: Strip, place: Place) -> None:
     strip.body.get(place.base)
     strip.body.memory("v128.load", place.offset, align=2, memory=place.memory)
@@ -458,16 +500,9 @@ def _transpose(strip: Strip, parts: list[Local], size: int) -> None:
 def _store_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:
     body, kind, sources = strip.body, instruction.type, instruction.sources
     count = len(sources)
-    is_wide = kind.bits == 64
 
     def push(position: int, unit: int) -> None:
-        source = sources[position]
-        as_kind = kind if kind.bits >= 32 else ScalarType.B32
-        if isinstance(source, Register) and kind.bits < 32 and strip.shape(source) is Shape.UNIFORM:
-            strip.first.push_register(source)
-            body.op("i32x4.splat")
-            return
-        lanes_of(strip, source, as_kind, unit, is_wide=is_wide).push(body)
+        _push_stored(strip, instruction, position, unit)
 
     if kind.bits < 32:
         _store_narrow(strip, kind, place, push)
@@ -528,18 +563,18 @@ def _store_narrow(strip: Strip, kind: ScalarType, place: Place, push: Callable[[
         for unit in range(0, strip.quads, 2):
             push_pair(unit)
             body.set(packed)
-            _store_some(strip, place.after(8 * unit), packed, min(16, 8 * (strip.quads - unit)))
+            _store_low(strip, place.after(8 * unit), packed, min(16, 8 * (strip.quads - unit)))
     else:
         for unit in range(0, strip.quads, 4):
             push_pair(unit)
             push_pair(min(unit + 2, strip.quads - 1))
             body.op("i8x16.narrow_i16x8_u")
             body.set(packed)
-            _store_some(strip, place.after(4 * unit), packed, min(16, 4 * (strip.quads - unit)))
+            _store_low(strip, place.after(4 * unit), packed, min(16, 4 * (strip.quads - unit)))
     body.release(packed)
 
 
-def _store_some(strip: Strip, place: Place, packed: Local, size: int) -> None:
+def _store_low(strip: Strip, place: Place, packed: Local, size: int) -> None:
     """Store the low 4, 8 or 16 bytes of a vector."""
     body = strip.body
     body.get(place.base)

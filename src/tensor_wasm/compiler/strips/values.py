@@ -41,7 +41,8 @@ class LaneOperation(Operation):
         self.unit = unit
         self._is_wide = is_wide
 
-    def _no_push(self, position: int, kind: ScalarType) -> None:
+    @staticmethod
+    def _no_push(_position: int, _kind: ScalarType) -> None:
         raise AssertionError("lanes are no numbers")
 
     def source(self, position: int, kind: ScalarType | None = None) -> Value:
@@ -467,7 +468,7 @@ def _population(_strip: Strip, instruction: Instruction) -> Emit | None:
     return emit
 
 
-def _product(strip: Strip, instruction: Instruction) -> Emit | None:
+def _product(_strip: Strip, instruction: Instruction) -> Emit | None:
     """``mul`` and ``mad``: also ``.wide`` and ``.hi`` of 32 bits."""
     modifiers = set(instruction.modifiers)
     is_float = instruction.type.is_float
@@ -708,7 +709,7 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
                     if register is None:
                         strip.body.op("drop")
                         continue
-                    if register.type.bits == 16 and instruction.root in ("not",):
+                    if register.type.bits == 16 and instruction.root == "not":
                         _mask(strip.body, 16)
                     blend = mask if strip.must_blend(register, instruction.guard) else None
                     strip.set_vector(register, unit, blend)
