@@ -24,6 +24,7 @@ def kernel_module(engine: Engine, write: str = "copy") -> Any:
     module.import_memory("guest", "memory")
     module.import_memory("gate", "scratch")
     module.import_global("gate", "base", I32)
+    module.import_global("gate", "variables", I32)
     run = module.function([I32] * 8, [], export="run")
     body: Body = run.code
     if write == "copy":

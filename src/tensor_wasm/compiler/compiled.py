@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tensor_wasm.errors import InternalError
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
-COMPILER_VERSION = "4"
+COMPILER_VERSION = "5"
 
 _HEAD = struct.Struct("<II")
 

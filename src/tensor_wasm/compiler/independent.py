@@ -1,8 +1,9 @@
-"""Kernels whose threads never wait for each other: ``run`` takes the blocks one after another, and their rows in strips."""
+"""Kernels whose threads never wait for each other: the blocks one after another, and their rows in strips."""
 
 from __future__ import annotations
 
 from tensor_wasm.compiler.limits import check_size
+from tensor_wasm.compiler.grid import each_block, write_entries
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import Parts, make_strip, push_bits_below, run_strip
@@ -11,12 +12,11 @@ from tensor_wasm.ptx.program import Kernel
 from tensor_wasm.wasm import ValType
 
 I32 = ValType.I32
-_LAUNCH_PARAMETERS = 8
 
 
 def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
-    """Write the whole kernel into ``run``."""
-    run = parts.module.function((I32,) * _LAUNCH_PARAMETERS, export="run")
+    """Write the whole kernel into ``share``, and ``run``."""
+    run = write_entries(parts.module)
     body = run.code
     at = Coordinates(run, parts.clock)
     (region,) = plan.regions
@@ -24,7 +24,7 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
     x, y, z = at.thread_index
     left = body.local(I32)
     skip_empty(body, at)
-    enter(strip.first, parts.base)
+    enter(strip.first, parts.base, parts.variables)
 
     def row() -> None:
         body.i32_const(0)
@@ -61,5 +61,5 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
         body.set(at.thread)
         nest(body, (y, z), at.block[1:], row)
 
-    nest(body, at.block_index, at.grid, block)
+    each_block(run, at, block)
     check_size(kernel, body)

@@ -113,7 +113,7 @@ class Machine:
         """A kernel's instance, its own variables at their initial values. The caller has the turn."""
         self.scratch.clear(region)
         base = self.store.i32_global(region.address + _parameter_span(kernel.compiled.parameter_bytes))
-        instance = self.store.instantiate(kernel.module, [*self._memories, base], runs_code=True)
+        instance = self.store.instantiate(kernel.module, [*self._memories, base, base], runs_code=True)
         return KernelInstance(self, kernel, instance, region)
 
     def take_region(self, kernel: LoadedKernel) -> Piece:

@@ -92,7 +92,8 @@ class Gate:
         at = base + work_bytes
         with self._store.memory_view(self._scratch.of.memory) as view:
             view[at : at + len(descriptor)] = descriptor
-        kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, self._store.i32_global(base)])
+        region = self._store.i32_global(base)
+        kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, region, region])
         identity = self.kernel_count
         self._store.table_set(self._kernels, identity, kernel.function("run"))
         self._poke(scratch.DESCRIPTORS + 4 * identity, at)

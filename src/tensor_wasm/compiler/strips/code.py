@@ -28,10 +28,15 @@ I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the functions of one kernel module share. ``lanes`` is where the buffer of lanes' registers is."""
+    """What the functions of one kernel module share.
+
+    ``base`` is where this core's region starts, ``variables`` the region whose variables all cores use; ``lanes`` is
+    where the buffer of lanes' registers is.
+    """
 
     module: Module
     base: Global
+    variables: Global
     clock: Global
     block_globals: Sequence[Global]
     place_global: Global
