@@ -14,11 +14,12 @@ from tensor_wasm.compiler import ParameterLayout
 from tensor_wasm.device import shape
 from tensor_wasm.device.array import DeviceArray, check_array
 from tensor_wasm.device.fault import Placed
+from tensor_wasm.device.guarded import Piece
 from tensor_wasm.device.machine import KernelInstance, KernelTrap, Machine
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.device.scalars import POINTER_KINDS, described, expected, scalar_bytes
 from tensor_wasm.device.transfer import EMPTY_ADDRESS, Transfer
-from tensor_wasm.errors import KernelArgumentError
+from tensor_wasm.errors import CapacityExhausted, KernelArgumentError
 
 _NS_PER_S = 1_000_000_000
 _TIMEOUT_MAX_S = 1e9
@@ -64,9 +65,9 @@ class Kernel:
         self._machine = machine
         self._loaded = loaded
         self._instance: KernelInstance | None = None
+        self._regions: list[Piece] = []  # one for each core that it ran on
         with machine.turn():
-            self._region = machine.take_region(loaded)
-            machine.lend(self, self._region, is_scratch=True)
+            self._take_regions(1)
 
     def launch(
         self,
@@ -175,12 +176,24 @@ class Kernel:
 
     def _run(self, grid: shape.Axes, block: shape.Axes, shared_bytes: int, parameters: bytearray) -> None:
         if self._instance is None:
-            self._instance = self._machine.start(self._loaded, self._region)
+            self._instance = self._machine.start(self._loaded, self._regions[0])
+        cores = self._instance.cores(grid, block)
         try:
-            self._instance.run(grid, block, shared_bytes, bytes(parameters))
+            self._take_regions(cores)
+        except CapacityExhausted:
+            cores = 1
+        try:
+            self._instance.run(grid, block, shared_bytes, bytes(parameters), self._regions[1:cores])
         except BaseException:
             self._instance = None  # whatever it left behind, the next launch starts anew
             raise
+
+    def _take_regions(self, cores: int) -> None:
+        """Have a region for each of so many cores. The caller has the turn."""
+        while len(self._regions) < cores:
+            region = self._machine.take_region(self._loaded)
+            self._machine.lend(self, region, is_scratch=True)
+            self._regions.append(region)
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{parameter.name}: {parameter.type}" for parameter in self.parameters)
