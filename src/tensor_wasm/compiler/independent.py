@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.grid import each_block, write_entries
+from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import Parts, make_strip, push_bits_below, run_strip

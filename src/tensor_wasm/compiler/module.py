@@ -7,7 +7,8 @@ The module's contract with its caller:
   ``("gate", "variables")``, the region whose variables it uses: its own, or, where several cores run a kernel, that of
   the first core's instance. Initial values of variables are written to the own region alone;
 - exports: ``run(grid x y z, block x y z, shared bytes, address of the parameter block)``, all i32; ``share``, the same
-  for a part of the blocks (see :mod:`.grid`); and the mutable i32 globals ``block_x block_y block_z thread fault``, which say after a trap where and why (see :mod:`.faults`).
+  for a part of the blocks (see :mod:`.grid`); and the mutable globals ``block_x block_y block_z place line fault``,
+  which say after a trap where and why (see :mod:`.faults`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from tensor_wasm.ptx.program import Address, Immediate, Instruction, Register, S
 from tensor_wasm.wasm import Local, ValType
 
 #: Types of which WebAssembly has a sum, or bits and exchanges, in one instruction.
-_INTEGERS: Final = frozenset(kind for kind in ScalarType if kind.ptx_name in "b16 b32 b64 u32 u64 s32 s64".split())
+_INTEGERS: Final = frozenset(
+    kind for kind in ScalarType if kind.ptx_name in ["b16", "b32", "b64", "u32", "u64", "s32", "s64"]
+)
 
 #: Elements of 16 bits in a row that a lane loads for ``ldmatrix``.
 _ROW_ELEMENTS = 8

@@ -59,8 +59,8 @@ class Machine:
         native.store_limiter(self.store.pointer, -1, -1, _INSTANCES_MAX, -1, -1)
         pages = min(_PAGES_MAX, physical_bytes() // _WASM_PAGE_BYTES)
         host = self.store.instantiate(self.engine.compile(_memories(pages)), ())
-        self._memories: list[Any] = [host.extern("memory"), host.extern("scratch")]
-        self.memory, self.scratch = (GuardedMemory(self.store, extern.of.memory) for extern in self._memories)
+        self.memories: list[Any] = [host.extern("memory"), host.extern("scratch")]
+        self.memory, self.scratch = (GuardedMemory(self.store, extern.of.memory) for extern in self.memories)
         self._team: Team | None = None
         self._lock = threading.Lock()
         self._turn: Turn | None = None
@@ -119,7 +119,7 @@ class Machine:
         """A kernel's instance, its own variables at their initial values. The caller has the turn."""
         self.scratch.clear(region)
         base = self.store.i32_global(region.address + _parameter_span(kernel.compiled.parameter_bytes))
-        instance = self.store.instantiate(kernel.module, [*self._memories, base, base], runs_code=True)
+        instance = self.store.instantiate(kernel.module, [*self.memories, base, base], runs_code=True)
         return KernelInstance(self, kernel, instance, region)
 
     def take_region(self, kernel: LoadedKernel) -> Piece:
@@ -131,7 +131,7 @@ class Machine:
         """The helpers, made at the first need. The caller has the turn."""
         if self._team is None:
             counter = self.scratch.take(_COUNTER_BYTES)
-            self._team = Team(self.engine, self.store, self._memories, counter, self.threads - 1, self._interrupt)
+            self._team = Team(self, counter.address, self._interrupt)
         return self._team
 
     def _interrupt(self) -> EndingError | None:
@@ -170,24 +170,13 @@ class Machine:
 class Team:
     """A crew, its threads, and the function by which the machine's own thread leads it."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        store: Store,
-        memories: Sequence[Any],
-        counter: Piece,
-        helpers: int,
-        interrupt: Callable[[], EndingError | None],
-    ) -> None:
-        board_memory = SharedMemory(engine, 1)
-        self._boards = Boards(engine, board_memory, 0, 1)
-        board = self._boards.take()
-        assert board is not None
-        self._threads = [HelperThread(f"kernel-helper-{number}") for number in range(helpers)]
-        self.crew = Crew(
-            engine, self._boards, board, Memories.of(store, memories), counter.address, self._threads, interrupt
-        )
-        code = engine.compile(crew_module.leader_module(board_memory.pages))
+    def __init__(self, machine: Machine, counter: int, interrupt: Callable[[], EndingError | None]) -> None:
+        store, memories = machine.store, machine.memories
+        board_memory = SharedMemory(machine.engine, 1)
+        self._boards = Boards(machine.engine, board_memory, 0, 1)
+        self._threads = [HelperThread(f"kernel-helper-{number}") for number in range(machine.threads - 1)]
+        self.crew = Crew(self._boards, Memories.of(store, memories), counter, self._threads, interrupt)
+        code = machine.engine.compile(crew_module.leader_module(board_memory.pages))
         leader = store.instantiate(code, [board_memory.extern, memories[1]])
         self.lead: Any = leader.function("lead")
         self.table = leader.extern("kernels")
@@ -298,9 +287,7 @@ class KernelInstance:
         threads = self._machine.threads
         return threads if threads > 1 and is_worth(math.prod(grid), math.prod(block), self._thread_ns) else 1
 
-    def run(
-        self, grid: Axes, block: Axes, shared_bytes: int, parameters: bytes, regions: Sequence[Piece] = ()
-    ) -> None:
+    def run(self, grid: Axes, block: Axes, shared_bytes: int, parameters: bytes, regions: Sequence[Piece] = ()) -> None:
         """Run once; lets go of the GIL. The caller has the turn.
 
         ``regions`` are for as many helpers as the machine has, or none: then this core does all.

@@ -75,7 +75,7 @@ def open_device(
     if name not in ("auto", "cpu"):
         raise ConfigurationError(f'there is no device {name!r}: this release has the CPU device only; use "cpu"')
     cores = kernel_threads(os.environ) if threads is None else threads
-    if not isinstance(cores, int) or not 1 <= cores <= KERNEL_THREADS_MAX:
+    if type(cores) is not int or not 1 <= cores <= KERNEL_THREADS_MAX:
         raise ConfigurationError(f"threads must be 1 to {KERNEL_THREADS_MAX}, not {described(threads)}")
     if cache_dir is None:
         return OpenDevice(Machine(_NoFiles(), cores))

@@ -19,7 +19,7 @@ from typing import Any
 from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, STOPPED
 from tensor_wasm.dispatch import crew_module
 from tensor_wasm.dispatch.crew_module import BOARD_BYTES, CREW_KERNELS
-from tensor_wasm.errors import TensorWasmError
+from tensor_wasm.errors import InternalError, TensorWasmError
 from tensor_wasm.runtime import Budget, Engine, Failure, Instance, Module, SharedMemory, Store
 from tensor_wasm.runtime import bindings as native
 from tensor_wasm.runtime.endings import from_error, from_trap
@@ -77,6 +77,7 @@ class Boards:
     """The boards of one engine, in a shared memory, and the bell for all of them. Safe for threads."""
 
     def __init__(self, engine: Engine, memory: SharedMemory, start: int, count: int) -> None:
+        self.engine = engine
         self.memory = memory
         self._free = [start + BOARD_BYTES * number for number in range(count)]
         self._store = Store(engine, _UNBOUNDED)
@@ -133,27 +134,29 @@ class Memories:
         guest, scratch = (extern.of.memory for extern in externs)
         return Memories(
             tuple(native.memory_data(store.context, ctypes.byref(m)) or 0 for m in (guest, scratch)),  # type: ignore[arg-type]
-            tuple(native.memory_data_size(store.context, ctypes.byref(m)) for m in (guest, scratch)),  # type: ignore[arg-type]
+            tuple(native.memory_data_size(store.context, ctypes.byref(m)) for m in (guest, scratch)),
         )
 
 
 class Crew:
     """Helpers for one leader.
 
-    ``counter`` is the address in scratch memory of eight bytes for the counter of blocks. ``interrupt`` is asked while a
-    helper runs, as a store's is. All methods but those of helpers are for the leader's thread, between launches.
+    ``counter`` is the address in scratch memory of eight bytes for the counter of blocks, at a multiple of 8.
+    ``interrupt`` is asked while a helper runs, as a store's is. Methods that are not marked as helpers' are for the
+    leader's thread, between launches. Raises :class:`InternalError` when all boards are in use.
     """
 
     def __init__(
         self,
-        engine: Engine,
         boards: Boards,
-        board: int,
         memories: Memories,
         counter: int,
         threads: Sequence[HelperThread],
         interrupt: Callable[[], TensorWasmError | None],
     ) -> None:
+        board = boards.take()
+        if board is None:
+            raise InternalError("all boards are in use")
         self.board = board
         self.counter = counter
         self.failure: HelperFailure | None = None
@@ -166,8 +169,8 @@ class Crew:
         self._lock = threading.Lock()
         self._next = 0
         self.memories = memories
-        code = engine.compile(_aliases(tuple(-(-size // _WASM_PAGE_BYTES) for size in memories.sizes)))
-        self._helpers = [_Helper(self, engine, boards, code, thread) for thread in threads]
+        code = boards.engine.compile(_aliases(tuple(-(-size // _WASM_PAGE_BYTES) for size in memories.sizes)))
+        self._helpers = [_Helper(self, boards, code, thread) for thread in threads]
 
     @property
     def cores(self) -> int:
@@ -202,7 +205,6 @@ class Crew:
         if self._is_serving:
             return
         self.failure = None
-        self._is_stopping = False
         self._word(crew_module.LEAVE).value = 0
         self._is_serving = True
         for helper in self._helpers:
@@ -219,7 +221,7 @@ class Crew:
         self._boards.ring(self.board)
         for helper in self._helpers:
             helper.wait()
-        self._is_serving = False
+        self._is_serving = self._is_stopping = False
         self._word(crew_module.ACTIVE).value = 0
 
     def close(self) -> None:
@@ -227,7 +229,9 @@ class Crew:
         self.recall()
         for helper in self._helpers:
             helper.close()
-        self._helpers.clear()
+        if self._helpers:
+            self._helpers.clear()
+            self._boards.give(self.board)
 
     # --- for helpers ------------------------------------------------------------------------------------
 
@@ -261,7 +265,8 @@ class Crew:
 class _Helper:
     """One helper of a crew: its store, and the thread that is lent to it."""
 
-    def __init__(self, crew: Crew, engine: Engine, boards: Boards, code: Module, thread: HelperThread) -> None:
+    def __init__(self, crew: Crew, boards: Boards, code: Module, thread: HelperThread) -> None:
+        engine = boards.engine
         self._crew = crew
         self._thread = thread
         self._is_idle = threading.Event()

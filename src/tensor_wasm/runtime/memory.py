@@ -2,7 +2,8 @@
 
 Wasmtime asks this pool for every linear memory of the engine (C API: ``wasmtime_memory_creator_t``). One mechanism
 serves bounds (guard pages), byte limits over all memories of an instance, several stores over one memory (see
-:meth:`MemoryPool.alias`), and later snapshots by mapping. Figures: a recycled reservation makes a fresh instance 6 µs cheaper than a new mapping.
+:meth:`MemoryPool.alias`), and later snapshots by mapping. Figures: a recycled reservation makes a fresh instance 6 µs
+cheaper than a new mapping.
 
 Shared memories (the ledger) are Wasmtime's own and do not pass here.
 """
