@@ -205,7 +205,6 @@ def test_a_block_may_wait_for_earlier_ones(dev):
 
 
 def test_more_kernels_than_a_crew_knows(dev, monkeypatch):
-    monkeypatch.setattr(crew, "CREW_KERNELS", 3)
     monkeypatch.setattr("tensor_wasm.device.machine.crew_module.CREW_KERNELS", 3)
     kernels = [dev.load_ptx(INCREMENT) for _ in range(5)]
     target = words(BLOCKS)

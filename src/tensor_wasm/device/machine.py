@@ -168,10 +168,14 @@ class Machine:
 
 
 class Team:
-    """A crew, its threads, and the function by which the machine's own thread leads it."""
+    """A crew, its threads, and the function by which the machine's own thread leads it.
+
+    ``kernels`` is how many the crew was ever taught.
+    """
 
     def __init__(self, machine: Machine, counter: int, interrupt: Callable[[], EndingError | None]) -> None:
         store, memories = machine.store, machine.memories
+        self.kernels = 0
         board_memory = SharedMemory(machine.engine, 1)
         self._boards = Boards(machine.engine, board_memory, 0, 1)
         self._threads = [HelperThread(f"kernel-helper-{number}") for number in range(machine.threads - 1)]
@@ -313,13 +317,15 @@ class KernelInstance:
 
     def _learn(self, team: Team, regions: Sequence[Piece]) -> int:
         """The number by which helpers know the kernel."""
-        if self._number is None or team.crew.serial - self._serial > crew_module.CREW_KERNELS:
+        if self._number is None or team.kernels - self._serial > crew_module.CREW_KERNELS:
             for region in regions:
                 self._machine.scratch.clear(region)
             span = _parameter_span(self._kernel.compiled.parameter_bytes)
             places = [region.address + span for region in regions]
-            self._serial = team.crew.serial
-            self._number = team.crew.add(self._kernel.module, places, self._region.address + span)
+            self._serial = team.kernels
+            self._number = self._serial % crew_module.CREW_KERNELS
+            team.kernels += 1
+            team.crew.add(self._number, self._kernel.module, places, self._region.address + span)
             self._machine.store.table_set(team.table, self._number, self._instance.function("share"))
         return self._number
 

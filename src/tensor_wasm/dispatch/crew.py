@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
 
 from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, STOPPED
-from tensor_wasm.dispatch import crew_module
-from tensor_wasm.dispatch.crew_module import BOARD_BYTES, CREW_KERNELS
+from tensor_wasm.dispatch import crew_module, scratch
+from tensor_wasm.dispatch.crew_module import BOARD_BYTES
 from tensor_wasm.errors import InternalError, TensorWasmError
 from tensor_wasm.runtime import Budget, Engine, Failure, Instance, Module, SharedMemory, Store
 from tensor_wasm.runtime import bindings as native
@@ -26,13 +27,15 @@ from tensor_wasm.runtime.endings import from_error, from_trap
 from tensor_wasm.wasm import Module as ModuleWriter
 
 #: A launch that takes one core this long is worth waking helpers, which costs some 20 µs.
-WORTH_NS = 250_000
-#: What a thread of a kernel that never ran is taken to cost. Generous: a first launch is slow anyway.
-UNKNOWN_NS = 250
+WORTH_NS = scratch.WORTH_NS
+#: What a thread of a kernel that never ran is taken to cost.
+UNKNOWN_NS = scratch.UNKNOWN_THREAD_NS
 
 _UNBOUNDED = Budget(1 << 62)
 _INSTANCES_MAX = (1 << 31) - 1
 _WASM_PAGE_BYTES = 65_536
+#: 32-bit addresses.
+_PAGES_MAX = 65_536
 _RETRY_S = 0.001
 #: What a kernel's module says of a trap.
 _GLOBALS = ("block_x", "block_y", "block_z", "place", "line", "fault")
@@ -123,19 +126,16 @@ class HelperFailure:
 
 @dataclass(frozen=True, slots=True)
 class Memories:
-    """The two memories of a leader's store that kernels work on, guest's first: where they are, and their bytes."""
+    """The two memories of a leader's store that kernels work on, guest's first: where they are in this process."""
 
     bases: tuple[int, int]
-    sizes: tuple[int, int]
+    guest_bytes: int
 
     @staticmethod
     def of(store: Store, externs: Sequence[Any]) -> Memories:
         """The memories that two C externs of ``store`` name, as large as they are now."""
-        guest, scratch = (extern.of.memory for extern in externs)
-        return Memories(
-            tuple(native.memory_data(store.context, ctypes.byref(m)) or 0 for m in (guest, scratch)),  # type: ignore[arg-type]
-            tuple(native.memory_data_size(store.context, ctypes.byref(m)) for m in (guest, scratch)),
-        )
+        guest, scratch = (native.memory_data(store.context, ctypes.byref(extern.of.memory)) or 0 for extern in externs)
+        return Memories((guest, scratch), native.memory_data_size(store.context, ctypes.byref(externs[0].of.memory)))
 
 
 class Crew:
@@ -167,9 +167,9 @@ class Crew:
         self._is_stopping = False
         self._is_serving = False
         self._lock = threading.Lock()
-        self._next = 0
         self.memories = memories
-        code = boards.engine.compile(_aliases(tuple(-(-size // _WASM_PAGE_BYTES) for size in memories.sizes)))
+        self.kernels: set[int] = set()
+        code = boards.engine.compile(_aliases(memories.guest_bytes // _WASM_PAGE_BYTES))
         self._helpers = [_Helper(self, boards, code, thread) for thread in threads]
 
     @property
@@ -177,28 +177,15 @@ class Crew:
         """The helpers and their leader."""
         return len(self._helpers) + 1
 
-    @property
-    def block_shape(self) -> tuple[int, int, int]:
-        """Block axes of the latest launch."""
-        x, y, z = (self._word(crew_module.ARGUMENTS + 4 * number).value for number in range(3, 6))
-        return x, y, z
-
-    def add(self, module: Module, regions: Sequence[int], variables: int) -> int:
-        """Teach the helpers a kernel: its number, good until ``CREW_KERNELS`` more were added.
+    def add(self, number: int, module: Module, regions: Sequence[int], variables: int) -> None:
+        """Teach the helpers a kernel, in the place of the one of this number, below ``CREW_KERNELS``.
 
         ``regions`` are where each helper's region is in scratch memory, zeroed; ``variables`` is the leader's.
         """
         self.recall()
-        number = self._next % CREW_KERNELS
-        self._next += 1
+        self.kernels.add(number)
         for helper, region in zip(self._helpers, regions, strict=True):
             helper.add(number, module, region, variables)
-        return number
-
-    @property
-    def serial(self) -> int:
-        """How many kernels were added."""
-        return self._next
 
     def serve(self) -> None:
         """Let the helpers wait for launches; to be called before each one."""
@@ -260,6 +247,48 @@ class Crew:
 
     def _word(self, place: int) -> ctypes.c_int32:
         return ctypes.c_int32.from_address(self._address + place)
+
+
+class CrewPool:
+    """The helper threads of a node, lent to those guests that first have a use for them. Safe for threads."""
+
+    def __init__(self, engine: Engine, memory: SharedMemory, start: int, helpers: int) -> None:
+        self._boards = Boards(engine, memory, start, helpers)
+        self._free: list[HelperThread] = []
+        self._unborn = helpers
+        self._lent: dict[Crew, list[HelperThread]] = {}
+        self._lock = threading.Lock()
+
+    def hire(self, memories: Memories, counter: int, interrupt: Callable[[], TensorWasmError | None]) -> Crew | None:
+        """A crew of all threads that are free, as :class:`Crew` is made; None when none is."""
+        with self._lock:
+            threads, self._free = self._free, []
+            for number in range(self._unborn):
+                threads.append(HelperThread(f"kernel-helper-{number}"))
+            self._unborn = 0
+        if not threads:
+            return None
+        try:
+            crew = Crew(self._boards, memories, counter, threads, interrupt)
+        except BaseException:
+            with self._lock:
+                self._free += threads
+            raise
+        self._lent[crew] = threads
+        return crew
+
+    def dismiss(self, crew: Crew) -> None:
+        """End a crew; its threads are free again."""
+        crew.close()
+        with self._lock:
+            self._free += self._lent.pop(crew)
+
+    def close(self) -> None:
+        """End all threads; no crew may be left."""
+        for thread in self._free:
+            thread.close()
+        self._free.clear()
+        self._boards.close()
 
 
 class _Helper:
@@ -340,10 +369,12 @@ def _message(trap: int) -> str:
     return native.take_text(vector)
 
 
-def _aliases(pages: Sequence[int]) -> bytes:
+@lru_cache(maxsize=64)
+def _aliases(guest_pages: int) -> bytes:
+    """The two memories: the guest's as large as it is, since kernels ask; scratch memory as large as it may become."""
     module = ModuleWriter()
-    for name, count in zip(("memory", "scratch"), pages, strict=True):
-        module.memory(count, export=name)
+    module.memory(guest_pages, export="memory")
+    module.memory(_PAGES_MAX, export="scratch")
     return module.encode().wasm
 
 
@@ -353,6 +384,7 @@ __all__ = [
     "WORTH_NS",
     "Boards",
     "Crew",
+    "CrewPool",
     "HelperFailure",
     "HelperThread",
     "Memories",

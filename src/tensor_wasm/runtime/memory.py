@@ -133,7 +133,8 @@ class MemoryPool:
         """In a ``with`` block the memories that this thread makes are not new: they are those at ``bases``, in order.
 
         ``bases`` are where the bytes of memories of this pool are in this process. An alias counts against no budget,
-        is as large as the other is when it is made, and does not grow. It must end before the other does.
+        is as large as its module says, which may be more than the other is at present: what lies beyond is closed
+        until the other grows. It does not grow itself. It must end before the other does.
         """
         self._thread.aliases = list(bases)
         try:
@@ -164,10 +165,10 @@ class MemoryPool:
     def _on_alias(self, bases: list[int], minimum: int, out: int) -> int:
         base = bases.pop(0) if bases else 0
         original = next((found for found in list(self._live.values()) if found.base == base), None)
-        if original is None or original.size < minimum:
+        if original is None or original.maximum < minimum:
             return _error(b"there is no such memory to share")
         alias = _Reservation(key := next(self._keys), base, original.span, self._description(key))
-        alias.original, alias.size, alias.maximum = original, original.size, original.size
+        alias.original, alias.size, alias.maximum = original, minimum, minimum
         self._live[key] = alias
         _memmove(out, alias.description_address, _DESCRIPTION_BYTES)
         return 0
