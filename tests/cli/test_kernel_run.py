@@ -285,7 +285,7 @@ def test_compile_writes_a_module_and_says_what_it_takes(cli, files):
     wasm = (files / "add.wasm").read_bytes()
     Engine().compile(wasm)  # raises when it is not valid
     assert b"block_x" in wasm
-    assert f"{len(wasm)} bytes" in result.out
+    assert f"{len(wasm):,} bytes" in result.out
     assert "vector_add_param_3  u32" in result.out
     answer = cli("kernel", "compile", VECTOR_ADD, "--entry", "vector_add", "--output", "add.wasm", "--json").json
     assert answer["size_bytes"] == len(wasm)

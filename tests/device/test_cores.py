@@ -326,10 +326,10 @@ def test_one_thread_never_has_helpers(monkeypatch):
 
 def test_what_a_launch_must_cost_to_use_helpers():
     assert not crew.is_worth(1, 1024, 1e9), "one block is one core's"
-    assert crew.is_worth(2, 1, crew.WORTH_NS)
-    assert not crew.is_worth(2, 1, crew.WORTH_NS / 4)
-    assert not crew.is_worth(4, 256, 1.0)
-    assert crew.is_worth(1 << 20, 256, 0.5)
+    assert crew.is_worth(2, 2, crew.WORTH_NS / 2)
+    assert not crew.is_worth(2, 2, crew.WORTH_NS / 4)
+    assert not crew.is_worth(4, 1024, crew.UNKNOWN_NS)
+    assert crew.is_worth(1 << 10, 1 << 18, 1.0)
 
 
 def test_the_setting_is_the_default(monkeypatch):

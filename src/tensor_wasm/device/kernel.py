@@ -67,7 +67,7 @@ class Kernel:
         self._instance: KernelInstance | None = None
         self._regions: list[Piece] = []  # one for each core that it ran on
         with machine.turn():
-            self._take_regions(1)
+            self._take_region()
 
     def launch(
         self,
@@ -177,23 +177,26 @@ class Kernel:
     def _run(self, grid: shape.Axes, block: shape.Axes, shared_bytes: int, parameters: bytearray) -> None:
         if self._instance is None:
             self._instance = self._machine.start(self._loaded, self._regions[0])
-        cores = self._instance.cores(grid, block)
         try:
-            self._take_regions(cores)
-        except CapacityExhausted:
-            cores = 1
-        try:
-            self._instance.run(grid, block, shared_bytes, bytes(parameters), self._regions[1:cores])
+            self._instance.run(grid, block, shared_bytes, bytes(parameters), self._helper_regions)
         except BaseException:
             self._instance = None  # whatever it left behind, the next launch starts anew
             raise
 
-    def _take_regions(self, cores: int) -> None:
-        """Have a region for each of so many cores. The caller has the turn."""
-        while len(self._regions) < cores:
-            region = self._machine.take_region(self._loaded)
-            self._machine.lend(self, region, is_scratch=True)
-            self._regions.append(region)
+    def _take_region(self) -> None:
+        """Have one region more. The caller has the turn."""
+        region = self._machine.take_region(self._loaded)
+        self._machine.lend(self, region, is_scratch=True)
+        self._regions.append(region)
+
+    def _helper_regions(self, helpers: int) -> list[Piece]:
+        """Regions for so many helpers, or none when they do not fit. The caller has the turn."""
+        try:
+            while len(self._regions) <= helpers:
+                self._take_region()
+        except CapacityExhausted:
+            return []
+        return self._regions[1 : helpers + 1]
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{parameter.name}: {parameter.type}" for parameter in self.parameters)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import threading
 import time
@@ -20,7 +19,7 @@ from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.device.shape import Axes
 from tensor_wasm.device.signals import HeldSignals
 from tensor_wasm.dispatch import crew_module
-from tensor_wasm.dispatch.crew import Boards, Crew, HelperFailure, HelperThread, Memories, is_worth
+from tensor_wasm.dispatch.crew import UNKNOWN_NS, Boards, Crew, HelperFailure, HelperThread, Memories, is_worth
 from tensor_wasm.errors import DeadlineExceeded, EndingError, KernelError, KernelFault, Terminated
 from tensor_wasm.runtime import Budget, Engine, Instance, ModuleCache, SealedFiles, SharedMemory, Store
 from tensor_wasm.runtime import bindings as native
@@ -258,6 +257,10 @@ class KernelTrap(Exception):
         return KernelFault(self._report.message(placed))
 
 
+def _no_regions(_helpers: int) -> Sequence[Piece]:
+    return ()
+
+
 class KernelInstance:
     """A kernel in a machine's store, ready to run."""
 
@@ -282,28 +285,36 @@ class KernelInstance:
         self._function: Any = instance.function("run")
         self._number: int | None = None  # what the crew calls it, since it had learned ``serial`` kernels
         self._serial = 0
-        self._thread_ns: float | None = None
+        self._thread_ns: float = UNKNOWN_NS
         self._raw = (native.RawValue * crew_module.LEAD_PARAMETERS)()
         self._values = list(self._raw)  # views of the same, made once
 
-    def cores(self, grid: Axes, block: Axes) -> int:
-        """How many cores a launch should use."""
-        threads = self._machine.threads
-        return threads if threads > 1 and is_worth(math.prod(grid), math.prod(block), self._thread_ns) else 1
-
-    def run(self, grid: Axes, block: Axes, shared_bytes: int, parameters: bytes, regions: Sequence[Piece] = ()) -> None:
+    def run(
+        self,
+        grid: Axes,
+        block: Axes,
+        shared_bytes: int,
+        parameters: bytes,
+        regions_for: Callable[[int], Sequence[Piece]] = _no_regions,
+    ) -> None:
         """Run once; lets go of the GIL. The caller has the turn.
 
-        ``regions`` are for as many helpers as the machine has, or none: then this core does all.
+        ``regions_for`` gives regions for so many helpers, or none: then this core does all.
 
         Raises :class:`KernelTrap`, or what the machine's interrupt said. After either the kernel must be started
         anew.
         """
         ctypes.memmove(self._region.host_address, parameters, len(parameters))
         launch = (*grid, *block, shared_bytes, self._region.address)
+        blocks = grid[0] * grid[1] * grid[2]
+        threads = blocks * block[0] * block[1] * block[2]
+        machine = self._machine
+        regions: Sequence[Piece] = ()
+        if machine.threads > 1 and is_worth(blocks, threads, self._thread_ns):
+            regions = regions_for(machine.threads - 1)
         started = time.perf_counter_ns()
         if regions:
-            team = self._machine.team()
+            team = machine.team()
             number = self._learn(team, regions)
             team.crew.serve()
             self._call(team.lead, (team.crew.board, team.crew.counter, team.crew.cores, number, *launch), block)
@@ -312,8 +323,8 @@ class KernelInstance:
                 self._fail_elsewhere(team.crew.failure, block)
         else:
             self._call(self._function, launch, block)
-        elapsed = (time.perf_counter_ns() - started) * (1 + len(regions))
-        self._thread_ns = elapsed / max(math.prod(grid) * math.prod(block), 1)
+        if threads:
+            self._thread_ns = (time.perf_counter_ns() - started) * (1 + len(regions)) / threads
 
     def _learn(self, team: Team, regions: Sequence[Piece]) -> int:
         """The number by which helpers know the kernel."""

@@ -41,13 +41,13 @@ _RETRY_S = 0.001
 _GLOBALS = ("block_x", "block_y", "block_z", "place", "line", "fault")
 
 
-def is_worth(blocks: int, threads: int, thread_ns: float | None) -> bool:
+def is_worth(blocks: int, threads: int, thread_ns: float) -> bool:
     """Whether a launch should use several cores.
 
-    ``threads`` are those of a block; ``thread_ns`` is what a thread cost when the kernel ran last, in time of one
-    core, None when it never did.
+    ``threads`` are those of all its blocks; ``thread_ns`` is what one cost when the kernel ran last, in time of one
+    core, or ``UNKNOWN_NS``. The gate has the same rule in WebAssembly.
     """
-    return blocks > 1 and blocks * threads * (UNKNOWN_NS if thread_ns is None else thread_ns) >= WORTH_NS
+    return threads * thread_ns >= WORTH_NS and blocks > 1
 
 
 class HelperThread:
