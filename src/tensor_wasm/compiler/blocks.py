@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tensor_wasm.compiler import barrier_scheduler, scheduler, warp, warp_scheduler
 from tensor_wasm.compiler.contexts import Contexts, Row
 from tensor_wasm.compiler.faults import THREAD_SHIFT, Fault
-from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, each_block, write_entries
+from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, skip_empty
 from tensor_wasm.compiler.special import Coordinates
@@ -209,7 +209,7 @@ def _write_run(
     barriers = barrier_scheduler.resolve_barriers(module, contexts, stuck)
     run = write_entries(module)
     body = run.code
-    at = Coordinates(run, parts.clock)
+    at = coordinates(run, parts.clock)
     base, threads, first, last, region, outcome = (body.local(I32) for _ in range(6))
     skip_empty(body, at)
     body.global_get(parts.base)

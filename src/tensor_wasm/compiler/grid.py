@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tensor_wasm.compiler.special import Coordinates
-from tensor_wasm.wasm import Body, Function, Local, Module, ValType
+from tensor_wasm.wasm import Body, Function, Global, Local, Module, ValType
 
 I32, I64 = ValType.I32, ValType.I64
 _SCRATCH = 1
@@ -19,7 +19,7 @@ _SCRATCH = 1
 #: What both take first: grid and block axes, dynamic shared bytes, address of the parameter block.
 LAUNCH_PARAMETERS = 8
 #: ``share`` takes two more: the address of the counter in scratch memory, an i64 at a multiple of 8 that starts at 0;
-#: and how many blocks to draw at a time, at least 1. With the address 0 it takes all blocks, as ``run`` does.
+#: and how many blocks to draw at a time, at least 1.
 SHARE_PARAMETERS = 10
 
 #: A counter above every grid's number of blocks, as an unsigned number, however often it is drawn from.
@@ -27,48 +27,64 @@ STOPPED = 1 << 63
 
 
 def write_entries(module: Module) -> Function:
-    """The exported functions ``share``, to be filled, and ``run``, which calls it."""
-    share = module.function([I32] * SHARE_PARAMETERS, export="share")
-    run = module.function([I32] * LAUNCH_PARAMETERS, export="run")
+    """The exported functions ``run`` and ``share``, and what both call: a function for a run of blocks, to be filled.
+
+    It takes the launch, the index of the first block, and how many there are, an i64. It is one of its own so that what
+    is needed to draw blocks takes no registers from the threads' code.
+    """
+    launch = [I32] * LAUNCH_PARAMETERS
+    blocks = module.function([*launch, I32, I32, I32, I64], name="blocks")
+    run = module.function(launch, export="run")
     for parameter in run.parameters:
         run.code.get(parameter)
-    run.code.i32_const(0)
-    run.code.i32_const(0)
-    run.code.call(share)
-    return share
+    for _ in range(3):
+        run.code.i32_const(0)
+    _push_product(run.code, run.parameters[:3])
+    run.code.call(blocks)
+    _share(module.function([I32] * SHARE_PARAMETERS, export="share"), blocks)
+    return blocks
 
 
-def each_block(share: Function, at: Coordinates, inside: Callable[[], None]) -> None:
-    """Write the loop over the blocks that ``share`` takes; none of the grid's axes is 0."""
+def coordinates(blocks: Function, clock: Global) -> Coordinates:
+    """Where the threads of the function for a run of blocks are."""
+    x, y, z = blocks.parameters[LAUNCH_PARAMETERS : LAUNCH_PARAMETERS + 3]
+    return Coordinates(blocks, clock, (x, y, z))
+
+
+def each_block(blocks: Function, at: Coordinates, inside: Callable[[], None]) -> None:
+    """Write the loop over the blocks of a run; none of the grid's axes is 0."""
+    body, left = blocks.code, blocks.parameters[-1]
+    with body.loop() as again:
+        inside()
+        _go_on(body, at)
+        body.get(left)
+        body.i64_const(1)
+        body.op("i64.sub")
+        body.tee(left)
+        body.i64_const(0)
+        body.op("i64.ne")
+        body.br_if(again)
+
+
+def _share(share: Function, blocks: Function) -> None:
     body = share.code
+    grid = share.parameters[:3]
     counter, count = share.parameters[LAUNCH_PARAMETERS:]
-    number, last, total = (body.local(I64) for _ in range(3))
-    _push_product(body, at.grid)
-    body.tee(total)
-    body.set(last)
+    number, total = body.local(I64), body.local(I64)
+    _push_product(body, grid)
+    body.set(total)
     with body.block() as done, body.loop() as draw:
-        body.get(counter)
-        with body.if_():
-            _draw(body, counter, count, number)
-            body.get(number)
-            body.get(total)
-            body.op("i64.ge_u")
-            body.br_if(done)
-            _go_to(body, at, number)
-            _push_end(body, number, count, total)
-            body.set(last)
-        with body.loop() as again:
-            inside()
-            _go_on(body, at)
-            body.get(number)
-            body.i64_const(1)
-            body.op("i64.add")
-            body.tee(number)
-            body.get(last)
-            body.op("i64.lt_u")
-            body.br_if(again)
-        body.get(counter)
-        body.br_if(draw)
+        _draw(body, counter, count, number)
+        body.get(number)
+        body.get(total)
+        body.op("i64.ge_u")
+        body.br_if(done)
+        for parameter in share.parameters[:LAUNCH_PARAMETERS]:
+            body.get(parameter)
+        _push_index(body, grid, number)
+        _push_some(body, number, count, total)
+        body.call(blocks)
+        body.br(draw)
 
 
 def _push_product(body: Body, axes: Sequence[Local]) -> None:
@@ -88,39 +104,35 @@ def _draw(body: Body, counter: Local, count: Local, number: Local) -> None:
     body.set(number)
 
 
-def _push_end(body: Body, number: Local, count: Local, total: Local) -> None:
-    """Push the lesser of ``number + count`` and ``total``."""
-    end = body.local(I64)
+def _push_some(body: Body, number: Local, count: Local, total: Local) -> None:
+    """Push the lesser of ``count`` and ``total - number``."""
+    left = body.local(I64)
+    body.get(total)
     body.get(number)
-    body.get(count)
-    body.op("i64.extend_i32_u", "i64.add")
-    body.tee(end)
-    body.get(total)
-    body.get(end)
-    body.get(total)
+    body.op("i64.sub")
+    body.tee(left)
+    _extended(body, count)
+    body.get(left)
+    _extended(body, count)
     body.op("i64.lt_u", "select")
-    body.release(end)
+    body.release(left)
 
 
-def _go_to(body: Body, at: Coordinates, number: Local) -> None:
-    """Set the block's index from its number, x fastest."""
-    x, y, z = at.block_index
+def _push_index(body: Body, grid: Sequence[Local], number: Local) -> None:
+    """Push the index of a block, x, y, z, from its number, x fastest."""
     row = body.local(I64)
     body.get(number)
-    _extended(body, at.grid[0])
+    _extended(body, grid[0])
     body.op("i64.rem_u", "i32.wrap_i64")
-    body.set(x)
     body.get(number)
-    _extended(body, at.grid[0])
+    _extended(body, grid[0])
     body.op("i64.div_u")
     body.tee(row)
-    _extended(body, at.grid[1])
+    _extended(body, grid[1])
     body.op("i64.rem_u", "i32.wrap_i64")
-    body.set(y)
     body.get(row)
-    _extended(body, at.grid[1])
+    _extended(body, grid[1])
     body.op("i64.div_u", "i32.wrap_i64")
-    body.set(z)
     body.release(row)
 
 

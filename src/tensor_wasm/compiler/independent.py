@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tensor_wasm.compiler.grid import each_block, write_entries
+from tensor_wasm.compiler.grid import coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
-from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import Parts, make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.plan import KernelPlan
 from tensor_wasm.ptx.program import Kernel
@@ -15,10 +14,10 @@ I32 = ValType.I32
 
 
 def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
-    """Write the whole kernel into ``share``, and ``run``."""
+    """Write the whole kernel into the function for a run of blocks."""
     run = write_entries(parts.module)
     body = run.code
-    at = Coordinates(run, parts.clock)
+    at = coordinates(run, parts.clock)
     (region,) = plan.regions
     strip = make_strip(parts, plan, region, body, at, None)
     x, y, z = at.thread_index
