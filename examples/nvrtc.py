@@ -18,23 +18,26 @@ class BuildError(Exception):
 
 
 class Nvrtc:
-    """NVIDIA's runtime compiler, loaded from the `nvidia-cuda-nvrtc` package."""
+    """NVIDIA's runtime compiler, loaded from the `nvidia-cuda-nvrtc` package.
 
-    def __init__(self) -> None:
+    ``generation`` is CUDA's major version. Raises :class:`BuildError` when it is not installed.
+    """
+
+    def __init__(self, generation: int = 13) -> None:
         spec = importlib.util.find_spec("nvidia")
         folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
-        found = sorted(path for folder in folders for path in folder.glob("*/lib/libnvrtc.so.*"))
+        found = sorted(path for folder in folders for path in folder.glob(f"*/lib/libnvrtc.so.{generation}*"))
         if not found:
             raise BuildError("NVRTC is not installed: pip install -e '.[dev]'")
         self._library = ctypes.CDLL(str(found[-1]))
 
-    def compile(self, source: str, name: str, options: Sequence[str] = ()) -> str:
+    def compile(self, source: str, name: str, options: Sequence[str] = (), *, architecture: str = ARCHITECTURE) -> str:
         """CUDA C to PTX, with further ``options``. Raises :class:`BuildError` with the compiler's log."""
         program = ctypes.c_void_p()
         self._check(
             self._library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
         )
-        given = [option.encode() for option in (f"--gpu-architecture={ARCHITECTURE}", *options)]
+        given = [option.encode() for option in (f"--gpu-architecture={architecture}", *options)]
         if self._library.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given)):
             raise BuildError(f"{name}: {self._text(program, 'ProgramLog')}")
         text = self._text(program, "PTX")

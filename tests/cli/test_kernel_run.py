@@ -14,6 +14,7 @@ from tensor_wasm.runtime import Engine
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTOR_ADD = ROOT / "examples" / "vector_add" / "vector_add.ptx"
+CALLS = ROOT / "tests" / "kernels" / "calls.ptx"
 LIMIT = 1 << 20
 
 
@@ -308,3 +309,23 @@ def test_compile_refuses_what_it_cannot_do(cli, files):
         assert result.err.startswith("error: ")
         assert "internal" not in result.err
     assert not list(files.glob("*.wasm"))
+
+
+# --- what kernels print --------------------------------------------------------------------------------------
+
+
+def test_what_a_kernel_prints_goes_to_stderr(cli):
+    words = ("kernel", "run", CALLS, "--grid", "1", "--block", "2")
+    result = cli(*words, "--entry", "tell_often", "--arg", "1")
+    assert result.code == 0
+    assert result.err == "round 0 of thread 0\nround 0 of thread 1\n"
+    assert "tell_often ran in" in result.out
+
+
+def test_a_failed_assertion_is_told_and_fails(cli):
+    words = ("kernel", "run", CALLS, "--grid", "1", "--block", "2")
+    result = cli(*words, "--entry", "insist", "--arg", "zeros:i32:2", "--arg", "0")
+    assert result.code == 1
+    first, second = result.err.splitlines()
+    assert first.endswith("insist: block: [0,0,0], thread: [0,0,0] Assertion `values[i] < n` failed.")
+    assert "assertion `values[i] < n` failed at calls.cu" in second

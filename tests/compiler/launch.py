@@ -18,6 +18,8 @@ PARAMETERS_AT = 1024
 ARRAYS_AT = 4096
 _PAGE = 65_536
 _CANARY = 0xA5
+#: Modules that are kept to be launched again.
+_MODULES_MAX = 200
 
 Axes = tuple[int, int, int]
 
@@ -98,7 +100,10 @@ class Prepared:
         block = tuple(self.global_value(f"block_{axis}") for axis in "xyz")
         line = next((line for line in lines if line), 0)
         stuck_line = 0 if self.instance.extern("line") is None else self.global_value("line")
-        fault, thread = self.global_value("fault"), faulting_thread(self.global_value("place"), None)
+        fault, thread = (
+            self.global_value("fault"),
+            faulting_thread(self.global_value("place"), None, 0, (), self.global_value),
+        )
         return LaunchFault(failure, fault, thread, axes(block), line, stuck_line)
 
 
@@ -172,6 +177,8 @@ class Machine:
     def _code(self, wasm: bytes) -> Code:
         code = self._modules.get(wasm)
         if code is None:
+            if len(self._modules) >= _MODULES_MAX:
+                self._modules.clear()
             code = self._modules[wasm] = self._engine.compile(wasm)
         return code
 

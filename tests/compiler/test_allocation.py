@@ -7,12 +7,13 @@ import random
 import pytest
 
 from compiler.build import Builder, immediate
-from compiler.generator import Generator
+from fuzz.generator import Generator
 from tensor_wasm.compiler import allocation
 from tensor_wasm.compiler.allocation import allocate, defined, live_at_start, used, used_at_end
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.module import compile_kernel
 from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx import read
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Exit, Guard, Jump, Kernel, ScalarType
 
@@ -27,7 +28,7 @@ def _allocated(kernel: Kernel) -> allocation.Allocation:
 
 @pytest.mark.parametrize("number", range(30))
 def test_registers_that_are_live_together_never_share(number: int) -> None:
-    kernel, _ = Generator(random.Random(_SEED + number), 40).kernel()
+    (kernel,) = read(Generator(random.Random(_SEED + number), 20, 1, (32, 1, 1)).text()).kernels
     graph = Graph(kernel)
     slots = _allocated(kernel).slots
     live = live_at_start(kernel, graph.successors, graph.reverse_postorder)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compiler.launch import Machine
-from compiler.text import compiled
+from compiler.text import compiled, kernel_text
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.ptx import read
 
@@ -97,3 +97,25 @@ def test_triton_matmul_of_halves_is_numpys(machine: Machine, rows: int, columns:
     grid = (-(-rows // 32), -(-columns // 32))
     machine.run(_kernel("triton_matmul_f16"), grid, 128, *arguments, shared_bytes=32_768)
     np.testing.assert_allclose(c, a.astype(np.float64) @ b.astype(np.float64), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [1, 33, 48, 63])
+def test_a_barrier_with_a_count_counts_whole_warps(machine: Machine, threads: int) -> None:
+    """PTX ISA, "bar": the arrival count is incremented by the warp size, however many threads of a warp there are."""
+    kernel = compiled(kernel_text(f"bar.sync 1, {-(-threads // 32) * 32};\n    ret;"))
+    machine.run(kernel, 1, threads, np.zeros(1, np.uint32))
+
+
+def test_the_carry_flag_outlives_a_barrier(machine: Machine) -> None:
+    body = """
+    ld.param.u64 %rd1, [out];
+    mov.u32 %r1, -1;
+    mov.u32 %r2, 0;
+    add.cc.u32 %r3, %r1, %r1;
+    bar.sync 0;
+    addc.u32 %r4, %r2, %r2;
+    st.global.u32 [%rd1], %r4;
+    ret;"""
+    out = np.zeros(1, np.uint32)
+    machine.run(compiled(kernel_text(body)), 1, 1, out)
+    assert out[0] == 1

@@ -1,10 +1,11 @@
-"""Rebuild the PTX of these kernels from their CUDA C with NVRTC.
+"""Rebuild the PTX of these kernels from their sources, by the compilers that are installed.
 
-    python tests/kernels/build.py                rebuild everything in place
-    python tests/kernels/build.py scans          only this file's variants
-    python tests/kernels/build.py --check        compare with what is committed, change nothing; exit 1 on a difference
+    python tests/kernels/build.py                   rebuild everything in place
+    python tests/kernels/build.py scans             only this source's variants
+    python tests/kernels/build.py --check           compare with what is committed; exit 1 on a difference
 
-Needs no GPU and no CUDA installation: NVRTC is a Python package of the `dev` extra. The same version gives the same
+Needs no GPU and no CUDA installation: the compilers are Python packages, NVRTC 13 and Clang of the `dev` extra, the
+others of `requirements.txt`. One that is not installed is skipped, and said to be. The same versions give the same
 bytes.
 """
 
@@ -13,59 +14,35 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-sys.path.append(str(FOLDER.parents[1] / "examples"))  # where the compiler's wrapper is, for this script and the tests
+_TESTS = Path(__file__).resolve().parents[1]
+sys.path += [str(_TESTS), str(_TESTS.parent / "examples")]  # this script's packages, and the wrapper of NVRTC
 
-from nvrtc import BuildError, Nvrtc  # noqa: E402
+from nvrtc import BuildError  # noqa: E402
 
-#: Compiler options by the word that stands in a PTX file's name; the default has none.
-OPTIONS = {
-    "": (),
-    "fast": ("-use_fast_math",),
-    "unfused": ("--fmad=false",),
-    "quick": ("--Ofast-compile=max",),  # hardly optimised
-}
+from kernels.compilers.clang_cuda import Clang  # noqa: E402
+from kernels.compilers.cuda_c import CudaC  # noqa: E402
+from kernels.compilers.numba_python import Numba  # noqa: E402
+from kernels.compilers.triton_python import Triton  # noqa: E402
+from kernels.products import Compiler, Product  # noqa: E402
 
-#: What is built of each source file.
+COMPILERS: tuple[Compiler, ...] = (
+    CudaC(13),
+    CudaC(12, "nvidia-cuda-nvrtc-cu12"),
+    CudaC(11, "nvidia-cuda-nvrtc-cu11"),
+    Clang(),
+    Numba(),
+    Triton(),
+)
+
+PRODUCTS = tuple(product for compiler in COMPILERS for product in compiler.products)
+
+#: The words of what is built of each source, in the order of the compilers.
 VARIANTS = {
-    "atomics": ("", "quick"),
-    "counting": ("", "quick"),
-    "halves": ("", "quick"),
-    "matrices": ("", "unfused", "quick"),
-    "numerics": ("", "fast", "unfused", "quick"),
-    "reductions": ("", "quick"),
-    "rows": ("", "fast", "quick"),
-    "scans": ("", "quick"),
-    "sorts": ("", "quick"),
-    "stencils": ("", "unfused", "quick"),
-    "warps": ("", "quick"),
-    "words": ("",),
+    source: tuple(product.variant for product in PRODUCTS if product.source == source)
+    for source in dict.fromkeys(product.source for product in PRODUCTS)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One PTX file: its source and the word for its options."""
-
-    source: str
-    variant: str
-
-    @property
-    def path(self) -> Path:
-        """Where it is committed."""
-        return FOLDER / ".".join(part for part in (self.source, self.variant, "ptx") if part)
-
-
-PRODUCTS = tuple(Product(source, variant) for source, variants in VARIANTS.items() for variant in variants)
-
-
-def build(product: Product, compiler: Nvrtc) -> str:
-    """The PTX of a product. Raises :class:`BuildError` when the compiler refuses its source."""
-    name = f"{product.source}.cu"
-    return compiler.compile((FOLDER / name).read_text("utf-8"), name, OPTIONS[product.variant])
 
 
 def is_current(product: Product, text: str) -> bool:
@@ -82,23 +59,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(options.names) - set(VARIANTS))
     if unknown:
         parser.error(f"no such source: {', '.join(unknown)}")
-    stale = 0
     try:
-        compiler = Nvrtc()
-        for product in PRODUCTS:
-            if options.names and product.source not in options.names:
-                continue
-            text = build(product, compiler)
-            if not options.check:
-                product.path.write_text(text, "utf-8")
-                print(f"{product.path.name}  {len(text)} bytes")
-            elif not is_current(product, text):
-                stale += 1
-                print(f"{product.path.name} differs from what its source gives")
+        stale = sum(_run(compiler, set(options.names or VARIANTS), check=options.check) for compiler in COMPILERS)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
     return 1 if stale else 0
+
+
+def _run(compiler: Compiler, names: set[str], *, check: bool) -> int:
+    """Build or compare what one compiler makes of these sources; returns how many files differ."""
+    wanted = [product for product in compiler.products if product.source in names]
+    if not wanted:
+        return 0
+    lack = compiler.lack()
+    if lack:
+        print(f"{compiler.name} skipped: {lack}")
+        return 0
+    stale = 0
+    for product in wanted:
+        text = compiler.build(product)
+        if not check:
+            product.path.write_text(text, "utf-8")
+            print(f"{product.name}  {len(text)} bytes")
+        elif not is_current(product, text):
+            stale += 1
+            print(f"{product.name} differs from what its source gives")
+    return stale
 
 
 if __name__ == "__main__":

@@ -28,3 +28,9 @@ def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Machine 
 def code(request: pytest.FixtureRequest) -> CompiledKernel:
     """The kernel that :func:`kernels.loading.variants` names."""
     return kernel(*request.param)
+
+
+@pytest.fixture
+def variant(request: pytest.FixtureRequest) -> str:
+    """The word for what made ``code``, and how."""
+    return request.node.callspec.params["code"][2]

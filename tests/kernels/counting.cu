@@ -58,7 +58,7 @@ extern "C" __global__ void filter(const int *in, int *out, int *count, int n, in
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n || in[i] >= limit) return;
     unsigned here = __activemask();
-    int lane = threadIdx.x & 31, leader = __ffs(here) - 1, base;
+    int lane = threadIdx.x & 31, leader = __ffs(here) - 1, base = 0;
     if (lane == leader) base = atomicAdd(count, __popc(here));
     base = __shfl_sync(here, base, leader);
     out[base + __popc(here & ((1u << lane) - 1))] = in[i];

@@ -351,16 +351,15 @@ def test_wrong_operands_are_refused_where_they_stand(text: str, column: int, par
     assert (caught.value.line, caught.value.column) == (lines + 2, column)
 
 
-def test_calls_check_their_names() -> None:
+def test_calls_that_cannot_be_inlined_stay_with_their_names_checked() -> None:
     found = kernel(
         """{ .param .b64 argument; .param .align 4 .b8 result[4];
         st.param.b64 [argument+0], %b64; call.uni (result), f, (argument); ld.param.b32 %b32, [result]; }
-        later: .callprototype (.param .b32 _) _ (.param .b64 _) .noreturn;
         targets: .calltargets f, f;
-        call %b64, (5, %b32, _), later; call f; call (_), f;"""
+        call %b64, (5, %b32, _), targets; call f; call (_), f;"""
     )
     roots = [each.root for each in found.blocks[0].instructions]
-    assert roots == ["st", "call", "ld", "call", "call", "call"]
+    assert roots == ["mov", "call", "mov", "call", "call", "call"]
     assert found.blocks[0].instructions[1].modifiers == ("uni",)
 
 
@@ -374,6 +373,13 @@ def test_calls_check_their_names() -> None:
         ("call %b64, (_), missing;", "'missing' is no prototype"),
         ("call f, (_), (_);", "a prototype is expected here"),
         ("call.frob f;", "no form of call has .frob there"),
+        ("call %b32;", "no function, nor a register with the address of one"),
+        ("call tile;", "no function, nor a register"),
+        ("call cell;", "no function, nor a register"),
+        ("call f, (cell);", "not in the param space"),
+        ("call (%tid.x), f;", "a result of a call goes to a register"),
+        ("call f, (f+8);", "a name is expected here"),
+        ("l: .calltargets g;", "'g' is not declared"),
     ],
 )
 def test_wrong_calls_are_refused(text: str, part: str) -> None:

@@ -133,7 +133,7 @@ def test_branch_targets_are_for_control_flow_only() -> None:
         ("mma.sync.aligned.m16n8k32.row.col.satfinite.s32.u8.s8.s32", True),
         ("wmma.load.a.sync.aligned.row.m16n16k16.shared.f16", False),
         ("cp.async.cg.shared.global.L2::128B", True),
-        ("call.uni", False),
+        ("call.uni", True),
         ("tex.1d.v4.f32.s32", False),
         ("vabsdiff4.u32.u32.u32.add", False),
     ],

@@ -25,10 +25,12 @@ def test_nothing_is_listed_for_what_is_lowered() -> None:
         ("  mbarrier.inval.shared.b64 [%b64];", "", "mbarrier.shared.inval.b64", "mbarrier"),
         ("  atom.global.exch.b128 %b128, [%b64], %b128;", "", "atom.global.exch.b128", "128 bits"),
         ("  fma.rn.oob.f16 %b16, %b16, %b16, %b16;", "", "fma.rn.oob.f16", "sm_90"),
-        ("  call f;", ".extern .func f();", "call", "calls"),
-        ("  mov.u64 %b64, f;", ".extern .func f();", "mov.u64", "f is defined in another module"),
+        ("  call f;", ".extern .func f();", "call", "f is defined in another module"),
+        ("  call f;", ".func f();", "call", "f is defined in another module"),
+        ("  call (%b64), malloc, (8);", ".extern .func (.param .b64 r) malloc(.param .b64 n);", "call", "allocate"),
+        ("  mov.u64 %b64, o;", ".entry o() { ret; }", "mov.u64", "o is defined in another module"),
         ("  ld.global.b32 %b32, [x];", ".extern .global .b32 x;", "ld.global.b32", "x is defined in another module"),
-        ("  mov.u64 %b64, t;", ".func f() {ret;} .global .u64 t[2] = {0, f};", "mov.u64", "f is defined in another"),
+        ("  mov.u64 %b64, t;", ".entry o() {ret;} .global .u64 t[2] = {0, o};", "mov.u64", "o is defined in another"),
         ("  mov.u64 %b64, t;", ".global .texref t;", "mov.u64", "t is defined in another"),
         ("  mov.b128 %b128, {%b64, %b64};", "", "mov.b128", "128-bit"),
         ("  ld.global.b128 %b128, [%b64];", "", "ld.global.b128", "128-bit"),
@@ -40,11 +42,6 @@ def test_what_is_not_lowered_is_listed_once_with_its_place(body: str, before: st
     assert (line, column, text) == (1, 3, opcode)
     assert part in reason
     assert reason.endswith("in this release")
-
-
-def test_parameters_of_calls_are_listed() -> None:
-    found = listed(".param .b32 a; st.param.b32 [a], 1;\ncall f, (a);", ".extern .func f(.param .b32 x);")
-    assert [each[2] for each in found] == ["st.param.b32", "call"]
 
 
 def test_places_come_in_the_order_of_the_text() -> None:

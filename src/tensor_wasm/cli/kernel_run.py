@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import signal
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from tensor_wasm.abi import limits
 from tensor_wasm.cli.arguments import check_deadline, read_file
 from tensor_wasm.cli.failures import usage
 from tensor_wasm.cli.outcome import as_json_number
-from tensor_wasm.cli.output import print_json, print_line, safe
+from tensor_wasm.cli.output import print_guest_output, print_json, print_line, safe
 from tensor_wasm.cli.session import Session, with_session
 
 if TYPE_CHECKING:
@@ -92,8 +94,13 @@ def run(
             if not Path(path).absolute().parent.is_dir():
                 raise usage(f"the folder of {safe(path)} does not exist")
         started = time.perf_counter()
-        kernel.launch(grid_axes, block_axes, values, shared_bytes, timeout_s)
-        duration_ms = (time.perf_counter() - started) * 1e3
+        printed = io.StringIO()  # what a kernel prints is shown like what a guest does
+        try:
+            with contextlib.redirect_stderr(printed):
+                kernel.launch(grid_axes, block_axes, values, shared_bytes, timeout_s)
+            duration_ms = (time.perf_counter() - started) * 1e3
+        finally:
+            print_guest_output(printed.getvalue().encode(errors="replace"), to_stderr=True)
         for position, path in targets:
             write_npy(path, values[position])  # type: ignore[arg-type]
         show = _print_json if session.is_json else _print

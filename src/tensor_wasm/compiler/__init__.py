@@ -3,5 +3,16 @@
 from tensor_wasm.compiler.compiled import COMPILER_VERSION, CompiledKernel, ParameterLayout
 from tensor_wasm.compiler.faults import Fault, faulting_thread
 from tensor_wasm.compiler.module import compile_kernel
+from tensor_wasm.compiler.strips.plan import WIDTHS
+from tensor_wasm.compiler.records import HEAD_BYTES, RecordBuffer
 
-__all__ = ["COMPILER_VERSION", "CompiledKernel", "Fault", "ParameterLayout", "compile_kernel", "faulting_thread"]
+__all__ = [
+    "COMPILER_VERSION",
+    "HEAD_BYTES",
+    "CompiledKernel",
+    "Fault",
+    "ParameterLayout",
+    "RecordBuffer",
+    "compile_kernel",
+    "faulting_thread",
+]

@@ -14,7 +14,8 @@ from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, skip_empty
 from tensor_wasm.compiler.special import Coordinates
-from tensor_wasm.compiler.strips.code import Parts, make_strip, push_bits_below, run_strip
+from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
+from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
 from tensor_wasm.compiler.strips.strip import QUAD, Strip
 from tensor_wasm.compiler.synchronisation import Suspension, is_barrier, is_plain

@@ -6,10 +6,11 @@ import json
 import struct
 from dataclasses import dataclass
 
+from tensor_wasm.compiler.records import Record, RecordBuffer
 from tensor_wasm.errors import InternalError
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
-COMPILER_VERSION = "5"
+COMPILER_VERSION = "8"
 
 _HEAD = struct.Struct("<II")
 
@@ -28,12 +29,21 @@ class ParameterLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """An access that all threads of a row make one after another: its PTX line, and the bytes of a thread."""
+
+    line: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledKernel:
     """A kernel as a WebAssembly module.
 
     ``work_bytes`` is the size of its own region of scratch memory, zero at first, at a multiple of 16.
     ``lines`` says which PTX line code belongs to: ``(offset in the module, line)``, ascending; line 0 is code of
-    no line, a helper that was called.
+    no line, a helper that was called. ``sites`` are the accesses of whole rows. ``records`` is where the kernel leaves
+    what it prints, None where it does not.
     """
 
     wasm: bytes
@@ -44,6 +54,8 @@ class CompiledKernel:
     reqntid: tuple[int, int, int] | None
     maxntid: tuple[int, int, int] | None
     lines: tuple[tuple[int, int], ...]
+    sites: tuple[Site, ...] = ()
+    records: RecordBuffer | None = None
 
     def encode(self) -> bytes:
         """The kernel as bytes for :meth:`decode`."""
@@ -55,6 +67,8 @@ class CompiledKernel:
             "work_bytes": self.work_bytes,
             "reqntid": self.reqntid,
             "maxntid": self.maxntid,
+            "sites": [[site.line, site.size_bytes] for site in self.sites],
+            "records": None if self.records is None else _facts(self.records),
         }
         head = json.dumps(facts).encode()
         numbers = [number for line in self.lines for number in line]
@@ -80,6 +94,8 @@ class CompiledKernel:
                 reqntid=_axes(facts["reqntid"]),
                 maxntid=_axes(facts["maxntid"]),
                 lines=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
+                sites=tuple(Site(line, size) for line, size in facts["sites"]),
+                records=None if facts["records"] is None else _records(*facts["records"]),
             )
         except (struct.error, ValueError, KeyError, TypeError) as error:
             raise InternalError("the bytes are no compiled kernel") from error
@@ -90,3 +106,14 @@ def _axes(value: list[int] | None) -> tuple[int, int, int] | None:
         return None
     x, y, z = value
     return (x, y, z)
+
+
+def _facts(buffer: RecordBuffer) -> list[object]:
+    """A buffer for JSON: bytes are written as the characters of their numbers."""
+    records = [[record.what, record.format.decode("latin-1"), record.sizes] for record in buffer.records]
+    return [buffer.offset, buffer.size_bytes, buffer.text_bytes, records]
+
+
+def _records(offset: int, size_bytes: int, text_bytes: int, records: list[tuple[str, str, list[int]]]) -> RecordBuffer:
+    kinds = tuple(Record(what, text.encode("latin-1"), tuple(sizes)) for what, text, sizes in records)
+    return RecordBuffer(offset, size_bytes, text_bytes, kinds)

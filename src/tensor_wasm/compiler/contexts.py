@@ -42,7 +42,8 @@ ROW_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """Offsets from the region's start; ``slots`` are those of registers' arrays.
+    """Offsets from the region's start; ``slots`` are those of registers' arrays, ``origins`` those of what linear ones
+    were widened from.
 
     Behind every array there is room for the threads of a strip: vectors at its end may read there, and write back what
     they read.
@@ -57,6 +58,7 @@ class Contexts:
     table: int
     size_bytes: int
     slots: Mapping[Register, int]
+    origins: Mapping[Register, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], wi
     for register in registers:
         slots[register] = place
         place += rows * carrier_bits(carrier(register.type)) // 8
+    origins = {}
+    for register in registers:
+        if carrier_bits(carrier(register.type)) == 64:
+            origins[register] = place
+            place += rows * 4
     mailboxes = aligned(place, 16)
     # Resolvers work on whole warps.
     arrivals = mailboxes + (aligned(threads, 32) + width) * MAILBOX_BYTES
@@ -110,4 +117,5 @@ def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], wi
         table=table,
         size_bytes=size_bytes,
         slots=slots,
+        origins=origins,
     )

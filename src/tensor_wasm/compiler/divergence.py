@@ -25,6 +25,9 @@ _ROUNDS_MAX = 100
 #: Nested loops of chunks: real code has a dozen at most.
 _DEPTH_MAX = 200
 
+#: Chunks up to which it is looked at which of them can be reached from which.
+_REACH_MAX = 1_000
+
 #: Positions times edges that are looked at for what waits where; beyond, everything is kept everywhere.
 _WORK_MAX = 20_000_000
 
@@ -76,20 +79,22 @@ def lay_out_chunks(
     for block in order:
         members.setdefault(chunk_of[block], []).append(block)
     heads = [block for block in order if chunk_of[block] == block]
-    edges: dict[int, list[int]] = {head: [] for head in heads}
+    exits: dict[int, list[tuple[int, ...]]] = {head: [] for head in heads}
     for block in order:
         head = chunk_of[block]
-        for target in successors[block]:
-            # Threads that stay together may start their chunk again without waiting for anybody.
-            is_outside = chunk_of[target] != head or (target == head and parts_ways(block))
-            if is_outside and target not in edges[head]:
-                edges[head].append(target)
+        # Threads that stay together may start their chunk again without waiting for anybody.
+        outside = [
+            target for target in successors[block] if chunk_of[target] != head or (target == head and parts_ways(block))
+        ]
+        # Of a uniform branch one way or the other is taken, of one where threads part both.
+        exits[head] += [tuple(outside)] if parts_ways(block) else [(target,) for target in outside]
+    edges = {head: list(dict.fromkeys(t for targets in ways for t in targets)) for head, ways in exits.items()}
     parts = _arrange(heads, edges, kernel, 0)
     positions: dict[int, int] = {}
     loops: dict[int, tuple[tuple[int, int, int], ...]] = {}
     _number(parts, (), positions, loops)
     everything = (1 << len(kernel.registers)) - 1
-    kept = _kept(edges, positions, loops, live, everything)
+    kept = _kept(exits, edges, positions, loops, live, everything)
     return Layout(
         tuple(chunk_of),
         {head: tuple(blocks) for head, blocks in members.items()},
@@ -216,6 +221,7 @@ def _size(part: Part) -> int:
 
 
 def _kept(
+    exits: dict[int, list[tuple[int, ...]]],
     edges: dict[int, list[int]],
     positions: dict[int, int],
     loops: dict[int, tuple[tuple[int, int, int], ...]],
@@ -225,25 +231,56 @@ def _kept(
     """For each chunk what is live at those where threads may wait while it runs.
 
     Threads that took the edge from Y to X wait at X until that is next. Between run the chunks in between in the
-    layout, and all of a loop that Y is in and X is not, since it repeats for others.
+    layout, and all of a loop that Y is in and X is not, since it repeats for others. Where Y is in no loop it runs once
+    and is left by one of its exits: then only chunks run that can be reached from there, or from where others waited.
     """
     count = sum(map(len, edges.values()))
     if live is None or count * len(positions) > _WORK_MAX:
         return dict.fromkeys(positions, everything)
-    masks = [0] * len(positions)
     order = sorted(positions, key=positions.__getitem__)
-    for source, targets in edges.items():
-        for target in targets:
-            if not live[target]:
-                continue
-            inside = {head for head, _, _ in loops[target]}
-            left = next((loop for loop in loops[source] if loop[0] not in inside), None)
-            first = positions[source] + 1 if left is None else left[1]
-            last = positions[target] - 1
-            if positions[target] <= positions[source]:  # back to the head of a loop: until that ends
-                last = next(end for head, _, end in loops[source] if head == target)
-                # The head itself is an inner loop's member only when it heads that loop as well.
-            for place in range(first, last + 1):
-                if order[place] != target:
-                    masks[place] |= live[target]
+    reach = _reach(order, edges, positions) if len(order) <= _REACH_MAX else None
+    masks = [0] * len(positions)
+    waiting: list[set[int]] = [set() for _ in positions]
+    for source in order:
+        for targets in exits[source]:
+            allowed: int | None = None
+            if reach is not None and not loops[source]:
+                allowed = 0
+                for start in (*targets, *waiting[positions[source]]):
+                    allowed |= reach[start]
+            for target in targets:
+                first, last = _interval(source, target, positions, loops)
+                for place in range(first, last + 1):
+                    if order[place] != target and (allowed is None or allowed >> place & 1):
+                        waiting[place].add(target)
+                        masks[place] |= live[target]
     return {head: masks[place] for head, place in positions.items()}
+
+
+def _interval(
+    source: int, target: int, positions: dict[int, int], loops: dict[int, tuple[tuple[int, int, int], ...]]
+) -> tuple[int, int]:
+    """The first and the last position that may run while threads wait that took an edge."""
+    inside = {head for head, _, _ in loops[target]}
+    left = next((loop for loop in loops[source] if loop[0] not in inside), None)
+    first = positions[source] + 1 if left is None else left[1]
+    if positions[target] > positions[source]:
+        return first, positions[target] - 1
+    # Back to the head of a loop: until that ends.
+    return first, next(end for head, _, end in loops[source] if head == target)
+
+
+def _reach(order: Sequence[int], edges: dict[int, list[int]], positions: dict[int, int]) -> dict[int, int]:
+    """For each chunk those that can be reached from it, itself among them, as a bit set of positions."""
+    reach = {head: 1 << positions[head] for head in order}
+    changed = True
+    while changed:
+        changed = False
+        for head in reversed(order):
+            found = reach[head]
+            for target in edges[head]:
+                found |= reach[target]
+            if found != reach[head]:
+                reach[head] = found
+                changed = True
+    return reach

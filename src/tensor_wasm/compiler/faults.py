@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from tensor_wasm.wasm import Body, Function, Module, ValType
+
+if TYPE_CHECKING:
+    from tensor_wasm.compiler.compiled import Site
 
 
 class Fault(IntEnum):
@@ -15,6 +20,7 @@ class Fault(IntEnum):
     MISALIGNED = 2  #: an address that is not a multiple of the access's size
     TRAP = 3  #: PTX ``trap``
     BARRIER = 4  #: a barrier that can never fill; the global ``line`` says which
+    ASSERTION = 5  #: a failed ``assert``; the last record in the kernel's buffer says which
 
 
 #: The exported global ``place`` has the number of the thread that runs from this bit on. Below is an access that all
@@ -23,13 +29,28 @@ class Fault(IntEnum):
 THREAD_SHIFT = 40
 SIZE_SHIFT = 32
 
+#: Instead of that logarithm while a whole row runs: the thread is its first. The exported global ``site_N`` then has
+#: the address of the row's first thread in access N (:class:`~tensor_wasm.compiler.compiled.Site`).
+ROW_SIZE = 0xFF
 
-def faulting_thread(place: int, address: int | None) -> int:
-    """Which thread of the block faulted, by the global ``place`` and the address where memory was closed, if known."""
-    thread, log_size = place >> THREAD_SHIFT, (place >> SIZE_SHIFT) & 0xFF
-    if not log_size or address is None:
+
+def faulting_thread(
+    place: int, address: int | None, line: int, sites: Sequence[Site], read: Callable[[str], int]
+) -> int:
+    """Which thread of the block faulted.
+
+    ``place`` is the global of that name, ``address`` where memory was closed, if known, ``line`` that of the access,
+    ``sites`` the kernel's; ``read`` gives an exported global.
+    """
+    thread, size = place >> THREAD_SHIFT, (place >> SIZE_SHIFT) & 0xFF
+    if not size or address is None:
         return thread
-    return thread + max(0, (address - (place & 0xFFFF_FFFF)) >> (log_size - 1))
+    if size != ROW_SIZE:
+        return thread + max(0, (address - (place & 0xFFFF_FFFF)) >> (size - 1))
+    for number, site in enumerate(sites):
+        if site.line == line:
+            return thread + max(0, (address - read(f"site_{number}")) // site.size_bytes)
+    return thread
 
 
 class Faults:
@@ -40,12 +61,20 @@ class Faults:
         self._code = module.global_(ValType.I32, 0, export="fault")
         self._guest: Function | None = None
         self._window: Function | None = None
+        self._assertion: Function | None = None
 
     def raise_(self, body: Body, fault: Fault) -> None:
         """End the launch for ``fault``."""
         body.i32_const(fault)
         body.global_set(self._code)
         body.op("unreachable")
+
+    def assertion(self, body: Body) -> None:
+        """End the launch for a failed assertion."""
+        if self._assertion is None:
+            self._assertion = self._module.function((), name="assertion_fault")
+            self.raise_(self._assertion.code, Fault.ASSERTION)
+        body.call(self._assertion)
 
     def guest_address(self, body: Body) -> None:
         """End the launch for the i64 address on the stack, which guest memory cannot have."""

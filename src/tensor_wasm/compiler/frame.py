@@ -28,7 +28,7 @@ from tensor_wasm.ptx.program import (
 from tensor_wasm.wasm import Body, Local, ValType
 
 if TYPE_CHECKING:
-    from tensor_wasm.compiler.strips.contexts import StripContext
+    from tensor_wasm.compiler.strips.lanes import LaneContext
 
 
 class RegisterFile(Protocol):
@@ -101,7 +101,7 @@ class Frame:
         faults: Faults,
         local_base: Local,
         local_window: Local,
-        context: StripContext | None = None,
+        context: LaneContext | None = None,
     ) -> None:
         self.kernel = kernel
         self.body = body

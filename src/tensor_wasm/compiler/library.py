@@ -28,9 +28,12 @@ class Library:
         self._builders = builders
         self._functions: dict[str, Function] = {}
 
-    def function(self, name: str) -> Function:
-        """The helper ``name``, written into the module at the first request. KeyError for a name nobody builds."""
+    def function(self, name: str, build: Builder | None = None) -> Function:
+        """The helper ``name``, written into the module at the first request, by ``build`` where that is given.
+
+        KeyError for a name nobody builds.
+        """
         found = self._functions.get(name)
         if found is None:
-            found = self._functions[name] = self._builders[name](self, self._module)
+            found = self._functions[name] = (build or self._builders[name])(self, self._module)
         return found

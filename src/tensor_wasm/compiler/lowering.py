@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.compiler import carry, memory, moves, transfers, values
+from tensor_wasm.compiler import carry, memory, moves, printing, transfers, values
 from tensor_wasm.compiler.faults import Fault
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import WINDOW
@@ -65,6 +65,7 @@ def enter(frame: Frame, base: Global, variables: Global) -> None:
     body.set(ground.shared_base)
     body.i64_const(region.shared_bytes)
     if region.has_dynamic:
+        assert frame.coordinates.shared_bytes is not None
         body.get(frame.coordinates.shared_bytes)
         body.op("i64.extend_i32_u", "i64.add")
     body.set(ground.shared_end)
@@ -251,6 +252,7 @@ _OWN: Final[Mapping[str, Callable[[Frame, Instruction], None]]] = MappingProxyTy
         "atom": transfers.update,
         "red": transfers.update,
         "cp": transfers.copy,
+        "emit": printing.emit,
         "mov": moves.move,
         "cvta": moves.convert_address,
         "isspacep": moves.is_in_space,

@@ -26,7 +26,8 @@ from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX
 from tensor_wasm.compiler.region import REGION_BYTES_MAX, WINDOW, aligned, lay_out
 from tensor_wasm.compiler.region import Region as MemoryRegion
 from tensor_wasm.compiler.special import AXES
-from tensor_wasm.compiler.strips.code import Parts, lane_bytes
+from tensor_wasm.compiler.strips.code import lane_bytes
+from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import plan
 from tensor_wasm.compiler.synchronisation import Region, cut, has_synchronisation
 from tensor_wasm.errors import PtxError
@@ -35,9 +36,10 @@ from tensor_wasm.ptx.program import Kernel, Parameter, Program
 from tensor_wasm.wasm import Global, Memory, Module, ValType
 
 
-def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
+def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None) -> CompiledKernel:
     """Compile one kernel of a program.
 
+    ``width`` is how many threads run side by side, one of :data:`tensor_wasm.compiler.WIDTHS`; by default what suits it.
     Raises :class:`PtxError`, with line and column, for what :func:`tensor_wasm.ptx.support` lists, and for a kernel
     that is too large for one function.
     """
@@ -49,7 +51,7 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
     module, base, variables, scratch = _imports()
     waits = has_synchronisation(kernel)
     regions = cut(kernel) if waits else (Region(kernel, None),)
-    strips = plan(regions)
+    strips = plan(regions, lay_out(kernel).local_bytes, width)
     threads = block_threads(kernel) if waits else strips.width
     region = lay_out(kernel, threads)
     contexts = lay_out_contexts(region.size_bytes, threads, regions, strips.width) if waits else None
@@ -86,6 +88,8 @@ def compile_kernel(kernel: Kernel, program: Program) -> CompiledKernel:
         reqntid=kernel.reqntid,
         maxntid=kernel.maxntid,
         lines=encoded.lines,
+        sites=tuple(parts.sites),
+        records=region.records,
     )
 
 

@@ -2,8 +2,9 @@
 
 The region starts at the imported global ``base``, a multiple of 16. Where several cores run a kernel each has one, and
 all use the variables of the first core's. First come module variables in the global space,
-then constants, then the local memory of each thread that may run at a time, then shared memory, then what threads
-that wait for each other leave behind (see :mod:`.contexts`).
+then constants, then the local memory of each thread that may run at a time, then shared memory, then the buffer for
+what the kernel prints (see :mod:`.records`), then what threads that wait for each other leave behind (see
+:mod:`.contexts`).
 
 An address of anything in it, as a value, is *windowed*: the high half is 1, the low half the address in scratch
 memory. So is the address of a parameter. Guest memory has addresses whose high half is 0, so one address type serves
@@ -14,10 +15,12 @@ they are offsets in it, and ``cvta.shared`` adds a window of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensor_wasm.abi.limits import SHARED_MAX_BYTES
+from tensor_wasm.compiler.records import Record, RecordBuffer, records_of
 from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.printing import BUFFER_BYTES
 from tensor_wasm.ptx.program import Instruction, Kernel, Parameter, Space, Symbol, Variable
 
 #: The high half of windowed addresses, in place.
@@ -44,7 +47,8 @@ class Region:
     ``shared_bytes`` is the size of its static part, ``has_dynamic`` whether the launch adds to it; ``size_bytes`` is
     the size of it all. ``has_addresses`` and ``has_parameter_addresses``: whether the address of a variable, or of a
     parameter, is ever a value; if not, no windowed address is valid. ``has_shared_addresses``: whether a generic
-    address of shared memory ever is.
+    address of shared memory ever is. ``records`` is the buffer for what the kernel prints, None where it does not;
+    ``record_numbers`` are those of its kinds of records.
     """
 
     offsets: Mapping[Variable, int]
@@ -57,6 +61,8 @@ class Region:
     has_addresses: bool
     has_parameter_addresses: bool
     has_shared_addresses: bool
+    records: RecordBuffer | None = None
+    record_numbers: Mapping[Record, int] = field(default_factory=dict)
 
 
 def lay_out(kernel: Kernel, threads: int = 1) -> Region:
@@ -84,6 +90,10 @@ def lay_out(kernel: Kernel, threads: int = 1) -> Region:
     if shared_bytes > SHARED_MAX_BYTES:
         raise PtxError(f"{kernel.name} has {shared_bytes} bytes of shared memory; {SHARED_MAX_BYTES} are the most")
     size_bytes = aligned(variable_bytes + (SHARED_MAX_BYTES if dynamic else shared_bytes), _ALIGNMENT)
+    kinds = records_of(kernel)
+    records = RecordBuffer(size_bytes, BUFFER_BYTES, bounds[Space.CONST][1], kinds) if kinds else None
+    if records is not None:
+        size_bytes += records.size_bytes
     if size_bytes > REGION_BYTES_MAX:
         raise PtxError(f"the variables of {kernel.name} need {size_bytes} bytes; {REGION_BYTES_MAX} are the most")
     symbols = [source for source in _sources(kernel) if isinstance(source, Symbol)]
@@ -98,6 +108,8 @@ def lay_out(kernel: Kernel, threads: int = 1) -> Region:
         any(isinstance(symbol.target, Variable) and symbol.target.space in _ORDER for symbol in symbols),
         any(isinstance(symbol.target, Parameter) for symbol in symbols),
         any(_makes_shared_address(instruction) for block in kernel.blocks for instruction in block.instructions),
+        records,
+        {record: number for number, record in enumerate(kinds)},
     )
 
 

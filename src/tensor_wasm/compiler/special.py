@@ -5,7 +5,6 @@ The machine is one multiprocessor, on however many cores its blocks run; a warp 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -25,26 +24,27 @@ class Coordinates:
 
     ``body`` is its code; ``grid`` and ``block`` are the launch's sizes, ``block_index`` and ``thread_index`` the place
     in them, each x, y, z; ``thread`` is the thread's number in its block, x fastest. A function that is given its
-    block has ``block_index`` among its parameters.
+    block has ``block_index`` among its parameters. Code of one lane (``is_lane``) knows its thread alone.
     """
 
-    def __init__(self, function: Function, clock: Global, block_index: tuple[Local, ...] | None = None) -> None:
+    def __init__(
+        self,
+        function: Function,
+        clock: Global,
+        block_index: tuple[Local, ...] | None = None,
+        *,
+        is_lane: bool = False,
+    ) -> None:
         body = self.body = function.code
-        self.grid = function.parameters[0:3]
-        self.block = function.parameters[3:6]
-        self.shared_bytes = function.parameters[6]
-        self.parameters = function.parameters[7]
-        self.block_index = block_index or tuple(body.local(ValType.I32) for _ in AXES)
+        launch = () if is_lane else function.parameters
+        self.grid = launch[0:3]
+        self.block = launch[3:6]
+        self.shared_bytes: Local | None = None if is_lane else launch[6]
+        self.parameters: Local | None = None if is_lane else launch[7]
+        self.block_index = () if is_lane else block_index or tuple(body.local(ValType.I32) for _ in AXES)
         self.thread_index = tuple(body.local(ValType.I32) for _ in AXES)
         self.thread = body.local(ValType.I32)
         self.clock = clock
-
-    def twin(self) -> Coordinates:
-        """The same place for another thread of the row, with locals of its own for the thread."""
-        twin = copy.copy(self)
-        twin.thread_index = (self.body.local(ValType.I32), *self.thread_index[1:])
-        twin.thread = self.body.local(ValType.I32)
-        return twin
 
     def push(self, body: Body, register: Special) -> None:
         """Push a special register's value, in the carrier of its type. Raises :class:`PtxError` for an unknown one."""
@@ -130,6 +130,7 @@ def _lane_mask(*after: str) -> Callable[[Coordinates, Body], bool]:
 
 
 def _shared(at: Coordinates, body: Body) -> bool:
+    assert at.shared_bytes is not None
     body.get(at.shared_bytes)
     return False
 

@@ -13,7 +13,7 @@ from tensor_wasm.compiler.warp.plans import word_count
 from tensor_wasm.ptx.program import Instruction, ScalarType
 
 if TYPE_CHECKING:
-    from tensor_wasm.compiler.strips.contexts import StripContext
+    from tensor_wasm.compiler.strips.lanes import LaneContext
 
 _SCRATCH = 1
 
@@ -98,7 +98,7 @@ def _write_constant(frame: Frame, word: int, value: int) -> None:
     frame.body.memory("i32.store", context.contexts.mailboxes + WORD_BYTES * word, memory=_SCRATCH)
 
 
-def _context(frame: Frame) -> StripContext:
+def _context(frame: Frame) -> LaneContext:
     assert frame.context is not None
     return frame.context
 

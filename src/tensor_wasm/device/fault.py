@@ -44,8 +44,8 @@ class Placed:
 class TrapReport:
     """What is known of a trap.
 
-    ``code`` is the kernel's ``fault`` global, ``address`` where memory was closed, ``text`` the trap's name when
-    neither tells. ``block`` and ``thread`` are indices; ``line`` is 0 when it is not known.
+    ``code`` is the kernel's ``fault`` global, ``address`` where memory was closed, ``text`` the trap's name, or the
+    assertion that failed, when neither tells. ``block`` and ``thread`` are indices; ``line`` is 0 when it is not known.
     """
 
     kernel: str
@@ -74,11 +74,14 @@ def read_trap(
     read: Callable[[str], int],
     failure: Failure,
     shape: tuple[int, int, int],
+    *,
     address: int | None = None,
+    assertion: str = "",
 ) -> TrapReport:
     """What a kernel's exported globals and its trap's frames tell.
 
-    ``read`` gives an exported global, ``shape`` is the block's, ``address`` where memory was closed, if that is known.
+    ``read`` gives an exported global, ``shape`` is the block's, ``address`` where memory was closed, if that is known,
+    ``assertion`` what the kernel printed of one that failed.
     """
     x, y, z = (read(f"block_{axis}") for axis in "xyz")
     code = read("fault")
@@ -86,8 +89,9 @@ def read_trap(
     line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
     if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
         line = read("line")
-    thread = thread_axes(faulting_thread(read("place"), address), shape)
-    return TrapReport(kernel.compiled.name, code, address, failure.text, (x, y, z), thread, line)
+    thread = thread_axes(faulting_thread(read("place"), address, line, kernel.compiled.sites, read), shape)
+    text = (assertion or "an assertion failed") if code == Fault.ASSERTION else failure.text
+    return TrapReport(kernel.compiled.name, code, address, text, (x, y, z), thread, line)
 
 
 def fault_address(message: str) -> int | None:

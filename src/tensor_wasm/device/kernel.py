@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex
@@ -98,6 +100,7 @@ class Kernel:
             DeadlineExceeded: ``timeout`` came.
             KernelError: The device, or a device array, is closed.
 
+        What the kernel printed (``printf``, failed assertions) is written to ``sys.stderr`` when it has ended.
         After a failed run NumPy arrays are as they were before. Ctrl-C ends a launch with ``KeyboardInterrupt``.
         """
         deadline_ns = _deadline_ns(timeout)
@@ -107,18 +110,23 @@ class Kernel:
         shape.check_block(self.name, block_axes, compiled.reqntid, compiled.maxntid)
         shared_bytes = shape.shared_bytes(shared_mem)
         arguments = self._check(args)
-        with self._machine.turn(deadline_ns):
-            transfer = Transfer(self._machine.memory, [array for _, array in arguments.arrays])
-            try:
-                transfer.copy_in()
-                self._point(arguments, transfer)
+        printed: list[bytes] = []
+        try:
+            with self._machine.turn(deadline_ns):
+                transfer = Transfer(self._machine.memory, [array for _, array in arguments.arrays])
                 try:
-                    self._run(grid_axes, block_axes, shared_bytes, arguments.block)
-                except KernelTrap as trap:
-                    raise trap.fault(self._placed(arguments, transfer)) from None
-                transfer.copy_back()
-            finally:
-                transfer.release()
+                    transfer.copy_in()
+                    self._point(arguments, transfer)
+                    try:
+                        self._run(grid_axes, block_axes, shared_bytes, arguments.block, printed)
+                    except KernelTrap as trap:
+                        raise trap.fault(self._placed(arguments, transfer)) from None
+                    transfer.copy_back()
+                finally:
+                    transfer.release()
+        finally:
+            for text in printed:
+                _write_to_stderr(text)
 
     def _check(self, args: Sequence[object]) -> _Arguments:
         """Arguments by value in the parameter block, arrays noted. Raises :class:`KernelArgumentError`."""
@@ -174,14 +182,26 @@ class Kernel:
             found.append(Placed(position, self.parameters[position].name, _address(array), array.nbytes))
         return found
 
-    def _run(self, grid: shape.Axes, block: shape.Axes, shared_bytes: int, parameters: bytearray) -> None:
-        if self._instance is None:
-            self._instance = self._machine.start(self._loaded, self._regions[0])
+    def _run(
+        self,
+        grid: shape.Axes,
+        block: shape.Axes,
+        shared_bytes: int,
+        parameters: bytearray,
+        printed: list[bytes],
+    ) -> None:
+        instance = self._instance
+        if instance is None:
+            instance = self._instance = self._machine.start(self._loaded, self._regions[0])
         try:
-            self._instance.run(grid, block, shared_bytes, bytes(parameters), self._helper_regions)
+            instance.run(grid, block, shared_bytes, bytes(parameters), self._helper_regions)
         except BaseException:
             self._instance = None  # whatever it left behind, the next launch starts anew
             raise
+        finally:
+            if instance.printed:
+                printed.append(instance.printed)
+                instance.printed = b""
 
     def _take_region(self) -> None:
         """Have one region more. The caller has the turn."""
@@ -201,6 +221,14 @@ class Kernel:
     def __repr__(self) -> str:
         inside = ", ".join(f"{parameter.name}: {parameter.type}" for parameter in self.parameters)
         return f"<Kernel {self.name}({inside})>"
+
+
+def _write_to_stderr(text: bytes) -> None:
+    """Write what a kernel printed; a program without stderr does not hear it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text.decode("utf-8", "replace"))
+            sys.stderr.flush()
 
 
 def _address(array: DeviceArray) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from tensor_wasm.device.cpu import CpuDevice
 from tensor_wasm.device.fault import Placed, TrapReport, fault_address, read_trap
 from tensor_wasm.device.guarded import ALIGNMENT, GuardedMemory, Piece
+from tensor_wasm.device.printed import take_printed
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.device.shape import Axes
 from tensor_wasm.device.signals import HeldSignals
@@ -37,6 +38,9 @@ _NS_PER_S = 1_000_000_000
 
 #: The counter of blocks.
 _COUNTER_BYTES = 8
+
+#: Bytes of text that a launch may print; further records are counted.
+_PRINTED_BYTES_MAX = 16 << 20
 
 #: How long a thread that waits for its turn sleeps before it looks for signals.
 _CHECK_S = 0.05
@@ -275,6 +279,7 @@ class KernelInstance:
         "_serial",
         "_thread_ns",
         "_values",
+        "printed",
     )
 
     def __init__(self, machine: Machine, kernel: LoadedKernel, instance: Instance, region: Piece) -> None:
@@ -288,6 +293,7 @@ class KernelInstance:
         self._thread_ns: float = UNKNOWN_NS
         self._raw = (native.RawValue * crew_module.LEAD_PARAMETERS)()
         self._values = list(self._raw)  # views of the same, made once
+        self.printed = b""
 
     def run(
         self,
@@ -297,7 +303,7 @@ class KernelInstance:
         parameters: bytes,
         regions_for: Callable[[int], Sequence[Piece]] = _no_regions,
     ) -> None:
-        """Run once; lets go of the GIL. The caller has the turn.
+        """Run once; lets go of the GIL. The caller has the turn. ``printed`` is then what the kernel printed.
 
         ``regions_for`` gives regions for so many helpers, or none: then this core does all.
 
@@ -310,7 +316,8 @@ class KernelInstance:
         threads = blocks * block[0] * block[1] * block[2]
         machine = self._machine
         regions: Sequence[Piece] = ()
-        if machine.threads > 1 and is_worth(blocks, threads, self._thread_ns):
+        # What a kernel prints is in order, in one region: it runs on one core.
+        if machine.threads > 1 and is_worth(blocks, threads, self._thread_ns) and self._kernel.compiled.records is None:
             regions = regions_for(machine.threads - 1)
         started = time.perf_counter_ns()
         if regions:
@@ -347,10 +354,21 @@ class KernelInstance:
         trap = ctypes.c_void_p()
         store = self._machine.store
         error = native.func_call(store.context, ctypes.byref(function), self._raw, len(arguments), ctypes.byref(trap))
+        assertion = self._take_printed() if self._kernel.compiled.records is not None else ""
         if error or trap.value:
-            self._fail(error, trap.value, block, self._machine.team().crew if function is not self._function else None)
+            crew = None if function is self._function else self._machine.team().crew
+            self._fail(error, trap.value, block, crew, assertion)
 
-    def _fail(self, error: int | None, trap: int | None, block: Axes, crew: Crew | None) -> None:
+    def _take_printed(self) -> str:
+        """Take what the kernel printed; the assertion that failed, if one did."""
+        compiled = self._kernel.compiled
+        span = _parameter_span(compiled.parameter_bytes)
+        content = (ctypes.c_ubyte * compiled.work_bytes).from_address(self._region.host_address + span)
+        printed = take_printed(compiled, memoryview(content).cast("B"), self._region.address + span, _PRINTED_BYTES_MAX)
+        self.printed = printed.text
+        return printed.assertion
+
+    def _fail(self, error: int | None, trap: int | None, block: Axes, crew: Crew | None, assertion: str) -> None:
         store = self._machine.store
         cause, store.failure = store.failure, None
         message = _message(trap) if trap else ""
@@ -360,7 +378,8 @@ class KernelInstance:
         if cause is not None:
             self._fail_elsewhere(None if crew is None else crew.failure, block)
             raise cause
-        raise KernelTrap(read_trap(self._kernel, self._read, failure, block, fault_address(message)))
+        address = fault_address(message)
+        raise KernelTrap(read_trap(self._kernel, self._read, failure, block, address=address, assertion=assertion))
 
     def _fail_elsewhere(self, failed: HelperFailure | None, block: Axes) -> None:
         """Raise what a helper failed of, if one did."""
@@ -369,7 +388,8 @@ class KernelInstance:
         if failed.cause is not None:
             raise failed.cause
         read = failed.values.__getitem__
-        raise KernelTrap(read_trap(self._kernel, read, failed.failure, block, fault_address(failed.message)))
+        address = fault_address(failed.message)
+        raise KernelTrap(read_trap(self._kernel, read, failed.failure, block, address=address))
 
     def _read(self, name: str) -> int:
         extern = self._instance.extern(name)

@@ -161,7 +161,7 @@ class OpenDevice:
 
 def only_kernel(ptx: bytes) -> str:
     """The name of the one kernel of a text. Raises :class:`PtxError` when there is none, or more."""
-    names = [kernel.name for kernel in read(ptx).kernels]
+    names = [kernel.name for kernel in read(ptx, "").kernels]
     if len(names) != 1:
         some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         raise PtxError(f"the text has {len(names)} kernels; name the entry: {some}" if names else "it has no kernel")

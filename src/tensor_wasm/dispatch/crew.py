@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from queue import SimpleQueue
@@ -353,7 +354,7 @@ class _Helper:
             return False
         number = self._crew.kernel()
         kernel = self._kernels[number]
-        values = {name: store.read_global(kernel.extern(name)) for name in _GLOBALS}
+        values = {name: store.read_global(extern) for name, extern in _told(kernel)}
         self._crew.note(HelperFailure(number, cause, failure, message, values))
         # An interrupt that is still due would end this call as well.
         store.interrupt = None
@@ -361,6 +362,16 @@ class _Helper:
             store.call_short(self._finish, self._crew.board)
         store.interrupt = self._crew.ask
         return False
+
+
+def _told(kernel: Instance) -> Iterator[tuple[str, Any]]:
+    """The globals of a kernel that say what happened: those of every kernel, and ``site_0`` and so on."""
+    yield from ((name, kernel.extern(name)) for name in _GLOBALS)
+    for number in itertools.count():
+        extern = kernel.extern(f"site_{number}")
+        if extern is None:
+            return
+        yield f"site_{number}", extern
 
 
 def _message(trap: int) -> str:

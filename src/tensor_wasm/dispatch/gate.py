@@ -97,8 +97,9 @@ class Gate:
         else:
             ledger.set_deadline(slot, left_ns)
 
-    def add(self, module: Module, work_bytes: int, entry: KernelEntry) -> tuple[int, Instance]:
-        """Instantiate a kernel with a region of ``work_bytes`` in scratch memory; its id and its instance.
+    def add(self, module: Module, work_bytes: int, entry: KernelEntry) -> tuple[int, Instance, int]:
+        """Instantiate a kernel with a region of ``work_bytes`` in scratch memory; its id, its instance, and where its
+        region starts.
 
         Raises :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate
         takes ``KERNELS_MAX`` kernels: whoever calls counts them.
@@ -117,7 +118,11 @@ class Gate:
         self._poke(scratch.DESCRIPTORS + 4 * identity, at)
         self.kernel_count = identity + 1
         self._poke(scratch.KERNEL_COUNT, self.kernel_count)
-        return identity, kernel
+        return identity, kernel, base
+
+    def scratch(self) -> memoryview:
+        """Scratch memory, as it is now; invalid once a kernel runs or is added."""
+        return self._store.memory_view(self._scratch.of.memory)
 
     @property
     def memories(self) -> Memories:

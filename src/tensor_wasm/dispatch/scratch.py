@@ -60,12 +60,14 @@ class KernelEntry:
     """What the gate must know of a kernel.
 
     ``parameters`` are pairs (bit mask of the argv tags accepted, offset in the parameter block). ``reqntid`` and
-    ``maxntid`` are the PTX directives' axes or None. ``cost`` outlives the instances that measure it.
+    ``maxntid`` are the PTX directives' axes or None. ``uses_helpers`` is false for one that runs on one
+    core however large its launches are; ``cost`` outlives the instances that measure it.
     """
 
     parameters: Sequence[tuple[int, int]]
     reqntid: tuple[int, int, int] | None = None
     maxntid: tuple[int, int, int] | None = None
+    uses_helpers: bool = True
     cost: Cost = field(default_factory=Cost, compare=False)
 
     def encode(self, helpers: int = Helpers.NEVER) -> bytes:
@@ -78,6 +80,7 @@ class KernelEntry:
             x, y, z = self.maxntid
             threads = min(threads, x * y * z)
         shape = self.reqntid or (0, 0, 0)
+        helpers = helpers if self.uses_helpers else Helpers.NEVER
         head = struct.pack("<6id", len(self.parameters), *shape, threads, helpers, self.cost.thread_ns)
         entries = (
             struct.pack("<HH", mask, offset) if offset + 8 <= PARAMETERS_BYTES else b"\0\0\0\0"

@@ -52,6 +52,7 @@ def functions() -> Iterator[HostFunction]:
 
 def _finish(guest: Guest, code: int, text: str | None = None) -> int:
     """Note what a call came to, for ``last_error``; the code, to be returned."""
+    guest.take_printed()
     guest.error_text = b"" if code >= 0 else _cut(text or CODE_TEXTS[Code(code)])
     if guest.gate is not None:
         guest.gate.set_last_code(_TEXT_IS_HERE if code < 0 else Code.OK)
@@ -129,7 +130,7 @@ def _load(guest: Guest, ptx_pointer: int, ptx_bytes: int, entry_pointer: int, en
 def _add_kernel(guest: Guest, ptx: bytes, entry: str) -> int:
     try:
         kernel = guest.services.device.load(ptx, entry, guest.interrupt)
-        identity, instance = guest.bind_gate().add(kernel.module, kernel.compiled.work_bytes, kernel.entry)
+        identity, instance, base = guest.bind_gate().add(kernel.module, kernel.compiled.work_bytes, kernel.entry)
     except PtxError as error:
         return _finish(guest, Code.MALFORMED_PTX, f"malformed PTX: {error}")
     except QuotaExceeded as error:
@@ -137,6 +138,8 @@ def _add_kernel(guest: Guest, ptx: bytes, entry: str) -> int:
     except CapacityExhausted as error:
         return _finish(guest, Code.SATURATED, f"saturated: {error}")
     guest.kernels.append((kernel, instance))
+    if kernel.compiled.records is not None:
+        guest.printers.append((kernel, base))
     guest.ptx_bytes += len(ptx)
     return _finish(guest, identity)
 

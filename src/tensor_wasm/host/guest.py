@@ -10,6 +10,7 @@ from typing import Any
 from tensor_wasm.compiler import Fault
 from tensor_wasm.device import Device, LoadedKernel
 from tensor_wasm.device.fault import REASONS, read_trap
+from tensor_wasm.device.printed import take_printed
 from tensor_wasm.dispatch import Gate, GateFactory, Ledger, Slot
 from tensor_wasm.dispatch.crew import Crew, HelperFailure
 from tensor_wasm.dispatch.layout import State
@@ -65,6 +66,7 @@ class Guest:
         "link",
         "memory",
         "on_device_bytes",
+        "printers",
         "ptx_bytes",
         "services",
         "slot",
@@ -94,6 +96,8 @@ class Guest:
         self.memory: Any = None
         self.gate: Gate | None = None
         self.kernels: list[tuple[LoadedKernel, Instance]] = []
+        #: Kernels that may print, and where the region of each starts in scratch memory.
+        self.printers: list[tuple[LoadedKernel, int]] = []
         self.ptx_bytes = 0
         self.error_text = b""
         self.clock_started_ns = 0
@@ -175,6 +179,22 @@ class Guest:
         self.crew.serve()
         return self.crew.board + helpers
 
+    def take_printed(self) -> str:
+        """Write what kernels printed to the guest's stderr; the assertion that failed, if one did."""
+        assertion = ""
+        if not self.printers or self.store is None or self.gate is None:
+            return assertion
+        output = self.store.output
+        with self.gate.scratch() as scratch:
+            for kernel, base in self.printers:
+                region = scratch[base : base + kernel.compiled.work_bytes]
+                printed = take_printed(kernel.compiled, region, base, 0 if output is None else output.room_bytes)
+                assertion = printed.assertion or assertion
+                if output is not None:
+                    output.append_error(printed.text)
+                region.release()
+        return assertion
+
     def close(self) -> None:
         """End helpers, and give device memory back; to be called while the store is still there."""
         if self.crew is not None:
@@ -215,13 +235,16 @@ class Guest:
         if self.crew is not None and self.crew.failure is not None:
             return self._failure_elsewhere(self.crew.failure)
         kernel, instance = self.kernels[self.slot.kernel]
+        assertion = self.take_printed()
         store = self.store
         assert store is not None
-        return self._fault(kernel, lambda name: store.read_global(instance.extern(name)), failure, gate)
+        return self._fault(kernel, lambda name: store.read_global(instance.extern(name)), failure, gate, assertion)
 
-    def _fault(self, kernel: LoadedKernel, read: Callable[[str], int], failure: Failure, gate: Gate) -> KernelFault:
+    def _fault(
+        self, kernel: LoadedKernel, read: Callable[[str], int], failure: Failure, gate: Gate, assertion: str = ""
+    ) -> KernelFault:
         self.services.ledger.count_fault(self.slot)
-        trap = read_trap(kernel, read, failure, gate.block_shape)
+        trap = read_trap(kernel, read, failure, gate.block_shape, assertion=assertion)
         block, thread = (",".join(map(str, axes)) for axes in (trap.block, trap.thread))
         reason = _REASONS.get(trap.code, trap.text)
         return KernelFault(

@@ -95,6 +95,8 @@ class Invoker:
                 cause = guest.ending(failed.failure)
                 if cause is not None:
                     raise cause from None
+            finally:
+                guest.take_printed()
             ending = Ending.RETURNED
             duration_s = (time.perf_counter_ns() - started_ns) / 1e9
             launches = slot.dispatches

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.calls import Formals, Function, Linkage, Prototype
 from tensor_wasm.ptx.flow import Flow, Target
-from tensor_wasm.ptx.instructions import Instructions
+from tensor_wasm.ptx.inline import inline
+from tensor_wasm.ptx.instructions import Callee, Instructions
 from tensor_wasm.ptx.lexer import Lexer, quote
 from tensor_wasm.ptx.parser import parse
 from tensor_wasm.ptx.plans import Plan
-from tensor_wasm.ptx.program import Block, Kernel, Program, Space, Variable
-from tensor_wasm.ptx.scopes import Names, Scope
-from tensor_wasm.ptx.specials import SPECIALS
+from tensor_wasm.ptx.program import Block, Exit, Kernel, Parameter, Program, Register, Space, Trap, Variable
+from tensor_wasm.ptx.scopes import Entity, Names, Scope
 from tensor_wasm.ptx.syntax import (
+    Alias,
     BodyItem,
     BranchTargets,
     CallTargets,
-    Constant,
     Declaration,
     Formal,
     Group,
@@ -32,18 +33,24 @@ from tensor_wasm.ptx.variables import Variables
 _FLOW_ROOTS = frozenset({"bra", "brx", "ret", "exit", "trap", "brkpt", "call", "pmevent"})
 
 
-def check(text: str) -> Program:
-    """The typed program of a PTX text. Raises :class:`PtxError`."""
+def check(text: str, entry: str | None = None) -> Program:
+    """The typed program of a PTX text, calls replaced in ``entry`` only where that is given.
+
+    Raises :class:`PtxError`.
+    """
     heading, items, lexer = parse(text)
     checker = _Checker(lexer)
     for item in items:
         if isinstance(item, Declaration):
             checker.declare(item)
+        elif isinstance(item, Alias):
+            checker.alias(item)
         else:
             checker.routine(item)
     module = checker.module.names.values()
     variables = tuple(found for found in module if isinstance(found, Variable) and found.name not in checker.functions)
-    return Program(heading.version, heading.target, variables, tuple(checker.kernels.values()))
+    program = Program(heading.version, heading.target, variables, tuple(checker.kernels.values()))
+    return inline(program, checker.linkage, entry)
 
 
 class _Checker:
@@ -55,8 +62,13 @@ class _Checker:
         self.kernels: dict[str, Kernel] = {}
         #: Whether a function or kernel of a name has been defined, not only declared.
         self.functions: dict[str, bool] = {}
+        self.linkage = Linkage()
         self._variables = Variables(lexer, self.module)
         self._instructions = Instructions(lexer, Names(lexer, self.module))
+
+    def alias(self, alias: Alias) -> None:
+        """Another name of a function."""
+        self.linkage.aliases[alias.name.text] = alias.target.text
 
     def declare(self, declared: Declaration) -> None:
         """A variable of the module. A definition may follow a declaration with ``.extern``."""
@@ -78,7 +90,9 @@ class _Checker:
             raise self._lexer.error(f"{quote(name)} is declared twice", routine.offset)
         self.functions[name] = bool(known) or is_defined
         if known is None:
-            self.module.names[name] = self._variables.function(name)
+            symbol = self.module.names[name] = self._variables.function(name)
+            if not routine.is_entry:
+                self.linkage.symbols[symbol] = name
         names = Names(self._lexer, self.module)
         parameters, parameter_bytes = self._variables.parameters(
             [formal for formal in routine.parameters if not formal.is_register]
@@ -92,10 +106,16 @@ class _Checker:
             self._formal(names, formal, is_result=True)
         for formal in routine.parameters:
             self._formal(names, formal, is_result=False)
+        formals = None if routine.is_entry else _formals(names, routine)
         self._instructions.names = names
-        body = _Body(self._lexer, names, self._instructions, self._variables)
+        body = _Body(self._lexer, names, self._instructions, self._variables, is_function=not routine.is_entry)
         blocks = body.blocks(routine.body, routine.line)
-        if routine.is_entry:
+        self.linkage.variables += body.variables
+        if formals is not None:
+            self.linkage.functions[name] = Function(
+                name, formals, tuple(names.registers), tuple(body.variables), blocks, routine.line
+            )
+        else:
             self.kernels[name] = Kernel(
                 name,
                 parameters,
@@ -119,6 +139,22 @@ class _Checker:
             names.declare(formal.name, result, formal.offset)
 
 
+def _formals(names: Names, routine: Routine) -> Formals:
+    """What the function's body names in the place of results and parameters."""
+
+    def found(formal: Formal) -> Entity:
+        entity = names.find(formal.name, formal.offset)
+        assert entity is not None
+        return entity
+
+    results = [found(formal) for formal in routine.results]
+    parameters = [found(formal) for formal in routine.parameters]
+    return Formals(
+        tuple(result for result in results if isinstance(result, Register | Variable)),
+        tuple(parameter for parameter in parameters if isinstance(parameter, Register | Parameter)),
+    )
+
+
 class _Body:
     """The inside of one kernel or function."""
 
@@ -128,13 +164,15 @@ class _Body:
         names: Names,
         instructions: Instructions,
         variables: Variables,
+        *,
+        is_function: bool,
     ) -> None:
         self._lexer = lexer
         self._names = names
         self._instructions = instructions
         self._maker = variables
-        self._flow = Flow(lexer)
-        self._prototypes: set[str] = set()
+        self._flow = Flow(lexer, is_function=is_function)
+        self._prototypes: dict[str, tuple[tuple[str, ...] | None, Prototype | None]] = {}
         self.variables: list[Variable] = []
 
     def blocks(self, items: list[BodyItem], line: int) -> tuple[Block, ...]:
@@ -173,14 +211,13 @@ class _Body:
             case BranchTargets(name, targets, offset):
                 names.table(name, targets, offset)
             case CallTargets(name):
-                self._prototypes.add(name)
+                self._prototypes[name] = self._candidates(item)
 
     def _leave(self, statement: Statement, plan: Plan) -> None:
         """Control flow, and what has no place in a typed program."""
         root = plan.opcode.form.root
         if root == "call":
-            self._check_call(statement)
-            self._flow.add(self._instructions.call(statement))
+            self._flow.add(self._instructions.call(statement, self._callee(statement)))
             return
         try:
             plan.expected(len(statement.operands))
@@ -195,11 +232,13 @@ class _Body:
                 selector = self._instructions.selector(statement.operands[0], plan)
                 table = self._table(self._name(statement.operands[1], "a list of branch targets"))
                 self._flow.switch(guard, selector, table, statement.line)
-            case "ret" | "exit":
-                self._flow.end(guard, statement.line, is_trap=False)
+            case "ret":
+                self._flow.end(guard, statement.line)
+            case "exit":
+                self._flow.end(guard, statement.line, Exit())
             case "trap" | "brkpt":
                 # Without a debugger a breakpoint ends the launch as a trap does.
-                self._flow.end(guard, statement.line, is_trap=True)
+                self._flow.end(guard, statement.line, Trap(statement.line))
 
     def _name(self, operand: Operand, wanted: str) -> Name:
         if not isinstance(operand, Name):
@@ -218,30 +257,43 @@ class _Body:
             scope = scope.parent
         raise self._lexer.error(f"{quote(name.text)} is no .branchtargets list declared before", name.offset)
 
-    def _check_call(self, statement: Statement) -> None:
-        """``call (results), function, (arguments), prototype;``: every name in it must be declared."""
+    def _callee(self, statement: Statement) -> Callee:
+        """``call (results), function, (arguments), prototype;`` taken apart."""
         operands = list(statement.operands)
-        groups: list[Operand] = [operands.pop(0)] if operands and isinstance(operands[0], Group) else []
+        results = operands.pop(0) if operands and isinstance(operands[0], Group) else None
         if not operands or not isinstance(operands[0], Name):
             raise PtxError("call needs the name of a function", statement.line, statement.column)
-        callee = operands.pop(0)
-        if operands and isinstance(operands[0], Group):
-            groups.append(operands.pop(0))
+        name = operands.pop(0)
+        arguments = operands.pop(0) if operands and isinstance(operands[0], Group) else None
+        candidates: tuple[str, ...] | None = None
+        prototype: Prototype | None = None
         if operands:
-            prototype = self._name(operands.pop(0), "a prototype")
-            if prototype.text not in self._prototypes:
-                raise self._lexer.error(f"{quote(prototype.text)} is no prototype declared before", prototype.offset)
+            listed = self._name(operands.pop(0), "a prototype")
+            if listed.text not in self._prototypes:
+                raise self._lexer.error(f"{quote(listed.text)} is no prototype declared before", listed.offset)
+            candidates, prototype = self._prototypes[listed.text]
         if operands:
             raise self._lexer.error("a call has nothing after its prototype", operands[0].offset)
-        self._check_declared(callee)
-        for group in groups:
-            assert isinstance(group, Group)
-            for element in group.elements:
-                self._check_declared(element)
+        assert isinstance(name, Name)
+        assert results is None or isinstance(results, Group)
+        assert arguments is None or isinstance(arguments, Group)
+        return Callee(
+            name,
+            () if results is None else results.elements,
+            () if arguments is None else arguments.elements,
+            candidates,
+            prototype,
+        )
 
-    def _check_declared(self, operand: Operand) -> None:
-        if isinstance(operand, Constant) or (isinstance(operand, Name) and operand.text == "_"):
-            return
-        name = self._name(operand, "a name")
-        if self._names.find(name.text, name.offset) is None and name.text not in SPECIALS:
-            raise self._lexer.error(f"{quote(name.text)} is not declared", name.offset)
+    def _candidates(self, item: CallTargets) -> tuple[tuple[str, ...] | None, Prototype | None]:
+        """The functions of a ``.calltargets``, or what a ``.callprototype`` says."""
+        if item.targets is None:
+            return None, Prototype(tuple(map(_formal_bytes, item.results)), tuple(map(_formal_bytes, item.parameters)))
+        for target in item.targets:
+            if self._names.find(target.text, target.offset) is None:
+                raise self._lexer.error(f"{quote(target.text)} is not declared", target.offset)
+        return tuple(target.text for target in item.targets), None
+
+
+def _formal_bytes(formal: Formal) -> int:
+    return formal.type.size_bytes * (1 if formal.count is None else formal.count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tensor_wasm.ptx.calls import Return
 from tensor_wasm.ptx.lexer import Lexer, quote
 from tensor_wasm.ptx.program import (
     Block,
@@ -16,7 +17,6 @@ from tensor_wasm.ptx.program import (
     Operand,
     Switch,
     Terminator,
-    Trap,
 )
 from tensor_wasm.ptx.scopes import Scope
 
@@ -40,14 +40,14 @@ class _Mark:
 
 @dataclass(slots=True)
 class _Leave:
-    """A way out of a block: to ``targets``, or to the end of the thread; ``selector`` chooses one of several."""
+    """A way out of a block: to ``targets``, or else ``end``; ``selector`` chooses one of several."""
 
     guard: Guard | None
     targets: tuple[Target, ...]
     selector: Operand | None
-    is_trap: bool
     is_uniform: bool
     line: int
+    end: Terminator | None = None
 
 
 @dataclass(slots=True)
@@ -62,10 +62,11 @@ class _Draft:
 class Flow:
     """Collects what a routine consists of, in the order of the text; then :meth:`blocks`."""
 
-    __slots__ = ("_labels", "_lexer", "_sequence")
+    __slots__ = ("_end", "_labels", "_lexer", "_sequence")
 
-    def __init__(self, lexer: Lexer) -> None:
+    def __init__(self, lexer: Lexer, *, is_function: bool = False) -> None:
         self._lexer = lexer
+        self._end: Terminator = Return() if is_function else Exit()
         self._sequence: list[Instruction | _Mark | _Leave] = []
         self._labels = 0
 
@@ -82,15 +83,15 @@ class Flow:
 
     def jump(self, guard: Guard | None, target: Target, line: int, *, is_uniform: bool) -> None:
         """``bra``."""
-        self._sequence.append(_Leave(guard, (target,), None, is_trap=False, is_uniform=is_uniform, line=line))
+        self._sequence.append(_Leave(guard, (target,), None, is_uniform, line))
 
     def switch(self, guard: Guard | None, selector: Operand, targets: tuple[Target, ...], line: int) -> None:
         """``brx.idx``."""
-        self._sequence.append(_Leave(guard, targets, selector, is_trap=False, is_uniform=False, line=line))
+        self._sequence.append(_Leave(guard, targets, selector, is_uniform=False, line=line))
 
-    def end(self, guard: Guard | None, line: int, *, is_trap: bool) -> None:
-        """``ret``, ``exit``, ``trap``: the thread ends."""
-        self._sequence.append(_Leave(guard, (), None, is_trap=is_trap, is_uniform=False, line=line))
+    def end(self, guard: Guard | None, line: int, how: Terminator | None = None) -> None:
+        """``ret``, or what else ends the routine: an :class:`Exit` or a :class:`Trap`."""
+        self._sequence.append(_Leave(guard, (), None, is_uniform=False, line=line, end=how or self._end))
 
     def blocks(self, line: int) -> tuple[Block, ...]:
         """The blocks that can be reached, in the order of the text; ``line`` is that of an empty routine.
@@ -166,7 +167,8 @@ class Flow:
             elif targets:
                 out = Jump(targets[0])
             else:
-                out = Trap(item.line) if item.is_trap else Exit()
+                assert item.end is not None
+                out = item.end
             if item.guard is not None:
                 if isinstance(out, Jump):
                     out = Branch(item.guard, out.target, index + 1, item.is_uniform)
@@ -176,7 +178,7 @@ class Flow:
             drafts[index].terminator = out
         for draft in drafts:
             if draft.terminator is None:
-                draft.terminator = Exit()
+                draft.terminator = self._end
 
 
 def _targets(terminator: Terminator | None) -> tuple[int, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx.calls import Argument, Call, Prototype
 from tensor_wasm.ptx.constants import bits_in, error_of_notation
 from tensor_wasm.ptx.forms import Category, Pairing, RoleKind
 from tensor_wasm.ptx.lexer import Lexer, quote
@@ -33,6 +35,17 @@ _NARROW_SPACES: Final = frozenset({Space.SHARED, Space.LOCAL, Space.CONST, Space
 _WIDE_ADDRESSES: Final = accepted(ScalarType.U64)
 _NARROW_ADDRESSES: Final = accepted(ScalarType.U64) | accepted(ScalarType.U32)
 _INTEGERS: Final = frozenset("bus")
+
+
+@dataclass(slots=True)
+class Callee:
+    """What a call consists of: its names, and for an indirect call, what it may be of."""
+
+    name: Name
+    results: tuple[Written, ...]
+    arguments: tuple[Written, ...]
+    candidates: tuple[str, ...] | None
+    prototype: Prototype | None
 
 
 class Instructions:
@@ -97,11 +110,62 @@ class Instructions:
         """The index of a ``brx.idx``."""
         return self._value(operand, ScalarType.U32, accepted(ScalarType.U32), chosen)
 
-    def call(self, statement: Statement) -> Instruction:
-        """A ``call``. Its arguments are not part of the typed program: calls are not lowered."""
-        guard = self.guard(statement.predicate)
-        modifiers = tuple(statement.opcode.split(".")[1:])
-        return Instruction("call", modifiers, (), (), (), guard, statement.line, statement.column)
+    def call(self, statement: Statement, operands: Callee) -> Call:
+        """A ``call``, of which the structure is checked."""
+        target = self._called(operands.name)
+        return Call(
+            "call",
+            tuple(statement.opcode.split(".")[1:]),
+            (),
+            (),
+            (target,) if isinstance(target, Register) else (),
+            self.guard(statement.predicate),
+            statement.line,
+            statement.column,
+            callee="" if isinstance(target, Register) else target.name,
+            results=tuple(self._result(element) for element in operands.results),
+            arguments=tuple(self._argument(element) for element in operands.arguments),
+            candidates=operands.candidates,
+            prototype=operands.prototype,
+        )
+
+    def _called(self, name: Name) -> Register | Variable:
+        found = self._declared(name)
+        if isinstance(found, Register) and found.type.bits == 64 and not found.type.is_float:
+            return found
+        if isinstance(found, Variable) and found.space is Space.GLOBAL and found.is_extern:
+            return found
+        raise self._error(name, f"{quote(name.text)} is no function, nor a register with the address of one")
+
+    def _result(self, operand: Written) -> Register | Variable | None:
+        found = self._actual(operand)
+        if found is None or isinstance(found, Register | Variable):
+            return found
+        raise self._error(operand, "a result of a call goes to a register or a .param variable")
+
+    def _argument(self, operand: Written) -> Argument | None:
+        return operand if isinstance(operand, Constant) else self._actual(operand)
+
+    def _actual(self, operand: Written) -> Register | Variable | Parameter | Special | Immediate | None:
+        """An argument or result by its name; None for ``_``."""
+        if not isinstance(operand, Name):
+            raise self._error(operand, "a name is expected here")
+        if operand.text == "_":
+            return None
+        found = self.names.find(operand.text, operand.offset)
+        special = SPECIALS.get(operand.text)
+        if found is None and special is not None:
+            return special
+        found = self._declared(operand)
+        if isinstance(found, Variable) and found.space is not Space.PARAM:
+            raise self._error(operand, f"{quote(operand.text)} is not in the param space, as calls need")
+        return found
+
+    def _declared(self, name: Name) -> Register | Variable | Parameter:
+        found = self.names.find(name.text, name.offset)
+        if found is None:
+            raise self._undeclared(name)
+        return found
 
     def _finish(self, statement: Statement, chosen: Plan) -> Instruction:
         opcode = chosen.opcode

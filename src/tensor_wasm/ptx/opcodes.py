@@ -21,7 +21,6 @@ _FLOAT8 = "8-bit floating-point, of sm_89 and above, is not supported in this re
 _OOB = ".oob, of sm_90 and above, is not supported in this release"
 _MATRIX = "matrix operations of this shape are not supported in this release"
 _ASYNC = "barriers in memory (mbarrier) are not supported in this release"
-_CALL = "calls are not supported in this release"
 _TEXTURE = "textures and surfaces are not supported in this release"
 _VIDEO = "video instructions are not supported in this release"
 _WIDE = "128-bit values are not supported in this release"
@@ -364,7 +363,7 @@ _FLOW: Final = (
     form("exit", "", "", C.CONTROL),
     form("trap", "", "", C.CONTROL),
     form("brkpt", "", "", C.CONTROL),
-    form("call", "uni?", "", C.CONTROL, _CALL),
+    form("call", "uni?", "", C.CONTROL),
     form("nanosleep", "u32", "t", C.OTHER),
     form("pmevent", "mask?", "imm", C.OTHER),
 )

@@ -12,7 +12,7 @@ from tensor_wasm.ptx.declarations import declarations, formals, name
 from tensor_wasm.ptx.lexer import Lexer, is_number, is_word, quote
 from tensor_wasm.ptx.program import Space
 from tensor_wasm.ptx.statements import body, location, pragma
-from tensor_wasm.ptx.syntax import Heading, ModuleItem, Routine
+from tensor_wasm.ptx.syntax import Alias, Heading, ModuleItem, Name, Routine
 
 _LINKAGES = frozenset({".extern", ".visible", ".weak", ".common"})
 _VARIABLES = {".global": Space.GLOBAL, ".const": Space.CONST, ".shared": Space.SHARED}
@@ -56,7 +56,7 @@ class Parser:
             elif current == ".pragma":
                 pragma(lexer)
             elif current == ".alias":
-                self._alias()
+                yield self._alias()
             elif current in (".version", ".target", ".address_size"):
                 raise lexer.error(f"{current} may stand only once, at the start")
             elif current == ";":
@@ -209,17 +209,20 @@ class Parser:
             raise lexer.unexpected("'{'")
         lexer.skip_braced()
 
-    def _alias(self) -> None:
+    def _alias(self) -> Alias:
         lexer = self._lexer
         lexer.advance()
-        name(lexer, "a function name")
+        offset = lexer.start
+        alias = Name(name(lexer, "a function name"), offset)
         if lexer.current != ",":
             raise lexer.unexpected("','")
         lexer.advance()
-        name(lexer, "a function name")
+        offset = lexer.start
+        target = Name(name(lexer, "a function name"), offset)
         if lexer.current != ";":
             raise lexer.unexpected("';'")
         lexer.advance()
+        return Alias(alias, target)
 
 
 def parse(text: str) -> tuple[Heading, Iterator[ModuleItem], Lexer]:

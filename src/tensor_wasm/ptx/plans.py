@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from tensor_wasm.errors import PtxError
@@ -28,6 +29,7 @@ _WARP_SIZE = 32
 PART_TYPES: Final = {8: ScalarType.B8, 16: ScalarType.B16, 32: ScalarType.B32, 64: ScalarType.B64}
 
 
+@cache
 def accepted(kind: ScalarType, *, is_relaxed: bool = False) -> frozenset[ScalarType]:
     """Types of the registers that an operand of type ``kind`` takes."""
     if kind is ScalarType.PRED:

@@ -204,6 +204,22 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
+class Emit(Instruction):
+    """One record for whoever launched: a line of ``printf`` or a failed assertion.
+
+    ``sources`` are the record's values, each of the type at its place in ``types`` (``B32`` or ``B64``; floats are
+    ``B64``, strings their addresses); ``modifiers`` say what the record is:
+
+    - ``print``: ``format`` is the text, as C's ``printf`` has it; the values are those of its conversions, in order.
+    - ``text``: the one value is the address of a format that is not known before the kernel runs.
+    - ``assert``: the values are the addresses of message, file and function, the line, and the axes of the block's and
+      the thread's index; the launch then ends as a failed assertion.
+    """
+
+    format: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Jump:
     """Go on at block ``target`` (an index)."""
 

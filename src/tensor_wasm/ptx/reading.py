@@ -11,13 +11,15 @@ from tensor_wasm.ptx.program import Kernel, Program
 _NAMES_SHOWN = 5
 
 
-def read(text: bytes | str) -> Program:
+def read(text: bytes | str, entry: str | None = None) -> Program:
     """The typed program of a PTX text; bytes are UTF-8, and a NUL at the end is taken off.
+
+    Calls are replaced by what they call; with ``entry`` in the kernel of that name only: others cannot be compiled.
 
     Everything in the opcode table is read, also what :func:`~tensor_wasm.ptx.support.support` then lists. Raises
     :class:`PtxError` with line and column for anything malformed, undeclared, mistyped, or not in the table.
     """
-    return check(decode(text))
+    return check(decode(text), entry)
 
 
 def find_kernel(program: Program, entry: str) -> Kernel:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.ptx import constants, declarations, statements, variables
+from tensor_wasm.ptx import constants, declarations, formats, inline, printing, statements, variables
 from tensor_wasm.ptx.forms import SPACES, TYPES, Category, Form, Pairing, Role, RoleKind, Slot
 from tensor_wasm.ptx.opcodes import FORMS, TABLE
 from tensor_wasm.ptx.program import Special
@@ -96,7 +96,7 @@ and addresses in them |
 `.shared::cta` and `.shared::cluster` are the same, for a cluster is one block |
 | `.local` | variables of each thread |
 | `.const` | variables with initial values; there is no host that could write them |
-| `.param` | parameters of kernels, read by `ld.param`; those of functions only as far as `call` above |
+| `.param` | parameters of kernels, read by `ld.param`; arguments and results of calls |
 | generic | addresses of any of them, by `cvta`; those of global memory are the same numbers |
 
 Every access is checked: one outside its space, or misaligned, ends the launch and names kernel, block, thread and line.
@@ -117,6 +117,36 @@ _DIRECTIVES_TEXT: Final = """\
 | `.minnctapersm`, `.maxnctapersm`, `.maxnreg`, `.maxclusterrank`, `.reqnctapercluster`, \
 `.noreturn`, `.pragma`, `.attribute`, `.unified` and others that guide a compiler for GPUs | read, without effect |
 | `.loc`, `.file`, `.section` | read, without effect: lines in messages are those of the PTX text |
+"""
+
+_CALLS_TEXT: Final = """\
+## Calls
+
+Every call is replaced by the function that it calls, when the text is read. `.func` with `.param` or `.reg` parameters
+and results, structs among them, forward declarations, `.weak`, `.alias`; `ret` goes on behind the call, `exit` ends the
+thread, `trap` the launch. Lines in messages are those of the function's text.
+
+- A call through a register needs a `.calltargets`, or a `.callprototype`: then it may be of any function of the text
+  with those sizes whose address is taken. An address of none of them ends the launch as `trap` does.
+- `vprintf` (CUDA's `printf`) and `__assertfail` (`assert`) are there without a definition; see
+  [printing](#printing). `malloc` and `free` are not.
+- Refused: functions that call themselves, directly or through others; functions of other modules; a variable number
+  of arguments; kernels that have, with all that is called, more than {inlined:,} instructions, or {total:,} together in
+  one text.
+
+## Printing
+
+What a kernel prints goes to stderr: that of the guest, at its next call of a `wasi_cuda_` function other than
+`wasi_cuda_launch`, or when it ends; in a Python program to `sys.stderr`, when the launch has ended. Until then it is in
+a buffer of {buffer} KiB, one for each kernel that prints. Records that find no room there are dropped, and a line says
+how many. What one thread prints is in its order, what several do as it comes.
+
+- The format should be a constant, or a choice of up to {choices} constants, as it nearly always is. For any other the
+  text is printed as it stands, without the values.
+- Conversions are those of C, with `%lld`, `%p`, `%c`, `%a` and `*`; up to {values} values; a format is cut after
+  {format:,} bytes, a width or precision is at most {width:,}. `%s` prints constants; of other strings it prints the
+  address. `%n` does nothing. The result is the number of conversions.
+- A failed assertion prints the line that CUDA prints, and ends the launch as a fault that names the assertion.
 """
 
 _LIMITS_TEXT: Final = """\
@@ -146,7 +176,7 @@ def page() -> str:
     """The text of ``docs/ptx-support.md``."""
     sections = [_INTRODUCTION, _summary()]
     sections += [_section(category) for category in Category if any(row.category is category for row in TABLE)]
-    sections += [_specials(), _SPACES_TEXT, _DIRECTIVES_TEXT, _limits()]
+    sections += [_specials(), _SPACES_TEXT, _DIRECTIVES_TEXT, _calls(), _limits()]
     return "\n".join(sections)
 
 
@@ -251,6 +281,18 @@ def _specials() -> str:
         "`%pm` and `%envreg` are 0. `WARP_SZ` is 32.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _calls() -> str:
+    return _CALLS_TEXT.format(
+        inlined=inline.INLINED_MAX,
+        total=inline.INLINED_TOTAL_MAX,
+        buffer=printing.BUFFER_BYTES >> 10,
+        choices=printing.CHOICES_MAX,
+        values=formats.VALUES_MAX,
+        format=formats.FORMAT_BYTES_MAX,
+        width=formats.WIDTH_MAX,
+    )
 
 
 def _limits() -> str:

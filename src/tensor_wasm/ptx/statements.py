@@ -10,6 +10,7 @@ from tensor_wasm.ptx.syntax import (
     BodyItem,
     BranchTargets,
     CallTargets,
+    Formal,
     Group,
     Label,
     Memory,
@@ -134,11 +135,10 @@ def _word(lexer: Lexer) -> BodyItem:
         case ".branchtargets":
             return BranchTargets(word, _names(lexer), offset)
         case ".calltargets":
-            _names(lexer)
-            return CallTargets(word, offset)
+            return CallTargets(word, _names(lexer), (), (), offset)
         case ".callprototype":
-            _prototype(lexer)
-            return CallTargets(word, offset)
+            results, parameters = _prototype(lexer)
+            return CallTargets(word, None, results, parameters, offset)
     return Label(word, line, offset)
 
 
@@ -155,17 +155,20 @@ def _names(lexer: Lexer) -> tuple[Name, ...]:
     return tuple(found)
 
 
-def _prototype(lexer: Lexer) -> None:
+def _prototype(lexer: Lexer) -> tuple[tuple[Formal, ...], tuple[Formal, ...]]:
     """``.callprototype (results) _ (parameters);``"""
+    results: tuple[Formal, ...] = ()
+    parameters: tuple[Formal, ...] = ()
     if lexer.advance() == "(":
-        formals(lexer, in_function=True)
+        results = formals(lexer, in_function=True)
     name(lexer, "'_'")
     if lexer.current == "(":
-        formals(lexer, in_function=True)
+        parameters = formals(lexer, in_function=True)
     while lexer.current in (".noreturn", ".abi_preserve", ".abi_preserve_control"):
         if is_number(lexer.advance()):
             lexer.advance()
     expect(lexer, ";")
+    return results, parameters
 
 
 def _predicated(lexer: Lexer) -> Statement:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tensor_wasm.ptx.calls import Call
 from tensor_wasm.ptx.opcodes import reason_not_lowered
-from tensor_wasm.ptx.program import Instruction, Kernel, Program, Register, ScalarType, Space, Symbol, Variable
+from tensor_wasm.ptx.program import Emit, Instruction, Kernel, Program, Register, ScalarType, Space, Symbol, Variable
 
-_PARAMETER = "parameters of calls are not supported in this release"
+_PARAMETER = "this access to a parameter of a call is not supported"
 _EXTERN = "is defined in another module, which is not supported in this release"
 _WIDE = "128-bit values are not supported in this release"
 
@@ -43,7 +44,8 @@ def _kernel(kernel: Kernel) -> list[Unsupported]:
         for instruction in block.instructions:
             key = (instruction.root, instruction.modifiers, instruction.types)
             if key not in reasons:
-                reasons[key] = reason_not_lowered(*key)
+                is_made = isinstance(instruction, Emit)  # by the front end, and in no table
+                reasons[key] = None if is_made else reason_not_lowered(*key)
             reason = reasons[key] or next(_operands(instruction), None)
             if reason is not None:
                 at = instruction
@@ -54,6 +56,8 @@ def _kernel(kernel: Kernel) -> list[Unsupported]:
 
 def _operands(instruction: Instruction) -> Iterator[str]:
     """Reasons that lie in what an instruction works on."""
+    if isinstance(instruction, Call):
+        yield instruction.reason or "the calls of this kernel were not asked for"
     address = instruction.address
     if address is not None and isinstance(address.base, Variable):
         yield from _variable(address.base)

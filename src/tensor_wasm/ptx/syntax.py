@@ -132,9 +132,15 @@ class BranchTargets:
 
 @dataclass(slots=True)
 class CallTargets:
-    """``name: .callprototype ...`` or ``name: .calltargets ...``: what an indirect call may be of."""
+    """``name: .callprototype ...`` or ``name: .calltargets ...``: what an indirect call may be of.
+
+    ``targets`` are the functions of ``.calltargets``; a prototype has None, and its results and parameters.
+    """
 
     name: str
+    targets: tuple[Name, ...] | None
+    results: tuple[Formal, ...]
+    parameters: tuple[Formal, ...]
     offset: int
 
 
@@ -214,6 +220,14 @@ class Routine:
 
 
 @dataclass(slots=True)
+class Alias:
+    """``.alias name, target;``: another name of a function."""
+
+    name: Name
+    target: Name
+
+
+@dataclass(slots=True)
 class Heading:
     """``.version`` and ``.target``."""
 
@@ -221,4 +235,4 @@ class Heading:
     target: str
 
 
-ModuleItem = Routine | Declaration
+ModuleItem = Routine | Declaration | Alias

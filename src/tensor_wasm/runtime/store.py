@@ -49,11 +49,21 @@ class Output:
 
     def write(self, data: int, size: int, is_stderr: bool) -> None:
         """Take ``size`` bytes at address ``data``."""
-        room = self.limit_bytes - len(self.stdout) - len(self.stderr)
-        kept = min(size, max(room, 0))
+        kept = min(size, self.room_bytes)
         self.dropped_bytes += size - kept
         if kept:
             (self.stderr if is_stderr else self.stdout).extend(ctypes.string_at(data, kept))
+
+    def append_error(self, text: bytes) -> None:
+        """Take what the host writes to the guest's stderr."""
+        room = self.room_bytes
+        self.stderr += text[:room]
+        self.dropped_bytes += max(len(text) - room, 0)
+
+    @property
+    def room_bytes(self) -> int:
+        """Bytes that may still be written."""
+        return max(self.limit_bytes - len(self.stdout) - len(self.stderr), 0)
 
 
 class Instance:

@@ -3,48 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tensor_wasm.compiler.allocation import Allocation, defined, used
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import Contexts
-from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.frame import Frame, Ground, Locals
-from tensor_wasm.compiler.library import Library
 from tensor_wasm.compiler.limits import LOCALS_MAX, LOCALS_RESERVED
-from tensor_wasm.compiler.region import Region
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.contexts import StripContext
 from tensor_wasm.compiler.strips.lowering import Course
+from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
-from tensor_wasm.compiler.strips.strip import LANE_BYTES, LaneRegisters, Strip, VectorRegisters, vectors
+from tensor_wasm.compiler.strips.strip import LANE_BYTES, Strip, VectorRegisters, is_double, vectors
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Kernel, Register, ScalarType
-from tensor_wasm.wasm import Body, Global, Local, Module, ValType
+from tensor_wasm.wasm import Body, Local, ValType
 
 I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the functions of one kernel module share.
-
-    ``base`` is where this core's region starts, ``variables`` the region whose variables all cores use; ``lanes`` is
-    where the buffer of lanes' registers is.
-    """
-
-    module: Module
-    base: Global
-    variables: Global
-    clock: Global
-    block_globals: Sequence[Global]
-    place_global: Global
-    line_global: Global
-    faults: Faults
-    library: Library
-    layout: Region
-    lanes: int
 
 
 def lane_bytes(kernel: Kernel, width: int) -> int:
@@ -67,21 +43,22 @@ def make_strip(
     kernel = region.region.kernel
     width, shapes = plan.width, plan.shapes
     _check_locals(kernel, region.allocation, width)
+    assert at.parameters is not None
     ground = Ground(body, at.parameters)
     firsts: dict[Register, Local] = {}
     quads: dict[Register, tuple[Local, ...]] = {}
     predicates: dict[Register, Local] = {}
-    spans: dict[Register, Local] = {}
+    origins: dict[Register, Local] = {}
     made: dict[object, tuple[tuple[Local, ...], Local | None, Local | None]] = {}
     for register, slot in region.allocation.slots.items():
         shape = shapes.of(register)
         if slot not in made:
-            count = 0 if shape is Shape.UNIFORM else vectors(register, width)
+            count = vectors(register, width) if shape is Shape.VARYING else 0
             first = None if shape is Shape.VARYING else body.local(carrier(register.type))
             other = None
-            if shape is Shape.LINEAR:
-                other = body.local(carrier(register.type))
-            elif shape is Shape.VARYING and register.type is ScalarType.PRED:
+            if (shape is Shape.LINEAR and is_double(register.type)) or (
+                shape is Shape.VARYING and register.type is ScalarType.PRED
+            ):
                 other = body.local(I32)
             made[slot] = (tuple(body.local(V128) for _ in range(count)), first, other)
         lanes, first, other = made[slot]
@@ -90,38 +67,23 @@ def make_strip(
         if first is not None:
             firsts[register] = first
         if other is not None:
-            (spans if shape is Shape.LINEAR else predicates)[register] = other
-    context = None if contexts is None else StripContext(body, contexts, ground.base)
-    uniform = Locals(firsts)
-    lane_registers = LaneRegisters(body, uniform, shapes, width, parts.lanes)
+            (origins if shape is Shape.LINEAR else predicates)[register] = other
+    context = None if contexts is None else StripContext(body, contexts, ground.base, is_in_step=plan.is_in_step)
     has_local = parts.layout.local_bytes > 0
-    first_frame, lane_frame = (
-        Frame(
-            kernel,
-            body,
-            ground=ground,
-            registers=registers,
-            region=parts.layout,
-            coordinates=coordinates,
-            library=parts.library,
-            faults=parts.faults,
-            local_base=body.local(I32) if has_local else ground.base,
-            local_window=body.local(I64) if has_local else ground.window,
-            context=context,
-        )
-        for registers, coordinates in ((uniform, at), (lane_registers, at.twin()))
-    )
-    return Strip(
+    first_frame = Frame(
+        kernel,
         body,
-        width,
-        shapes,
-        ground,
-        (first_frame, lane_frame),
-        VectorRegisters(quads, predicates, spans),
-        lane_registers,
-        parts.place_global,
-        context,
+        ground=ground,
+        registers=Locals(firsts),
+        region=parts.layout,
+        coordinates=at,
+        library=parts.library,
+        faults=parts.faults,
+        local_base=body.local(I32) if has_local else ground.base,
+        local_window=body.local(I64) if has_local else ground.window,
     )
+    registers = VectorRegisters(firsts, origins, quads, predicates)
+    return Strip(body, width, shapes, ground, first_frame, registers, parts, context)
 
 
 def _check_locals(kernel: Kernel, allocation: Allocation, width: int) -> None:
@@ -134,26 +96,28 @@ def _check_locals(kernel: Kernel, allocation: Allocation, width: int) -> None:
 def clear(strip: Strip, registers: Sequence[Register]) -> None:
     """Zero what a thread may read before it writes it: no thread sees another's registers."""
     body = strip.body
-    constants = {I32: body.i32_const, I64: body.i64_const, ValType.F32: body.f32_bits, ValType.F64: body.f64_bits}
     for register in registers:
         shape = strip.shape(register)
         if shape is not Shape.VARYING:
-            constants[carrier(register.type)](0)
-            strip.first.pop_register(register)
-        if shape is Shape.LINEAR:
-            constants[carrier(register.type)](0)
-            body.set(strip.span(register))
-        if shape is not Shape.UNIFORM:
+            strip.push_zero(register)
+            strip.pop_scalars(register)
+        else:
             for local in strip.vectors(register):
                 body.v128_const(bytes(16))
                 body.set(local)
             strip.find_bits(register)
 
 
-def run_strip(strip: Strip, region: RegionPlan, undefined: Sequence[Register]) -> None:
-    """The code of a region for the lanes of the strip's mask, the strip's place and registers being set."""
+def run_strip(
+    strip: Strip, region: RegionPlan, undefined: Sequence[Register], entry: tuple[Local, Sequence[int]] | None = None
+) -> None:
+    """The code of a region for the lanes of the strip's mask, the strip's place and registers being set.
+
+    ``entry`` is a local with the place, in a list of heads of chunks, of that where they start; without it they start
+    at the first one.
+    """
     clear(strip, undefined)
-    Course(strip, region.region.kernel, region.layout, region.chunks).run()
+    Course(strip, region.region.kernel, region.layout, region.chunks).run(entry)
 
 
 def push_bits_below(body: Body, count: Local) -> None:
@@ -165,4 +129,4 @@ def push_bits_below(body: Body, count: Local) -> None:
     body.op("i32.xor")
 
 
-__all__ = ["Parts", "ScalarType", "clear", "lane_bytes", "make_strip", "push_bits_below", "run_strip"]
+__all__ = ["Parts", "clear", "lane_bytes", "make_strip", "push_bits_below", "run_strip"]

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from tensor_wasm.compiler import suspending
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import EXITED, STATE_BYTES, WAITING, Contexts
+from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.shapes import Shape
+from tensor_wasm.compiler.strips import lanes
 from tensor_wasm.compiler.strips.strip import QUAD, SCRATCH, Mask, Strip, is_double
+from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.compiler.synchronisation import Suspend, Suspension, is_plain
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES, OUT_OFFSET, WORD_BYTES
 from tensor_wasm.compiler.warp.plans import word_count
-from tensor_wasm.ptx.program import Register, ScalarType
+from tensor_wasm.ptx.program import Instruction, Register, ScalarType
 from tensor_wasm.wasm import Body, Local, ValType
 
 I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
@@ -21,12 +24,13 @@ I32, I64, V128 = ValType.I32, ValType.I64, ValType.V128
 class StripContext:
     """Where the threads of a strip keep what outlives a region.
 
-    ``mailbox`` is a local with the place of one lane's mailbox, for code that runs lane by lane.
+    Each thread's registers have a place of their own. Where the threads of a strip go in step, what is uniform or linear
+    is kept once, in the place of the first; else threads that come together are looked at whether they agree.
     """
 
-    def __init__(self, body: Body, contexts: Contexts, base: Local) -> None:
+    def __init__(self, body: Body, contexts: Contexts, base: Local, *, is_in_step: bool) -> None:
         self.contexts = contexts
-        self.mailbox = body.local(I32)
+        self._is_in_step = is_in_step
         self._body = body
         self._base = base
         self._words = body.local(I32)
@@ -44,11 +48,6 @@ class StripContext:
             body.i32_const(shift)
             body.op("i32.shl", "i32.add")
             body.set(local)
-
-    def enter_lane(self, thread: Local) -> None:
-        """Point to one thread's mailbox."""
-        self._push_mailbox(thread)
-        self._body.set(self.mailbox)
 
     def _push_mailbox(self, thread: Local) -> None:
         body = self._body
@@ -89,7 +88,7 @@ class StripContext:
                 unknown.append(register)
         self._agree(strip, saved)
         for register in saved:
-            if strip.shape(register) is not Shape.UNIFORM:
+            if strip.shape(register) is Shape.VARYING:
                 for number, local in enumerate(strip.vectors(register)):
                     self._push_vector(register, number)
                     self._body.set(local)
@@ -98,44 +97,72 @@ class StripContext:
         return unknown
 
     def _agree(self, strip: Strip, saved: Sequence[Register]) -> None:
-        """Cut the mask to lanes that agree with its first one; load what is uniform and the ends of what is linear."""
+        """Cut the mask to lanes that agree with its first one on what is uniform or linear, and load that."""
         body, mask = self._body, strip.mask
-        uniform = [register for register in saved if strip.shape(register) is Shape.UNIFORM]
-        linear = [register for register in saved if strip.shape(register) is Shape.LINEAR]
-        if uniform:
+        if self._is_in_step:
+            for register in saved:
+                if strip.shape(register) is not Shape.VARYING:
+                    self._load_once(strip, register)
+            return
+        agreed = [register for register in saved if strip.shape(register) is not Shape.VARYING]
+        if agreed:
             body.get(mask.bits)
             body.op("i32.ctz")
             body.set(self._lead)
-            for register in uniform:
-                self._load_uniform(strip, register, mask)
-        for register in linear:
-            self._push_place(register)
-            self._load_lane(register, 0)
-            strip.first.pop_register(register)
-            if strip.shapes.step(register) is None:
-                self._push_place(register)
-                self._load_lane(register, strip.width - 1)
-                strip.first.push_register(register)
-                body.op("i64.sub" if is_double(register.type) else "i32.sub")
-                body.set(strip.span(register))
-        if linear:
-            self._check_lines(strip, linear, mask)
+            for register in agreed:
+                self._load_agreed(strip, register, mask)
 
-    def _load_uniform(self, strip: Strip, register: Register, mask: Mask) -> None:
-        body = self._body
-        shift = 3 if is_double(register.type) else 2
+    def _load_once(self, strip: Strip, register: Register) -> None:
         self._push_place(register)
-        body.get(self._lead)
-        body.i32_const(shift)
-        body.op("i32.shl", "i32.add")
         self._load_lane(register, 0)
         strip.first.pop_register(register)
-        shape = "i64x2" if is_double(register.type) else "i32x4"
-        per = 2 if is_double(register.type) else QUAD
+        line = strip.shapes.line(register)
+        if line is not None and line.is_wide:
+            self._body.get(self._words)
+            self._body.memory("i32.load", self.contexts.origins[register], memory=SCRATCH)
+            self._body.set(strip.origin(register))
+
+    def _save_once(self, strip: Strip, register: Register) -> None:
+        body = self._body
+        self._push_place(register)
+        if register.type is ScalarType.PRED:
+            body.i32_const(0)
+            strip.first.push_register(register)
+            body.op("i32.sub")
+        else:
+            strip.first.push_register(register)
+        kind = carrier(register.type).name.lower()
+        body.memory(f"{kind}.store", self.contexts.slots[register], memory=SCRATCH)
+        line = strip.shapes.line(register)
+        if line is not None and line.is_wide:
+            body.get(self._words)
+            body.get(strip.origin(register))
+            body.memory("i32.store", self.contexts.origins[register], memory=SCRATCH)
+
+    def _load_agreed(self, strip: Strip, register: Register, mask: Mask) -> None:
+        body = self._body
+        is_long = is_double(register.type)
+        line = strip.shapes.line(register)
+        self._push_place(register)
+        body.get(self._lead)
+        body.i32_const(3 if is_long else 2)
+        body.op("i32.shl", "i32.add")
+        self._load_lane(register, 0)
+        if line is not None:
+            body.get(self._lead)
+            if is_long:
+                body.op("i64.extend_i32_u")
+            (body.i64_const if is_long else body.i32_const)(line.step)
+            body.op(*(("i64.mul", "i64.sub") if is_long else ("i32.mul", "i32.sub")))
+            if line.is_wide:  # from here on nothing wraps, be it signed or not
+                body.i32_const(1 << 30)
+                body.set(strip.origin(register))
+        strip.first.pop_register(register)
+        shape, per = ("i64x2", 2) if is_long else ("i32x4", QUAD)
         body.get(mask.bits)
         for number in range(strip.width // per):
             self._push_vector(register, number)
-            self._push_splat(strip, register)
+            self._push_lanes(strip, register, number)
             body.op(f"{shape}.eq", f"{shape}.bitmask")
             if number:
                 body.i32_const(per * number)
@@ -152,68 +179,13 @@ class StripContext:
             self._body.i32_const(1)
             self._body.op("i32.and")
 
-    def _push_splat(self, strip: Strip, register: Register) -> None:
-        """Push a uniform register in all lanes, as it is saved."""
-        body = self._body
+    def _push_lanes(self, strip: Strip, register: Register, number: int) -> None:
+        """Push vector ``number`` of a register, as it is saved."""
         if register.type is ScalarType.PRED:
-            body.i32_const(0)
-            strip.first.push_register(register)
-            body.op("i32.sub", "i32x4.splat")
-            return
-        strip.first.push_register(register)
-        shapes = {I32: "i32x4", I64: "i64x2", ValType.F32: "f32x4", ValType.F64: "f64x2"}
-        body.op(f"{shapes[carrier(register.type)]}.splat")
-
-    def _check_lines(self, strip: Strip, linear: Sequence[Register], mask: Mask) -> None:
-        """Where a register is not in line, only the first lane goes on: one alone is in line with itself."""
-        body = self._body
-        wrong = body.local(V128)
-        body.v128_const(bytes(16))
-        body.set(wrong)
-        strip.push_is_full(mask)
-        with body.if_():
-            for register in linear:
-                self._find_bends(strip, register, wrong)
-            body.get(wrong)
-            body.op("v128.any_true")
-            with body.if_():
-                body.i32_const(1)
-                body.set(mask.bits)
-        body.release(wrong)
-
-    def _find_bends(self, strip: Strip, register: Register, wrong: Local) -> None:
-        """Add to ``wrong`` where the step from one lane to the next is not the known one, or that of the first two."""
-        body = self._body
-        is_long = is_double(register.type)
-        shape, size, per = ("i64x2", 8, 2) if is_long else ("i32x4", 4, 4)
-        step = body.local(V128)
-
-        def push_steps(number: int) -> None:
-            self._push_place(register)
-            offset = self.contexts.slots[register] + 16 * number
-            body.memory("v128.load", offset + size, align=2, memory=SCRATCH)
-            self._push_vector(register, number)
-            body.op(f"{shape}.sub")
-
-        known = strip.shapes.step(register)
-        if known is None:
-            push_steps(0)
-            body.lane(f"{shape}.extract_lane", 0)
+            lanes_of(strip, register, ScalarType.PRED, number, is_wide=False).push(self._body)
         else:
-            body.i32_const(known)
-        body.op(f"{shape}.splat")
-        body.set(step)
-        for number in range(strip.width // per):
-            push_steps(number)
-            body.get(step)
-            body.op(f"{shape}.ne")
-            if number == strip.width // per - 1:  # after the last lane comes another strip
-                body.v128_const(b"\xff" * (16 - size) + bytes(size))
-                body.op("v128.and")
-            body.get(wrong)
-            body.op("v128.or")
-            body.set(wrong)
-        body.release(step)
+            kind = ScalarType.B64 if is_double(register.type) else ScalarType.B32
+            lanes_of(strip, register, kind, number, is_wide=is_double(register.type)).push(self._body)
 
     def _load_results(self, strip: Strip, arrival: Suspension, wanted: Sequence[Register]) -> None:
         """The results of a suspension, from the mailboxes."""
@@ -258,30 +230,30 @@ class StripContext:
         suspension = instruction.suspension
         assert suspension is not None
         body, mask = self._body, strip.mask
+        once = [r for r in instruction.stored if self._is_in_step and strip.shape(r) is not Shape.VARYING]
+        for register in once:
+            self._save_once(strip, register)
+        several = [register for register in instruction.stored if register not in once]
         strip.push_is_full(mask)
         with body.if_():
-            for register in instruction.stored:
+            for register in several:
                 self._save(strip, register, None)
             body.else_()
-            for register in instruction.stored:
+            for register in several:
                 self._save(strip, register, mask)
         if not is_plain(suspension.instruction):
             sources = [source for source in instruction.sources if isinstance(source, Register)]
             if instruction.address is not None and isinstance(instruction.address.base, Register):
                 sources.append(instruction.address.base)
-            strip.each_lane(mask, sources, (), lambda frame: suspending.write_operands(frame, instruction))
+            lanes.run(strip, instruction, mask, sources, (), _write_operands)
         self._set_states(strip, WAITING - suspension.number)
 
     def _save(self, strip: Strip, register: Register, mask: Mask | None) -> None:
         body = self._body
         count = strip.width // (2 if is_double(register.type) else 4)
-        is_uniform = strip.shape(register) is Shape.UNIFORM
         for number in range(count):
             self._push_place(register)
-            if is_uniform:
-                self._push_splat(strip, register)
-            else:
-                body.get(strip.vectors(register)[number])
+            self._push_lanes(strip, register, number)
             if mask is not None:
                 self._push_vector(register, number)
                 strip.push_lanes(mask, number, is_wide=is_double(register.type))
@@ -297,3 +269,8 @@ class StripContext:
             strip.push_lanes(strip.mask, number, is_wide=False)
             body.op("v128.bitselect")
             body.memory("v128.store", self.contexts.states + 16 * number, align=2, memory=SCRATCH)
+
+
+def _write_operands(frame: Frame, instruction: Instruction) -> None:
+    assert isinstance(instruction, Suspend)
+    suspending.write_operands(frame, instruction)

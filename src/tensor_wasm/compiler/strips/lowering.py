@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -12,13 +12,14 @@ from tensor_wasm.compiler.allocation import bits, defined
 from tensor_wasm.compiler.divergence import Layout, Loop
 from tensor_wasm.compiler.divergence import Part as LayoutPart
 from tensor_wasm.compiler.shapes import Shape
-from tensor_wasm.compiler.strips import memory, moves, spans, values
+from tensor_wasm.compiler.strips import memory, moves, values
 from tensor_wasm.compiler.strips.control import Chunk, End, Leave, Part
+from tensor_wasm.compiler.strips.groups import find_groups
 from tensor_wasm.compiler.strips.strip import Strip
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Suspend
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Guard, Instruction, Kernel, ScalarType
+from tensor_wasm.ptx.program import Guard, Instruction, Kernel, Register, ScalarType
 from tensor_wasm.wasm import Label, Local, ValType
 
 I32 = ValType.I32
@@ -42,40 +43,53 @@ def lower(strip: Strip, instruction: Instruction) -> None:
 
 def _compute(strip: Strip, instruction: Instruction) -> None:
     """Registers from registers: once where everything is uniform, and side by side for the others."""
-    shapes = {register: strip.shape(register) for register in defined(instruction)}
-    if not shapes:
-        lowering.lower_instruction(strip.first, instruction)
+    # What varies first: its sources may be among the uniform results.
+    if any(strip.shape(register) is Shape.VARYING for register in defined(instruction)):
+        with memory.uniform_guard(strip, instruction):
+            _compute_vectors(strip, _only(instruction, strip, Shape.VARYING))
+    compute_uniform(strip, instruction)
+
+
+def compute_uniform(strip: Strip, instruction: Instruction) -> None:
+    """The results of an instruction that are the same for all lanes, or linear; those of no address but a parameter's."""
+    if instruction.root in ("ld", "ldu"):
+        memory.load(strip, instruction)
         return
-    if Shape.UNIFORM in shapes.values():
+    shapes = {strip.shape(register) for register in defined(instruction)}
+    if Shape.UNIFORM in shapes:
         lowering.lower_instruction(strip.first, _only(instruction, strip, Shape.UNIFORM))
-    if Shape.LINEAR in shapes.values():
-        _compute_ends(strip, _only(instruction, strip, Shape.LINEAR))
-    if max(shapes.values()) is Shape.UNIFORM:
-        return
-    with memory.uniform_guard(strip, instruction):
-        _compute_vectors(strip, _without(instruction, strip, Shape.UNIFORM))
+    if Shape.LINEAR in shapes:
+        _compute_first(strip, _only(instruction, strip, Shape.LINEAR))
 
 
-def _compute_ends(strip: Strip, instruction: Instruction) -> None:
-    """The first lane of a linear result, and its span; the span first, for its sources may be the result's own."""
+def _compute_first(strip: Strip, instruction: Instruction) -> None:
+    """The first lane of a linear result, and where it was widened, its origin."""
     (register,) = (register for register in instruction.destinations if register is not None)
-    with memory.uniform_guard(strip, instruction):
-        spans.set_span(strip, instruction, register)
+    line = strip.shapes.line(register)
+    assert line is not None
+    if line.is_wide:
+        with memory.uniform_guard(strip, instruction):
+            _set_origin(strip, instruction, strip.origin(register))
     lowering.lower_instruction(strip.first, instruction)
+
+
+def _set_origin(strip: Strip, instruction: Instruction, origin: Local) -> None:
+    """The source that is linear was widened before, or is now."""
+    source, line = next(
+        (source, line) for source in instruction.sources if (line := strip.shapes.line(source)) is not None
+    )
+    if line.is_wide:
+        assert isinstance(source, Register)
+        strip.body.get(strip.origin(source))
+    else:
+        strip.first.push(source, instruction.types[-1])
+    strip.body.set(origin)
 
 
 def _only(instruction: Instruction, strip: Strip, shape: Shape) -> Instruction:
     """The instruction with results of one shape alone."""
     kept = tuple(
         register if register is not None and strip.shape(register) is shape else None
-        for register in instruction.destinations
-    )
-    return instruction if kept == instruction.destinations else replace(instruction, destinations=kept)
-
-
-def _without(instruction: Instruction, strip: Strip, shape: Shape) -> Instruction:
-    kept = tuple(
-        None if register is not None and strip.shape(register) is shape else register
         for register in instruction.destinations
     )
     return instruction if kept == instruction.destinations else replace(instruction, destinations=kept)
@@ -104,6 +118,11 @@ def _nothing(_strip: Strip, _instruction: Instruction) -> None:
     """Moves data nearer, waits, or orders memory, which :mod:`tensor_wasm.compiler.ordering` has done."""
 
 
+#: Instructions that do nothing here.
+NOTHING: Final = frozenset(
+    {"prefetch", "prefetchu", "discard", "applypriority", "fence", "membar", "nanosleep", "pragma"}
+)
+
 _OWN: Final[Mapping[str, Callable[[Strip, Instruction], None]]] = MappingProxyType(
     {
         "ld": memory.load,
@@ -112,9 +131,8 @@ _OWN: Final[Mapping[str, Callable[[Strip, Instruction], None]]] = MappingProxyTy
         "atom": _by_lanes,
         "red": _by_lanes,
         "cp": _by_lanes,
-        **dict.fromkeys(
-            ("prefetch", "prefetchu", "discard", "applypriority", "fence", "membar", "nanosleep", "pragma"), _nothing
-        ),
+        "emit": _by_lanes,
+        **dict.fromkeys(NOTHING, _nothing),
     }
 )
 
@@ -138,18 +156,26 @@ class Course:
                 if not self._ends(head):
                     self._masks[head] = body.local(I32)
 
-    def run(self) -> None:
-        """Write everything; the strip's mask says which lanes enter."""
+    def run(self, entry: tuple[Local, Sequence[int]] | None = None) -> None:
+        """Write everything; the strip's mask says which lanes enter.
+
+        ``entry`` is a local with the place, in a list of heads, of that where they do; by default it is the first.
+        """
         body, strip = self._strip.body, self._strip
-        entry = self._masks.get(self._first)
         for head, mask in self._masks.items():
-            if head == self._first and isinstance(self._layout.parts[0], Loop):
+            if entry is not None and head in entry[1]:
+                body.get(strip.mask.bits)
+                body.i32_const(0)
+                body.get(entry[0])
+                body.i32_const(entry[1].index(head))
+                body.op("i32.eq", "select")
+            elif entry is None and head == self._first and isinstance(self._layout.parts[0], Loop):
                 body.get(strip.mask.bits)
             else:
                 body.i32_const(0)
             body.set(mask)
         for part in self._layout.parts:
-            self._part(part, is_entry=part == self._first and entry is not None)
+            self._part(part, is_entry=part == self._first and entry is None)
 
     def _ends(self, head: int) -> bool:
         """Whether threads that get to a chunk only end, and nobody has to be told."""
@@ -246,7 +272,9 @@ class _ChunkWalk(lowering.Walk):
     def run_block(self, step: Run) -> None:
         """The instructions of a block."""
         strip = self._strip
-        for instruction in self._chunk.kernel.blocks[step.block].instructions:
+        instructions = self._chunk.kernel.blocks[step.block].instructions
+        strip.groups = find_groups(strip, instructions)
+        for instruction in instructions:
             match instruction:
                 case Leave():
                     self._course.send(instruction.target)

@@ -19,7 +19,8 @@ from tensor_wasm.compiler.carriers import carrier, convert, kept_form
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.memory import Place
 from tensor_wasm.compiler.shapes import Shape
-from tensor_wasm.compiler.strips import spans
+from tensor_wasm.compiler.strips import lanes
+from tensor_wasm.compiler.strips.groups import Group
 from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double
 from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.ptx.program import Guard, Instruction, Parameter, Register, ScalarType, Space, Variable
@@ -36,7 +37,7 @@ def load(strip: Strip, instruction: Instruction) -> None:
         address = strip.shapes.address(instruction)
         if address is Shape.UNIFORM:
             _load_once(strip, instruction)
-        elif _may_be_contiguous(strip, instruction, len(instruction.destinations)):
+        elif may_be_contiguous(strip, instruction, len(instruction.destinations)):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
@@ -60,7 +61,7 @@ def store(strip: Strip, instruction: Instruction) -> None:
         if max(address, values, guard) is Shape.UNIFORM:
             strip.say_thread()
             memory.store(strip.first, _unguarded(instruction))
-        elif _may_be_contiguous(strip, instruction, len(instruction.sources)):
+        elif may_be_contiguous(strip, instruction, len(instruction.sources)):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
@@ -93,7 +94,7 @@ def by_lanes(strip: Strip, instruction: Instruction, lower: Callable[[Frame, Ins
 
 def _by_lanes(strip: Strip, instruction: Instruction, mask: Mask, lower: Callable[[Frame, Instruction], None]) -> None:
     alone = _unguarded(instruction)
-    strip.each_lane(mask, tuple(used(alone)), tuple(defined(alone)), lambda frame: lower(frame, alone))
+    lanes.run(strip, alone, mask, tuple(used(alone)), tuple(defined(alone)), lower)
 
 
 def _unguarded(instruction: Instruction) -> Instruction:
@@ -123,10 +124,22 @@ def _load_once(strip: Strip, instruction: Instruction) -> None:
                 memory.push_loaded(strip.first, kind, place.after(position * kind.size_bytes))
                 keep(register)
 
+    def search() -> None:
+        strip.say_thread()
+        memory.reach(strip.first, alone, len(alone.destinations), move)
+
     def read() -> None:
-        if not memory.push_parameters(strip.first, alone, keep):
-            strip.say_thread()
-            memory.reach(strip.first, alone, len(alone.destinations), move)
+        if memory.push_parameters(strip.first, alone, keep):
+            return
+        group = strip.groups.get(id(instruction))
+        if group is None:
+            search()
+            return
+        _push_group_holds(strip, instruction, group)
+        with body.if_():
+            _load_inside(strip, alone, move)
+            body.else_()
+            search()
 
     if mask is strip.mask:
         read()
@@ -140,17 +153,67 @@ def _load_once(strip: Strip, instruction: Instruction) -> None:
     strip.release_mask(mask)
 
 
+def _load_inside(strip: Strip, instruction: Instruction, move: Callable[[Place], None]) -> None:
+    """Load from an address that is known to be inside of its memory."""
+    body = strip.body
+    is_shared = instruction.space is Space.SHARED
+    with strip.first.temporary(I32) as base:
+        memory.push_address(strip.first, instruction)
+        body.op("i32.wrap_i64")
+        if is_shared:
+            body.get(strip.ground.shared_base)
+            body.op("i32.add")
+        else:
+            strip.say_thread()
+        body.set(base)
+        move(Place(SCRATCH if is_shared else _GUEST, base))
+
+
+def _push_group_holds(strip: Strip, instruction: Instruction, group: Group) -> None:
+    """Push whether all accesses of a group are inside of memory and aligned, and where they are linear, contiguous."""
+    body = strip.body
+    if group.holds is not None:
+        body.get(group.holds)
+        return
+    group.holds = body.local(I32)
+    size, address = group.size_bytes, instruction.address
+    assert address is not None
+    is_linear = strip.shape(group.base) is Shape.LINEAR
+    reach = group.highest - group.lowest + (size * (strip.width - 1) if is_linear else 0)
+    with strip.first.temporary(I64) as first, strip.first.temporary(I64) as end:
+        memory.push_address(strip.first, replace(instruction, address=replace(address, offset=group.lowest)))
+        body.set(first)
+        push_end(strip, instruction, size)
+        body.set(end)
+        # An aligned first address that is as far below an aligned end has room for all.
+        body.get(first)
+        body.get(end)
+        body.i64_const(reach)
+        body.op("i64.sub")
+        body.i64_const(0)
+        body.get(end)
+        body.i64_const(reach)
+        body.op("i64.gt_u", "select", "i64.lt_u")
+        if size > 1:
+            push_is_aligned(strip, first, size)
+            body.op("i32.and")
+    if is_linear:
+        if not may_be_contiguous(strip, instruction, len(instruction.destinations or instruction.sources)):
+            body.op("drop")
+            body.i32_const(0)
+        check_origin(strip, group.base, None)
+        strip.push_is_full(strip.mask)
+        body.op("i32.and")
+    body.tee(group.holds)
+
+
 def spread(strip: Strip, register: Register, value: Local, guard: Guard | None, mask: Mask) -> None:
     """Set a register of any shape to one value in all lanes."""
     body = strip.body
     shape = strip.shape(register)
-    if shape is not Shape.VARYING:
+    if shape is Shape.UNIFORM:
         body.get(value)
         strip.first.pop_register(register)
-    if shape is Shape.LINEAR:
-        (body.i64_const if is_double(register.type) else body.i32_const)(0)
-        body.set(strip.span(register))
-    if shape is Shape.UNIFORM:
         return
     blend = mask if strip.must_blend(register, guard) else None
     for number in range(len(strip.vectors(register))):
@@ -185,13 +248,14 @@ def _has_vectors(instruction: Instruction, count: int) -> bool:
     return (count, bits) in {(1, 8), (1, 16), (1, 32), (1, 64), (2, 32), (4, 32), (2, 64)}
 
 
-def _may_be_contiguous(strip: Strip, instruction: Instruction, count: int) -> bool:
-    """Whether all lanes' elements may be adjacent: at a linear address whose step, where it is known, is right."""
+def may_be_contiguous(strip: Strip, instruction: Instruction, count: int) -> bool:
+    """Whether all lanes' elements may be adjacent: at a linear address of the right step."""
     if strip.shapes.address(instruction) is not Shape.LINEAR or not _has_vectors(instruction, count):
         return False
     assert instruction.address is not None
-    step = _known_step(strip, instruction.address.base)
-    return step is None or step == instruction.type.size_bytes * count
+    base = instruction.address.base
+    line = strip.shapes.line(base) if isinstance(base, Register) else None
+    return line is not None and line.step == instruction.type.size_bytes * count
 
 
 def _if_contiguous(
@@ -210,53 +274,95 @@ def _if_contiguous(
     memory.push_address(strip.first, instruction)
     body.set(first)
     is_shared = instruction.space is Space.SHARED
-    strip.push_is_full(mask)
-    # Where the last lane is as far from the first as it should be, all between are in line.
-    step = None if instruction.address is None else _known_step(strip, instruction.address.base)
-    if step is None:
-        assert instruction.address is not None
-        register = instruction.address.base
-        assert isinstance(register, Register)
-        kind = I64 if is_double(register.type) else I32
-        spans.push(strip, register, kind)
-        (body.i64_const if kind is I64 else body.i32_const)(reach)
-        body.op(f"{kind.name.lower()}.eq", "i32.and")
-    if size > 1:
-        body.get(first)
-        body.op("i32.wrap_i64")
-        body.i32_const(size - 1)
-        body.op("i32.and", "i32.eqz", "i32.and")
-    # An aligned first address that is as far below an aligned end has room for all.
-    body.get(first)
-    end = ground.shared_end if is_shared else ground.guest_end
-    body.get(end)
-    if is_shared and size > 1:
-        body.i64_const(-size)
-        body.op("i64.and")
-    body.i64_const(reach)
-    body.op("i64.sub")
-    body.i64_const(0)
-    body.get(end)
-    body.i64_const(reach)
-    body.op("i64.gt_u", "select", "i64.lt_u", "i32.and")
-    with body.if_():
+
+    def side_by_side() -> None:
         with strip.first.temporary(I32) as base:
             body.get(first)
             body.op("i32.wrap_i64")
             if is_shared:
                 body.get(ground.shared_base)
                 body.op("i32.add")
-            else:
+            elif not strip.assumes:
                 strip.say_access(first, size)
             body.set(base)
             together(Place(SCRATCH if is_shared else _GUEST, base))
+
+    if strip.assumes:
+        side_by_side()
+        body.release(first)
+        return
+    group = strip.groups.get(id(instruction))
+    if group is not None:
+        _push_group_holds(strip, instruction, group)
+        with body.if_():
+            side_by_side()
+            body.else_()
+            alone()
+        body.release(first)
+        return
+    strip.push_is_full(mask)
+    assert instruction.address is not None
+    check_origin(strip, instruction.address.base, None)
+    if size > 1:
+        push_is_aligned(strip, first, size)
+        body.op("i32.and")
+    # An aligned first address that is as far below an aligned end has room for all.
+    body.get(first)
+    push_end(strip, instruction, size)
+    body.i64_const(reach)
+    body.op("i64.sub")
+    body.i64_const(0)
+    push_end(strip, instruction, size)
+    body.i64_const(reach)
+    body.op("i64.gt_u", "select", "i64.lt_u", "i32.and")
+    with body.if_():
+        side_by_side()
         body.else_()
         alone()
     body.release(first)
 
 
-def _known_step(strip: Strip, base: object) -> int | None:
-    return strip.shapes.step(base) if isinstance(base, Register) else None
+def push_end(strip: Strip, instruction: Instruction, size: int) -> None:
+    """Push where the memory ends that an instruction accesses, as a multiple of ``size`` bytes, an i64."""
+    body, ground = strip.body, strip.ground
+    if instruction.space is Space.SHARED:
+        body.get(ground.shared_end)
+        if size > 1:
+            body.i64_const(-size)
+            body.op("i64.and")
+    else:
+        body.get(ground.guest_end)
+
+
+def push_is_aligned(strip: Strip, address: Local, size: int) -> None:
+    """Push whether an i64 address is a multiple of ``size`` bytes."""
+    body = strip.body
+    body.get(address)
+    body.op("i32.wrap_i64")
+    body.i32_const(size - 1)
+    body.op("i32.and", "i32.eqz")
+
+
+def check_origin(strip: Strip, base: object, reach: Local | None) -> None:
+    """Combine the i32 on the stack with whether no address of the ``reach`` lanes after the first (default: those of
+    the strip) wrapped before it was widened.
+    """
+    line = strip.shapes.line(base) if isinstance(base, Register) else None
+    if line is None or not line.is_wide:
+        return
+    assert isinstance(base, Register)
+    body, origin = strip.body, strip.origin(base)
+    sign = "s" if line.is_signed else "u"
+    body.get(origin)
+    if reach is None:
+        body.i32_const(line.origin_step * (strip.width - 1))
+    else:
+        body.get(reach)
+        body.i32_const(line.origin_step)
+        body.op("i32.mul")
+    body.op("i32.add")
+    body.get(origin)
+    body.op(f"i32.{'ge' if line.origin_step > 0 else 'le'}_{sign}", "i32.and")
 
 
 def _load_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:

@@ -6,42 +6,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tensor_wasm.compiler.allocation import Allocation, allocate, bits, defined, live_at_start, used, used_at_end
+from tensor_wasm.compiler.allocation import Allocation, allocate, bits, defined, live_at_start
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.divergence import Layout, lay_out_chunks
 from tensor_wasm.compiler.shapes import Shape, Shapes
 from tensor_wasm.compiler.strips.control import Chunk, chunk
 from tensor_wasm.compiler.strips.strip import is_double
 from tensor_wasm.compiler.structure import Run
-from tensor_wasm.compiler.synchronisation import Region
+from tensor_wasm.compiler.synchronisation import Region, Suspend
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Kernel, Register, ScalarType, Switch
 
-#: Widths that there are, the widest first, each with the vectors that a register of 32 bits takes.
-_WIDTHS: Final = ((32, 8), (16, 4), (8, 2), (4, 1))
-#: Vector registers of the processor that a strip's registers may fill; x86-64 has 16.
-_VECTORS: Final = 14
-#: Kernels of more instructions are compiled for narrower strips, so that compiling them takes no longer.
-_INSTRUCTIONS_MAX: Final = {32: 300, 16: 1_500, 8: 5_000}
+#: Widths that there are, and up to how many instructions of a kernel they are taken: the widest is the fastest, and
+#: compiling it takes the longest.
+_LIMITS: Final = ((16, 2_000), (8, 20_000), (4, None))
+WIDTHS: Final = tuple(width for width, _ in _LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
 class RegionPlan:
-    """A region's chunks, and where its registers live; ``live`` are those that its start reads."""
+    """A region's chunks, and where its registers live.
+
+    ``live_at`` are those that each block's start reads, as bit sets of indices, None where that is not known.
+    """
 
     region: Region
     layout: Layout
     chunks: Mapping[int, Chunk]
     allocation: Allocation
-    live: tuple[Register, ...]
+    live_at: Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """The plan of a kernel: the same shapes and width for all its regions."""
+    """The plan of a kernel: the same shapes and width for all its regions.
+
+    ``is_in_step``: all threads of a strip that live always wait at the same suspension.
+    """
 
     shapes: Shapes
     width: int
+    is_in_step: bool
     regions: tuple[RegionPlan, ...]
 
 
@@ -64,6 +69,24 @@ class _Draft:
         else:
             yield from (registers[index] for index in bits(self.live[0]))
 
+    def is_in_step(self) -> bool:
+        """Whether threads that part cannot come to different suspensions in this region."""
+        waits = [
+            bool(block.instructions) and isinstance(block.instructions[-1], Suspend) for block in self.kernel.blocks
+        ]
+        suspensions = [1 << block.index if wait else 0 for block, wait in zip(self.kernel.blocks, waits, strict=True)]
+        changed = True
+        while changed:
+            changed = False
+            for block in reversed(self.graph.reverse_postorder):
+                found = suspensions[block]
+                for target in self.graph.successors[block]:
+                    found |= suspensions[target]
+                changed |= found != suspensions[block]
+                suspensions[block] = found
+        assert self.parts_ways is not None
+        return all(suspensions[block].bit_count() <= 1 for block in self.parts_ways)
+
     def raise_kept(self, shapes: Shapes) -> bool:
         """Lay the chunks out by what varies now; registers that threads elsewhere keep vary. Whether any is new."""
         parts_ways = {block.index for block in self.kernel.blocks if _parts_ways(block.terminator, shapes)}
@@ -83,18 +106,22 @@ class _Draft:
                 for instruction in self.kernel.blocks[block].instructions:
                     for register in defined(instruction):
                         if kept >> register.index & 1:
-                            changed |= shapes.raise_to(register, Shape.VARYING)
+                            changed |= shapes.vary(register)
         return changed
 
 
-def plan(regions: Sequence[Region]) -> KernelPlan:
-    """The plan of a kernel, given the regions that it was cut into."""
+def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) -> KernelPlan:
+    """The plan of a kernel, given the regions that it was cut into; each thread has ``local_bytes`` of its own.
+
+    ``width`` is that of its strips, by default one that suits it.
+    """
     drafts = [_Draft(region) for region in regions]
-    shapes = Shapes(regions[0].kernel.registers)
+    entering = [register for draft in drafts if draft.region.arrival is None for register in draft.entering()]
+    shapes = Shapes(regions[0].kernel.registers, entering, local_bytes)
     for region in regions:
         if region.arrival is not None:
             for register in defined(region.arrival.instruction):
-                shapes.raise_to(register, Shape.VARYING)
+                shapes.vary(register)
     kernels = [draft.kernel for draft in drafts]
     changed = True
     while changed:
@@ -102,11 +129,9 @@ def plan(regions: Sequence[Region]) -> KernelPlan:
         shapes.spread(kernels)
         for draft in drafts:
             changed = draft.raise_kept(shapes) or changed
-    # What is read before it is written is not what an instruction gave.
-    outside = [register for draft in drafts if draft.region.arrival is None for register in draft.entering()]
-    shapes.find_steps(kernels, outside)
-    width = _width(drafts, shapes)
-    return KernelPlan(shapes, width, tuple(_finish(draft, shapes) for draft in drafts))
+    width = width or _width(kernels)
+    is_in_step = all(draft.is_in_step() for draft in drafts)
+    return KernelPlan(shapes, width, is_in_step, tuple(_finish(draft, shapes) for draft in drafts))
 
 
 def _parts_ways(terminator: object, shapes: Shapes) -> bool:
@@ -139,51 +164,17 @@ def _finish(draft: _Draft, shapes: Shapes) -> RegionPlan:
         return (shape, carrier(register.type))
 
     allocation = allocate(draft.kernel, draft.graph.successors, order, kind, live=draft.live, kept=kept)
-    registers = draft.kernel.registers
-    live = registers if draft.live is None else tuple(registers[index] for index in bits(draft.live[0]))
-    return RegionPlan(draft.region, layout, chunks, allocation, tuple(live))
+    return RegionPlan(draft.region, layout, chunks, allocation, draft.live)
 
 
-def _width(drafts: Sequence[_Draft], shapes: Shapes) -> int:
-    kernel = drafts[0].kernel
-    count = sum(len(block.instructions) for draft in drafts for block in draft.kernel.blocks)
-    most = max((_pressure(draft, shapes) for draft in drafts), default=0)
-    for width, vectors in _WIDTHS:
-        if width > 4 and (count > _INSTRUCTIONS_MAX[width] or most * vectors > _VECTORS or _is_too_wide(kernel, width)):
-            continue
-        return width
-    return _WIDTHS[-1][0]
+def _width(kernels: Sequence[Kernel]) -> int:
+    count = sum(len(block.instructions) for kernel in kernels for block in kernel.blocks)
+    for width, most in _LIMITS:
+        if (most is None or count <= most) and not (width > WIDTHS[-1] and _is_too_wide(kernels[0], width)):
+            return width
+    raise AssertionError("the last width takes all kernels")
 
 
 def _is_too_wide(kernel: Kernel, width: int) -> bool:
-    """Whether rows of the kernel's blocks are known to fill less than half of a strip."""
-    return any(shape is not None and shape[0] <= width // 2 for shape in (kernel.reqntid, kernel.maxntid) if shape)
-
-
-def _pressure(draft: _Draft, shapes: Shapes) -> int:
-    """The most registers of 32 bits that lanes hold at a time; one of 64 bits counts twice."""
-    if draft.live is None:
-        return _VECTORS
-    weights = [
-        (2 if is_double(register.type) else 1) if shapes.of(register) is Shape.VARYING else 0
-        for register in draft.kernel.registers
-    ]
-    most = 0
-    for block in draft.kernel.blocks:
-        after = 0
-        for successor in draft.graph.successors[block.index]:
-            after |= draft.live[successor]
-        live = {register.index for register in used_at_end(block.terminator)} | set(bits(after))
-        held = sum(weights[index] for index in live)
-        most = max(most, held)
-        for instruction in reversed(block.instructions):
-            for register in defined(instruction):
-                if register.index in live:
-                    live.discard(register.index)
-                    held -= weights[register.index]
-            for register in used(instruction):
-                if register.index not in live:
-                    live.add(register.index)
-                    held += weights[register.index]
-            most = max(most, held)
-    return most
+    """Whether rows of the kernel's blocks are known to fill no more than half of a strip."""
+    return any(shape is not None and shape[0] <= width // 2 for shape in (kernel.reqntid, kernel.maxntid))

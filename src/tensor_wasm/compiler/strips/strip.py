@@ -1,31 +1,28 @@
-"""A strip of threads while its code is written: masks, registers as vectors, and one lane after another.
+"""A strip of threads while its code is written: its place, its mask, and its registers.
 
-A register of up to 32 bits is kept as *quads*, vectors of four lanes of 32 bits, one of 64 bits as vectors of two; a
-predicate lane is all ones or 0. A uniform register is kept once, as in a :class:`~tensor_wasm.compiler.frame.Frame`;
-a linear one as vectors, and for the first lane alone with the span to the last (see :mod:`.spans`). A varying predicate
-is also kept as bits, which is what masks are.
-
-What has no vector form runs lane by lane (:meth:`Strip.each_lane`): its registers go to a buffer in the kernel's region,
-where a second frame finds those of one lane, and a loop lowers the instruction for each lane of the mask, in ascending
-order.
+A varying register of up to 32 bits is kept as *quads*, vectors of four lanes of 32 bits, one of 64 bits as vectors of
+two. A predicate's lanes are all ones or 0, and it is kept as bits too, which is what masks are. A uniform register is
+kept once, and of a linear one the first lane's value (:mod:`tensor_wasm.compiler.shapes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tensor_wasm.compiler.carriers import carrier, carrier_bits
 from tensor_wasm.compiler.faults import SIZE_SHIFT, THREAD_SHIFT
-from tensor_wasm.compiler.frame import Frame, Ground, Locals
+from tensor_wasm.compiler.frame import Frame, Ground
 from tensor_wasm.compiler.region import WINDOW
-from tensor_wasm.compiler.shapes import Shape, Shapes
+from tensor_wasm.compiler.shapes import Line, Shape, Shapes
 from tensor_wasm.ptx.program import Guard, Register, ScalarType
-from tensor_wasm.wasm import Body, Global, Local, ValType
+from tensor_wasm.wasm import Body, Local, ValType
 
 if TYPE_CHECKING:
     from tensor_wasm.compiler.strips.contexts import StripContext
+    from tensor_wasm.compiler.strips.groups import Group
+    from tensor_wasm.compiler.strips.parts import Parts
 
 SCRATCH: Final = 1
 QUAD: Final = 4
@@ -56,7 +53,8 @@ class Strip:
     """The state while the code of a strip of ``width`` threads is written.
 
     ``first`` is the frame of the first lane, which also has all uniform registers. ``mask`` are the lanes that run at
-    present; ``kept`` the registers that lanes waiting elsewhere still need.
+    present; ``kept`` the registers that lanes waiting elsewhere still need. Where ``assumes`` holds all lanes run and all
+    accesses that may be contiguous are. ``groups`` are those of the present block's accesses (:mod:`.groups`).
     """
 
     def __init__(
@@ -65,10 +63,9 @@ class Strip:
         width: int,
         shapes: Shapes,
         ground: Ground,
-        frames: tuple[Frame, Frame],
+        first: Frame,
         registers: VectorRegisters,
-        lanes: LaneRegisters,
-        place: Global,
+        parts: Parts,
         context: StripContext | None,
     ) -> None:
         self.body = body
@@ -77,14 +74,15 @@ class Strip:
         self.all_bits = (1 << width) - 1
         self.shapes = shapes
         self.ground = ground
-        self.first, self.lane = frames
+        self.first = first
+        self.parts = parts
         self.context = context
         self.mask = Mask(body.local(I32))
         self.kept: frozenset[Register] = frozenset()
+        self.assumes = False
+        self.groups: Mapping[int, Group] = {}
         self.place_bits = body.local(I64)
         self._registers = registers
-        self._lanes = lanes
-        self._place = place
 
     # --- registers ----------------------------------------------------------------------------------------
 
@@ -93,16 +91,66 @@ class Strip:
         return self.shapes.of(register)
 
     def vectors(self, register: Register) -> tuple[Local, ...]:
-        """The vectors of a register that is not uniform."""
+        """The vectors of a register that varies."""
         return self._registers.quads[register]
 
     def bits(self, register: Register) -> Local:
         """The lanes where a varying predicate holds, as bits."""
         return self._registers.bits[register]
 
-    def span(self, register: Register) -> Local:
-        """How far a linear register of the last lane is from that of the first."""
-        return self._registers.spans[register]
+    def origin(self, register: Register) -> Local:
+        """The first lane's value of what a linear register was widened from."""
+        return self._registers.origins[register]
+
+    def add_register(self, like: Register) -> Register:
+        """A new register of the type and shape of another one, with locals of its own."""
+        register = Register(like.name, like.type, -1)
+        self.shapes.add(register, like)
+        body, registers = self.body, self._registers
+        if self.shape(like) is Shape.VARYING:
+            registers.quads[register] = tuple(body.local(V128) for _ in range(vectors(register, self.width)))
+            if register.type is ScalarType.PRED:
+                registers.bits[register] = body.local(I32)
+            return register
+        registers.firsts[register] = body.local(carrier(register.type))
+        if self._is_wide(register):
+            registers.origins[register] = body.local(I32)
+        return register
+
+    def _is_wide(self, register: Register) -> bool:
+        line = self.shapes.line(register)
+        return line is not None and line.is_wide
+
+    def push_scalars(self, register: Register) -> None:
+        """Push what is kept of a register that does not vary: its value in the first lane, and its origin's."""
+        self.first.push_register(register)
+        if self._is_wide(register):
+            self.body.get(self.origin(register))
+
+    def pop_scalars(self, register: Register) -> None:
+        """Pop what :meth:`push_scalars` pushes for a register of the same shape."""
+        if self._is_wide(register):
+            self.body.set(self.origin(register))
+        self.first.pop_register(register)
+
+    def push_zero(self, register: Register) -> None:
+        """Push the scalars of a register that is 0 in the first lane."""
+        body = self.body
+        constants = {I32: body.i32_const, I64: body.i64_const, ValType.F32: body.f32_bits, ValType.F64: body.f64_bits}
+        constants[carrier(register.type)](0)
+        if self._is_wide(register):
+            body.i32_const(0)
+
+    def push_scalars_at(self, register: Register, lane: Local) -> None:
+        """Push the scalars of a linear register for another lane than the first, given its number from there."""
+        body, line = self.body, self.shapes.line(register)
+        assert line is not None
+        push_lane(body, line, self._registers.firsts[register], self._registers.origins.get(register), lane)
+        if line.is_wide:
+            body.get(self.origin(register))
+            body.get(lane)
+            body.i32_const(line.origin_step)
+            body.op("i32.mul", "i32.add")
 
     # --- the strip's place ----------------------------------------------------------------------------------
 
@@ -134,7 +182,7 @@ class Strip:
         body.op("i32.ctz", "i32.add", "i64.extend_i32_u")
         body.i64_const(THREAD_SHIFT)
         body.op("i64.shl")
-        body.global_set(self._place)
+        body.global_set(self.parts.place_global)
 
     def say_access(self, address: Local, size_bytes: int) -> None:
         """Let a fault be found by its address, in an access of all lanes from the i64 ``address`` on."""
@@ -144,7 +192,7 @@ class Strip:
         body.op("i64.or")
         body.get(address)
         body.op("i64.or")
-        body.global_set(self._place)
+        body.global_set(self.parts.place_global)
 
     # --- masks --------------------------------------------------------------------------------------------
 
@@ -227,80 +275,6 @@ class Strip:
             body.op("i32.xor")
         body.set(local)
 
-    # --- lane by lane -------------------------------------------------------------------------------------
-
-    def each_lane(
-        self,
-        mask: Mask,
-        read: Sequence[Register],
-        written: Sequence[Register],
-        write: Callable[[Frame], None],
-    ) -> None:
-        """Run what ``write`` writes for each lane of a mask, in a loop.
-
-        ``read`` and ``written`` are the registers it uses. Lanes that are not in the mask keep theirs.
-        """
-        body, lane = self.body, self.lane
-        moved = [r for r in dict.fromkeys((*read, *written)) if self.shape(r) is not Shape.UNIFORM]
-        self._lanes.hold(moved)
-        for register in moved:
-            for number, local in enumerate(self.vectors(register)):
-                body.get(self.ground.base)
-                body.get(local)
-                body.memory("v128.store", self._lanes.offset(register) + 16 * number, align=2, memory=SCRATCH)
-        rest = body.local(I32)
-        body.get(mask.bits)
-        body.tee(rest)
-        with body.if_():
-            with body.loop() as again:
-                self._enter_lane(rest)
-                write(lane)
-                body.get(rest)
-                body.i32_const(1)
-                body.op("i32.sub")
-                body.get(rest)
-                body.op("i32.and")
-                body.tee(rest)
-                body.br_if(again)
-            for register in dict.fromkeys(written):
-                if self.shape(register) is Shape.UNIFORM:
-                    continue
-                for number, local in enumerate(self.vectors(register)):
-                    body.get(self.ground.base)
-                    body.memory("v128.load", self._lanes.offset(register) + 16 * number, align=2, memory=SCRATCH)
-                    body.set(local)
-                self.find_bits(register)
-        body.release(rest)
-        self._lanes.drop()
-
-    def _enter_lane(self, rest: Local) -> None:
-        """Set what depends on the lane, the lowest of ``rest``."""
-        body, at, mine = self.body, self.first.coordinates, self.lane.coordinates
-        number = self._lanes.number
-        body.get(rest)
-        body.op("i32.ctz")
-        body.set(number)
-        for its, own in ((at.thread, mine.thread), (at.thread_index[0], mine.thread_index[0])):
-            body.get(its)
-            body.get(number)
-            body.op("i32.add")
-            body.set(own)
-        body.get(mine.thread)
-        body.op("i64.extend_i32_u")
-        body.i64_const(THREAD_SHIFT)
-        body.op("i64.shl")
-        body.global_set(self._place)
-        self._lanes.enter(body, self.ground.base)
-        if self.first.region.local_bytes:
-            body.get(self.first.local_base)
-            body.get(number)
-            body.i32_const(self.first.region.local_bytes)
-            body.op("i32.mul", "i32.add")
-            body.set(self.lane.local_base)
-            set_window(body, self.lane)
-        if self.context is not None:
-            self.context.enter_lane(mine.thread)
-
 
 def set_window(body: Body, frame: Frame) -> None:
     """Set a frame's windowed address of local variables from its plain one."""
@@ -323,70 +297,37 @@ def push_bits(body: Body, quads: Sequence[Local]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VectorRegisters:
-    """Locals of registers that are not uniform: vectors, bits of predicates, spans of linear ones."""
+    """Locals of registers.
 
-    quads: Mapping[Register, tuple[Local, ...]]
-    bits: Mapping[Register, Local]
-    spans: Mapping[Register, Local]
+    ``firsts`` hold uniform registers, and linear ones for the first lane; ``origins`` what these were widened from;
+    ``quads`` are the vectors of varying ones, ``bits`` those of predicates.
+    """
+
+    firsts: dict[Register, Local]
+    origins: dict[Register, Local]
+    quads: dict[Register, tuple[Local, ...]]
+    bits: dict[Register, Local]
 
 
-class LaneRegisters:
-    """The registers of one lane: uniform ones in locals, others in the buffer at ``start`` of the region."""
-
-    def __init__(self, body: Body, uniform: Locals, shapes: Shapes, width: int, start: int) -> None:
-        self.number = body.local(I32)
-        self._narrow = body.local(I32)
-        self._wide = body.local(I32)
-        self._uniform = uniform
-        self._shapes = shapes
-        self._width = width
-        self._start = start
-        self._slots: dict[Register, int] = {}
-
-    def hold(self, registers: Sequence[Register]) -> None:
-        """Give registers places in the buffer until :meth:`drop`."""
-        self._slots = {register: slot for slot, register in enumerate(registers)}
-
-    def drop(self) -> None:
-        """Give up all places."""
-        self._slots = {}
-
-    def offset(self, register: Register) -> int:
-        """Where a register's first lane is, from the region's start."""
-        return self._start + self._slots[register] * self._width * LANE_BYTES
-
-    def enter(self, body: Body, base: Local) -> None:
-        """Point to the lane whose number was set."""
-        for local, shift in ((self._narrow, 2), (self._wide, 3)):
-            body.get(base)
-            body.get(self.number)
-            body.i32_const(shift)
-            body.op("i32.shl", "i32.add")
-            body.set(local)
-
-    def push(self, body: Body, register: Register) -> None:
-        """Push a register's value."""
-        if self._shapes.of(register) is Shape.UNIFORM:
-            self._uniform.push(body, register)
-            return
-        kind = carrier(register.type)
-        body.get(self._wide if is_double(register.type) else self._narrow)
-        body.memory(f"{kind.name.lower()}.load", self.offset(register), memory=SCRATCH)
-        if register.type is ScalarType.PRED:
-            body.i32_const(1)
-            body.op("i32.and")
-
-    def pop(self, body: Body, register: Register) -> None:
-        """Pop a value into a register."""
-        kind = carrier(register.type)
-        value = body.local(kind)
-        if register.type is ScalarType.PRED:
-            body.set(value)
-            body.i32_const(0)
-            body.get(value)
-            body.op("i32.sub")
-        body.set(value)
-        body.get(self._wide if is_double(register.type) else self._narrow)
-        body.get(value)
-        body.memory(f"{kind.name.lower()}.store", self.offset(register), memory=SCRATCH)
-        body.release(value)
+def push_lane(body: Body, line: Line, first: Local, origin: Local | None, lane: Local) -> None:
+    """Push a linear value of a lane, given that of the first lane."""
+    body.get(first)
+    if origin is not None:
+        extend = "i64.extend_i32_s" if line.is_signed else "i64.extend_i32_u"
+        body.get(origin)
+        body.get(lane)
+        body.i32_const(line.origin_step)
+        body.op("i32.mul", "i32.add", extend)
+        body.get(origin)
+        body.op(extend, "i64.sub")
+        body.i64_const(line.scale)
+        body.op("i64.mul", "i64.add")
+        return
+    body.get(lane)
+    if first.type is I64:
+        body.op("i64.extend_i32_u")
+        body.i64_const(line.step)
+        body.op("i64.mul", "i64.add")
+    else:
+        body.i32_const(line.step)
+        body.op("i32.mul", "i32.add")

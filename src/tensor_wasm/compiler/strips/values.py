@@ -7,15 +7,16 @@ A *unit* is what one vector instruction does at a time: four lanes of 32 bits, o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from tensor_wasm.compiler import values
 from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.shapes import Shape
+from tensor_wasm.compiler.shapes import Line, Shape
 from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double
-from tensor_wasm.compiler.values.formula import I32, Value, combine, read
+from tensor_wasm.compiler.values.formula import I32, Value, combine, constant, read
 from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
 from tensor_wasm.compiler.values.operation import Operation
 from tensor_wasm.ptx.program import Immediate, Instruction, Operand, Register, ScalarType, Special, Symbol
@@ -71,15 +72,14 @@ def lanes_of(strip: Strip, operand: Operand, kind: ScalarType, unit: int, *, is_
     match operand:
         case Immediate(bits):
             return Lanes(shape, fill("i64x2" if is_double(kind) else "i32x4", bits).push)
-        case Register() if strip.shape(operand) is not Shape.UNIFORM:
+        case Register() if strip.shape(operand) is Shape.VARYING:
             local = strip.vectors(operand)[unit]
             return Lanes(shape, lambda body: body.get(local))
-        case Special("tid", "x"):
-            return Lanes(shape, lambda body: _push_tid(strip, body, unit))
         case Special("laneid"):
             return Lanes(shape, lambda body: _push_lane_id(strip, body, unit))
-        case Symbol() if strip.shapes.operand(operand) is not Shape.UNIFORM:
-            return Lanes(shape, lambda body: _push_local_address(strip, body, operand, unit))
+    line = strip.shapes.line(operand)
+    if line is not None:
+        return Lanes(shape, lambda body: _push_line(strip, body, operand, line, unit, is_long=is_double(kind)))
 
     def push(body: Body) -> None:
         strip.first.push(operand, kind)
@@ -88,11 +88,40 @@ def lanes_of(strip: Strip, operand: Operand, kind: ScalarType, unit: int, *, is_
     return Lanes(shape, push)
 
 
-def _push_tid(strip: Strip, body: Body, unit: int) -> None:
-    body.get(strip.first.coordinates.thread_index[0])
+def _push_line(strip: Strip, body: Body, operand: Operand, line: Line, unit: int, *, is_long: bool) -> None:
+    """Push a unit of a linear operand."""
+    if not is_long:
+        strip.first.push(operand, ScalarType.B32)
+        body.op("i32x4.splat")
+        _push_steps(body, line.step, 4 * unit, 4)
+        body.op("i32x4.add")
+        return
+    strip.first.push(operand, ScalarType.B64)
+    body.op("i64x2.splat")
+    if not line.is_wide:
+        _push_steps(body, line.step, 2 * unit, 2)
+        body.op("i64x2.add")
+        return
+    assert isinstance(operand, Register)
+    sign = "s" if line.is_signed else "u"
+    body.get(strip.origin(operand))
     body.op("i32x4.splat")
-    body.v128_const(b"".join((4 * unit + lane).to_bytes(4, "little") for lane in range(4)))
-    body.op("i32x4.add")
+    _push_steps(body, line.origin_step, 2 * unit, 4)
+    body.op("i32x4.add", f"i64x2.extend_low_i32x4_{sign}")
+    body.get(strip.origin(operand))
+    body.op(f"i64.extend_i32_{sign}", "i64x2.splat", "i64x2.sub")
+    if line.scale != 1:
+        body.i64_const(line.scale)
+        body.op("i64x2.splat", "i64x2.mul")
+    body.op("i64x2.add")
+
+
+def _push_steps(body: Body, step: int, first: int, count: int) -> None:
+    """Push what some lanes are from the first one of the strip."""
+    size = 16 // count
+    body.v128_const(
+        b"".join(((first + lane) * step % (1 << 8 * size)).to_bytes(size, "little") for lane in range(count))
+    )
 
 
 def _push_lane_id(strip: Strip, body: Body, unit: int) -> None:
@@ -104,18 +133,9 @@ def _push_lane_id(strip: Strip, body: Body, unit: int) -> None:
     body.op("v128.and")
 
 
-def _push_local_address(strip: Strip, body: Body, symbol: Symbol, unit: int) -> None:
-    """Addresses of local variables, a step from lane to lane."""
-    step = strip.first.region.local_bytes
-    strip.first.push_symbol(symbol)
-    body.op("i64x2.splat")
-    body.v128_const(b"".join(((2 * unit + lane) * step).to_bytes(8, "little") for lane in range(2)))
-    body.op("i64x2.add")
-
-
 def _truths(strip: Strip, operand: Operand, unit: int, *, is_wide: bool) -> Lanes:
     shape = "i64x2" if is_wide else "i32x4"
-    if isinstance(operand, Register) and strip.shape(operand) is not Shape.UNIFORM:
+    if isinstance(operand, Register) and strip.shape(operand) is Shape.VARYING:
         local = strip.vectors(operand)[unit // 2 if is_wide else unit]
 
         def push(body: Body) -> None:
@@ -144,7 +164,7 @@ Emit = Callable[[LaneOperation], None]
 
 def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
     """What writes a unit of an instruction, None for one that has no vector form."""
-    if not _fits(instruction):
+    if not _fits(instruction) or not _gives_its_type(instruction):
         return None
     own = _OWN.get(instruction.root)
     if own is not None:
@@ -158,6 +178,22 @@ def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
 def _fits(instruction: Instruction) -> bool:
     """Whether no source is a special register that has no vector form."""
     return not any(isinstance(operand, Special) and is_own(operand) for operand in instruction.sources)
+
+
+def _gives_its_type(instruction: Instruction) -> bool:
+    """Whether results have the width of their registers: lanes are not extended or cut when they are kept."""
+    if not values.handles(instruction):
+        return False
+    for register, kind in zip(instruction.destinations, values.result_types(instruction), strict=True):
+        if register is None:
+            continue
+        if (register.type is ScalarType.PRED) != (kind is ScalarType.PRED):
+            return False
+        if register.type is not ScalarType.PRED and (
+            is_double(register.type) != is_double(kind) or (kind.bits >= 32 and register.type.bits != kind.bits)
+        ):
+            return False
+    return True
 
 
 def is_own(operand: Special) -> bool:
@@ -436,9 +472,9 @@ def _shuffle_words(body: Body, words: Sequence[int]) -> None:
 def _convert(_strip: Strip, instruction: Instruction) -> Emit | None:
     """``cvt`` between f32, f64 and integers, where a vector instruction rounds as the text says."""
     target, source = instruction.types
-    (operand,) = instruction.sources
+    operand, *more = instruction.sources
     modifiers = set(instruction.modifiers)
-    if isinstance(operand, Special | Symbol) or not values.handles(instruction):
+    if more or isinstance(operand, Special | Symbol) or not values.handles(instruction):
         return None
     if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
         return None
@@ -628,7 +664,7 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
                         _mask(strip.body, 16)
                     blend = mask if strip.must_blend(register, instruction.guard) else None
                     strip.set_vector(register, unit, blend)
-    if is_truth:
+    if is_truth and not strip.assumes:
         _find_truths(strip, instruction, mask)
     strip.release_mask(mask)
 
@@ -636,20 +672,20 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
 def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
     """Set the bits of predicates whose vectors were set."""
     body = strip.body
-    ends = _ends_of_comparison(strip, instruction)
+    reach = constant(I32, strip.width - 1)
+    ends = ends_of_comparison(strip, instruction, reach)
     if ends is None:
         for register in instruction.destinations:
             if register is not None:
                 strip.find_bits(register)
         return
     # A comparison of what is in line gives the same for all lanes where it does for both ends, if nothing wraps.
-    register, first, last, in_order = ends
     same = body.local(ValType.I32)
-    first.push(body)
+    ends.first.push(body)
     body.tee(same)
-    last.push(body)
+    ends.last.push(body)
     body.op("i32.eq")
-    in_order.push(body)
+    ends.is_in_order.push(body)
     body.op("i32.and")
     with body.if_():
         body.i32_const(0)
@@ -657,34 +693,48 @@ def _find_truths(strip: Strip, instruction: Instruction, mask: Mask) -> None:
         body.op("i32.sub")
         body.i32_const(strip.all_bits)
         body.op("i32.and")
-        strip.set_bits(register, mask if strip.must_blend(register, instruction.guard) else None)
+        strip.set_bits(ends.register, mask if strip.must_blend(ends.register, instruction.guard) else None)
         body.else_()
-        strip.find_bits(register)
+        strip.find_bits(ends.register)
     body.release(same)
 
 
-def _ends_of_comparison(strip: Strip, instruction: Instruction) -> tuple[Register, Value, Value, Value] | None:
-    """For a comparison of a linear value of a known step with a uniform one: its predicate, whether it holds for the
-    first and for the last lane, and whether the linear value does not wrap in between.
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """A comparison of a linear value with a uniform one, for the first lane and a later one.
+
+    ``first`` and ``last`` are whether it holds there, ``is_in_order`` whether the linear value does not wrap between.
     """
+
+    register: Register
+    first: Value
+    last: Value
+    is_in_order: Value
+
+
+def ends_of_comparison(strip: Strip, instruction: Instruction, reach: Value) -> Ends | None:
+    """The ends of such a comparison, ``reach`` lanes apart; None for what is none of 32-bit integers."""
     kind, sources = instruction.type, instruction.sources
     relation = next((name for name in instruction.modifiers if name in _ORDERED), None)
     (register, *more) = instruction.destinations
     if relation is None or more or register is None or len(sources) != 2 or kind.bits != 32 or kind.is_float:
         return None
-    steps = [strip.shapes.step(source) for source in sources]
-    if steps[0] is None or steps[1] is None or (steps[0] != 0) == (steps[1] != 0):
+    shapes = [strip.shapes.operand(source) for source in sources]
+    if sorted(shapes) != [Shape.UNIFORM, Shape.LINEAR]:
         return None
+    linear = shapes.index(Shape.LINEAR)
+    line = strip.shapes.line(sources[linear])
+    assert line is not None
     sign = "s" if kind.is_signed else "u"
-    values_ = [Value(I32, partial(_push_scalar, strip, source, kind)) for source in sources]
-    linear = 0 if steps[0] else 1
-    span = (steps[0] + steps[1]) * (strip.width - 1)
-    last = list(values_)
-    last[linear] = values_[linear] + span
-    first_truth = values_[0].compare(f"{relation}_{sign}", values_[1])
-    last_truth = last[0].compare(f"{relation}_{sign}", last[1])
-    in_order = last[linear].compare(f"{'ge' if span > 0 else 'le'}_{sign}", values_[linear])
-    return register, first_truth, last_truth, in_order
+    sides = [Value(I32, partial(_push_scalar, strip, source, kind)) for source in sources]
+    last = list(sides)
+    last[linear] = sides[linear] + reach * line.step
+    return Ends(
+        register,
+        sides[0].compare(f"{relation}_{sign}", sides[1]),
+        last[0].compare(f"{relation}_{sign}", last[1]),
+        last[linear].compare(f"{'ge' if line.step > 0 else 'le'}_{sign}", sides[linear]),
+    )
 
 
 def _push_scalar(strip: Strip, source: Operand, kind: ScalarType, _body: Body) -> None:
