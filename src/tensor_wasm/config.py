@@ -158,9 +158,20 @@ def split_address(text: str) -> tuple[str, int]:
 _PATH = Form("path", "a path of a directory", "any", _path)
 
 
+#: The most cores that one launch can use.
+KERNEL_THREADS_MAX = 256
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _default_workers(_: Mapping[str, str]) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(4, 2 * cores)
+    return max(4, 2 * _cores())
+
+
+def _default_kernel_threads(_: Mapping[str, str]) -> int:
+    return min(_cores(), KERNEL_THREADS_MAX)
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -207,6 +218,13 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "Longest time in milliseconds that a launch waits for a permit before it is refused as saturated.",
         shown="no bound but the invocation's deadline",
+    ),
+    Setting(
+        "kernel_threads",
+        _integer(1, KERNEL_THREADS_MAX),
+        _default_kernel_threads,
+        "Cores that one kernel launch with enough work uses. Also the default of `open_device` in Python.",
+        shown="the cores",
     ),
     Setting(
         "workers",
@@ -298,6 +316,7 @@ class Config:
     device: str
     dispatch_permits: int
     dispatch_max_wait_ms: int | None
+    kernel_threads: int
     workers: int
     invoke_deadline_s: float
     max_body_bytes: int
@@ -366,6 +385,15 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, object] | None = No
             values[setting.name] = setting.default(environ) if callable(setting.default) else setting.default
             sources[setting.name] = "default"
     return Loaded(Config(**values), sources, tuple(_warnings(environ)))
+
+
+def kernel_threads(environ: Mapping[str, str]) -> int:
+    """The setting ``kernel_threads`` alone. Raises :class:`ConfigurationError`."""
+    setting = next(row for row in SETTINGS if row.name == "kernel_threads")
+    text = environ.get(setting.variable, "")
+    value = _read(setting, text) if text.strip() else _default_kernel_threads(environ)
+    assert isinstance(value, int)
+    return value
 
 
 def _read(setting: Setting, text: str) -> object:

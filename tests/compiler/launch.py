@@ -169,7 +169,7 @@ class Machine:
         memory = store.memory_view(host.memory("memory"))
         for array, address in placed:
             memory[address : address + array.nbytes] = np.ascontiguousarray(array).tobytes()
-        externs = [host.extern(name) for name in ("memory", "scratch", "base")]
+        externs = [host.extern(name) for name in ("memory", "scratch", "base", "base")]
         instance = store.instantiate(self._code(kernel.wasm), externs)
         values = (*axes(grid), *axes(block), shared_bytes, PARAMETERS_AT)
         return Prepared(store, kernel, host, instance, values, placed)

@@ -24,7 +24,9 @@ def kernel_module(engine: Engine, write: str = "copy") -> Any:
     module.import_memory("guest", "memory")
     module.import_memory("gate", "scratch")
     module.import_global("gate", "base", I32)
+    module.import_global("gate", "variables", I32)
     run = module.function([I32] * 8, [], export="run")
+    module.function([I32] * 10, [], export="share")
     body: Body = run.code
     if write == "copy":
         body.i32_const(0)
@@ -86,7 +88,12 @@ class Rig:
         self.binds = 0
         linker = Linker(engine)
         linker.define_wasi()
-        linker.define([HostFunction("tensor_wasm", "bind_gate", (), ("i32",), self._bind)])
+        linker.define(
+            [
+                HostFunction("tensor_wasm", "bind_gate", (), ("i32",), self._bind),
+                HostFunction("tensor_wasm", "hire_crew", ("i32",), ("i32",), _hire),
+            ]
+        )
         imports = [LinkedImport(CUDA_MODULES[0], "wasi_cuda_launch", LAUNCH)]
         self.link = GuestLink(engine, linker, imports)
         self.guest = engine.compile(guest_module())
@@ -95,6 +102,10 @@ class Rig:
         self.binds += 1
         owner.bind()
         values[0].i32 = 0
+
+
+def _hire(_owner: RigGuest, _values: Any) -> None:
+    raise AssertionError("nobody hires here")
 
 
 class RigGuest:

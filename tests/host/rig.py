@@ -70,16 +70,18 @@ class HostRig:
         memory_bytes: int = 1 << 26,
         output_bytes: int = 1 << 16,
         cuda_module: str = CUDA_MODULES[0],
+        pages: int = 2,
+        gates: GateFactory | None = None,
     ) -> None:
         key = bytes(32)
         modules = ModuleCache(engine, SealedFiles(home / "modules", key))
         self.device = open_device("cpu", modules, SealedFiles(home / "kernels", key))
-        self.ledger = Ledger(engine, 4)
-        services = HostServices(self.device, GateFactory(engine, self.ledger), self.ledger)
+        self.ledger = Ledger(engine, 4) if gates is None else gates.ledger
+        services = HostServices(self.device, gates or GateFactory(engine, self.ledger), self.ledger)
         linked = imports(cuda_module)
         self._signatures = {item.name: item.signature for item in linked}
         module = HostLinker(engine).resolve(
-            engine.compile(passthrough(linked)), linked, has_start=False, has_unbounded_table=False
+            engine.compile(passthrough(linked, pages)), linked, has_start=False, has_unbounded_table=False
         )
         deadline_ns = None if left_s is None else time.monotonic_ns() + int(left_s * 1e9)
         self.slot = self.ledger.open(1, capable)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from compiler.launch import Machine
+from kernels.cores import CoresMachine
 from kernels.loading import kernel
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.runtime import Engine
 
 
-@pytest.fixture(scope="session")
-def machine(engine: Engine) -> Machine:
-    """Launches compiled kernels."""
-    return Machine(engine)
+@pytest.fixture(scope="session", params=[1, 2, pytest.param(3, marks=pytest.mark.slow)], ids="on_{}".format)
+def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Machine | CoresMachine]:
+    """Launches compiled kernels, on one core and on several: what they compute must be the same."""
+    if request.param == 1:
+        yield Machine(engine)
+        return
+    cores = CoresMachine(request.param)
+    yield cores
+    cores.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ _TYPES = {
     "f32": np.float32,
     "f64": np.float64,
 }
-_SHAPES = [(1, 1, 1), (50, 1, 64), (999, 3, 333), (2048, 2, 1024)]
+_SHAPES = [(1, 1, 1), (50, 1, 64), (999, 3, 333), (2048, 2, 1024), (6000, 188, 32)]
 
 
 def _step(operation: str, old: int, value: int) -> int:
@@ -72,7 +72,7 @@ _NAMES = [
 
 
 @pytest.mark.parametrize("name", _NAMES)
-@pytest.mark.parametrize(("size", "grid", "block"), _SHAPES)
+@pytest.mark.parametrize(("size", "grid", "block"), [*_SHAPES, pytest.param(100_000, 3125, 32, marks=pytest.mark.slow)])
 def test_atomics(machine: Machine, name: str, size: int, grid: int, block: int) -> None:
     operation, kind = name.split("_")
     x = _inputs(operation, kind, size)
@@ -117,7 +117,7 @@ def _assert_some_order(operation: str, start: np.generic, values: np.ndarray, ol
 
 
 @variants("atomics", "reductions_only")
-@pytest.mark.parametrize(("size", "block"), [(1, 1), (100, 37), (1000, 1024), (777, 64)])
+@pytest.mark.parametrize(("size", "block"), [(1, 1), (100, 37), (1000, 1024), (777, 64), (60_000, 32)])
 def test_reductions_only(machine: Machine, code: CompiledKernel, size: int, block: int) -> None:
     i = np.arange(size, dtype=np.uint64)
     words = np.array([7, 5000, 1, 0xFFFFFFFF, 0, 99, 3, 3], np.uint32)
@@ -152,7 +152,7 @@ def test_reductions_only(machine: Machine, code: CompiledKernel, size: int, bloc
 
 
 @variants("atomics", "loops")
-@pytest.mark.parametrize(("size", "block"), [(1, 1), (60, 7), (100, 128), (90, 1024)])
+@pytest.mark.parametrize(("size", "block"), [(1, 1), (60, 7), (100, 128), (90, 1024), (100, 2)])
 def test_compare_and_swap_loops(machine: Machine, code: CompiledKernel, size: int, block: int) -> None:
     x = generator(size).integers(1, 10_000, size).astype(np.float32)
     product, maximum, total = np.ones(3, np.float32), np.ones(1, np.float32), np.zeros(1)
@@ -164,7 +164,9 @@ def test_compare_and_swap_loops(machine: Machine, code: CompiledKernel, size: in
 
 
 @variants("atomics", "locked")
-@pytest.mark.parametrize(("size", "grid", "block"), [(1, 1, 1), (10, 2, 5), (100, 1, 128), (300, 3, 100)])
+@pytest.mark.parametrize(
+    ("size", "grid", "block"), [(1, 1, 1), (10, 2, 5), (100, 1, 128), (300, 3, 100), (5000, 313, 16)]
+)
 def test_a_lock_lets_one_in_at_a_time(machine: Machine, code: CompiledKernel, size: int, grid: int, block: int) -> None:
     lock, account = np.zeros(1, np.int32), np.zeros(1, np.uint32)
     machine.run(code, grid, block, lock, account, size)
@@ -187,7 +189,7 @@ def test_generic_addresses_and_halves(machine: Machine, code: CompiledKernel, bl
 
 
 @variants("atomics", "last_block")
-@pytest.mark.parametrize(("size", "grid", "block"), [(1, 1, 1), (100, 4, 32), (1000, 11, 100)])
+@pytest.mark.parametrize(("size", "grid", "block"), [(1, 1, 1), (100, 4, 32), (1000, 11, 100), (40_000, 625, 64)])
 def test_the_last_block_adds_up(machine: Machine, code: CompiledKernel, size: int, grid: int, block: int) -> None:
     x = generator(size).integers(-1000, 1000, size).astype(np.int32)
     partial, total = np.zeros(grid, np.int32), np.zeros(1, np.int32)

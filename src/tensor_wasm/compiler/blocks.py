@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from tensor_wasm.compiler import barrier_scheduler, scheduler, warp, warp_scheduler
 from tensor_wasm.compiler.contexts import Contexts, Row
 from tensor_wasm.compiler.faults import THREAD_SHIFT, Fault
+from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
-from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
+from tensor_wasm.compiler.lowering import enter, increment, skip_empty
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.parts import Parts
@@ -25,7 +26,6 @@ I32 = ValType.I32
 _SCRATCH = 1
 #: What a region is given: the launch's eight, the block's three, the first thread and the one after the last.
 _REGION_PARAMETERS = 13
-_LAUNCH_PARAMETERS = 8
 
 _BARRIERS = {
     "sync": barrier_scheduler.SYNC,
@@ -82,7 +82,7 @@ def _write_region(parts: Parts, number: int, region: RegionPlan, plan: KernelPla
     context = strip.context
     assert context is not None
     count, ready = body.local(I32), body.local(I32)
-    enter(strip.first, parts.base)
+    enter(strip.first, parts.base, parts.variables)
     _go_to_thread(at, first)
     with body.loop() as next_strip:
         _push_count(strip, last)
@@ -208,9 +208,9 @@ def _write_run(
     module.elements(table, 0, functions)
     next_ready = scheduler.next_ready(module, contexts)
     barriers = barrier_scheduler.resolve_barriers(module, contexts, stuck)
-    run = module.function([I32] * _LAUNCH_PARAMETERS, export="run")
+    run = write_entries(module)
     body = run.code
-    at = Coordinates(run, parts.clock)
+    at = coordinates(run, parts.clock)
     base, threads, first, last, region, outcome = (body.local(I32) for _ in range(6))
     skip_empty(body, at)
     body.global_get(parts.base)
@@ -225,7 +225,7 @@ def _write_run(
 
     def call_region(end: Local) -> None:
         """Run the threads from first on of those that are ready for the region."""
-        for argument in (*run.parameters, *at.block_index, first, end, region):
+        for argument in (*run.parameters[:LAUNCH_PARAMETERS], *at.block_index, first, end, region):
             body.get(argument)
         body.call_indirect(functions[0].type, table.index)
 
@@ -331,7 +331,7 @@ def _write_run(
             body.global_set(parts.line_global)
             parts.faults.raise_(body, Fault.BARRIER)
 
-    nest(body, at.block_index, at.grid, block)
+    each_block(run, at, block)
     check_size(kernel, body)
 
 

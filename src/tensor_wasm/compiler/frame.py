@@ -61,8 +61,9 @@ class Locals:
 class Ground:
     """Locals of a kernel function that hold what is the same for all threads of a launch.
 
-    ``window`` and ``parameter_window`` are the windowed addresses of the region and of the parameter block;
-    ``parameters`` the block's own address; ``shared_base`` is the address of shared memory, ``shared_end`` its size in
+    ``base`` is where this core's region starts, ``variables`` the one whose variables all cores use; ``window`` and
+    ``parameter_window`` are the windowed addresses of the latter and of the parameter block; ``parameters`` the block's
+    own address; ``shared_base`` is the address of shared memory, ``shared_end`` its size in
     this launch, ``guest_end`` that of guest memory. ``parameter_values`` are parameters that were read at the start,
     by (offset, type).
     """
@@ -70,6 +71,7 @@ class Ground:
     def __init__(self, body: Body, parameters: Local) -> None:
         self.parameters = parameters
         self.base = body.local(ValType.I32)
+        self.variables = body.local(ValType.I32)
         self.window = body.local(ValType.I64)
         self.parameter_window = body.local(ValType.I64)
         self.shared_base = body.local(ValType.I32)
@@ -160,7 +162,7 @@ class Frame:
     def base_of(self, variable: Variable) -> Local:
         """What a variable's offset counts from."""
         return {Space.LOCAL: self.local_base, Space.SHARED: self.ground.shared_base}.get(
-            variable.space, self.ground.base
+            variable.space, self.ground.variables
         )
 
     def keep(self, register: Register, kind: ScalarType) -> None:

@@ -1,12 +1,14 @@
-"""Kernels whose threads never wait for each other: ``run`` takes the blocks one after another, their rows in strips."""
+"""Kernels whose threads never wait for each other: the blocks one after another, and their rows in strips."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
+from tensor_wasm.compiler.ordering import is_ordered
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.parts import Parts
@@ -17,22 +19,23 @@ from tensor_wasm.ptx.program import Kernel
 from tensor_wasm.wasm import Function, Local, ValType
 
 I32 = ValType.I32
-_LAUNCH_PARAMETERS = 8
 #: What a row is given: the launch's eight, the block's three, its y and z, its first thread, and where it goes on.
 _ROW_PARAMETERS = 15
 
 
 def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
-    """Write the whole kernel into ``run``; where rows can go without tests, the others are a function of their own."""
-    run = parts.module.function((I32,) * _LAUNCH_PARAMETERS, export="run")
+    """Write the function for a run of blocks; where rows can go without tests, the others are a function of their own."""
+    run = write_entries(parts.module)
     body = run.code
-    at = Coordinates(run, parts.clock)
+    at = coordinates(run, parts.clock)
     (region,) = plan.regions
     strip = make_strip(parts, plan, region, body, at, None)
     _, y, z = at.thread_index
     skip_empty(body, at)
-    enter(strip.first, parts.base)
-    segments = find_segments(strip, region)
+    enter(strip.first, parts.base, parts.variables)
+    # A row without tests has another order of accesses than the text.
+    is_free = not any(is_ordered(i) for block in kernel.blocks for i in block.instructions)
+    segments = find_segments(strip, region) if is_free else None
     if segments is None:
         row = _in_strips(strip, region)
     else:
@@ -46,7 +49,7 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
         body.set(at.thread)
         nest(body, (y, z), at.block[1:], row)
 
-    nest(body, at.block_index, at.grid, block)
+    each_block(run, at, block)
     check_size(kernel, body)
 
 
@@ -65,7 +68,7 @@ def _write_row(parts: Parts, kernel: Kernel, plan: KernelPlan, segments: Segment
     at = Coordinates(function, parts.clock, function.parameters[8:11])
     (region,) = plan.regions
     strip = make_strip(parts, plan, region, body, at, None)
-    enter(strip.first, parts.base)
+    enter(strip.first, parts.base, parts.variables)
     y, z, thread, state, *given = function.parameters[11:]
     for own, source in zip((*at.thread_index[1:], at.thread), (y, z, thread), strict=True):
         body.get(source)
@@ -81,7 +84,7 @@ def _in_rows(strip: Strip, segments: Segments, slow: Function) -> Callable[[], N
     body, at = strip.body, strip.first.coordinates
 
     def bail() -> None:
-        launch = body.parameters[:_LAUNCH_PARAMETERS]
+        launch = body.parameters[:LAUNCH_PARAMETERS]
         for argument in (*launch, *at.block_index, *at.thread_index[1:], at.thread, row.state):
             body.get(argument)
         for register in segments.carried:

@@ -45,12 +45,14 @@ def skip_empty(body: Body, at: Coordinates) -> None:
         body.op("return")
 
 
-def enter(frame: Frame, base: Global) -> None:
+def enter(frame: Frame, base: Global, variables: Global) -> None:
     """What is the same for all threads of a launch."""
     body, ground = frame.body, frame.ground
     body.global_get(base)
     body.set(ground.base)
-    for low, window in ((ground.base, ground.window), (ground.parameters, ground.parameter_window)):
+    body.global_get(variables)
+    body.set(ground.variables)
+    for low, window in ((ground.variables, ground.window), (ground.parameters, ground.parameter_window)):
         body.get(low)
         body.op("i64.extend_i32_u")
         body.i64_const(WINDOW)

@@ -2,10 +2,13 @@
 
 The module's contract with its caller:
 
-- imports, in this order: guest memory ``("guest", "memory")``, scratch memory ``("gate", "scratch")``, and the
-  immutable i32 ``("gate", "base")``, where the kernel's region of scratch memory starts;
-- exports: ``run(grid x y z, block x y z, shared bytes, address of the parameter block)``, all i32; and the mutable
-  i32 globals ``block_x block_y block_z thread fault``, which say after a trap where and why (see :mod:`.faults`).
+- imports, in this order: guest memory ``("guest", "memory")``, scratch memory ``("gate", "scratch")``, and two
+  immutable i32: ``("gate", "base")``, where the region of scratch memory starts that this instance works in, and
+  ``("gate", "variables")``, the region whose variables it uses: its own, or, where several cores run a kernel, that of
+  the first core's instance. Initial values of variables are written to the own region alone;
+- exports: ``run(grid x y z, block x y z, shared bytes, address of the parameter block)``, all i32; ``share``, the same
+  for a part of the blocks (see :mod:`.grid`); and the mutable globals ``block_x block_y block_z place line fault``,
+  which say after a trap where and why (see :mod:`.faults`).
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None
     for lack in support(kernel):
         raise PtxError(f"{lack.opcode}: {lack.reason}", lack.line, lack.column)
     kernel = carry.expose(kernel)
-    module, base, scratch = _imports()
+    module, base, variables, scratch = _imports()
     waits = has_synchronisation(kernel)
     regions = cut(kernel) if waits else (Region(kernel, None),)
     strips = plan(regions, lay_out(kernel).local_bytes, width)
@@ -61,6 +64,7 @@ def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None
     parts = Parts(
         module=module,
         base=base,
+        variables=variables,
         clock=module.global_(ValType.I64, 0),
         block_globals=[module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES],
         place_global=module.global_(ValType.I64, 0, export="place"),
@@ -90,11 +94,12 @@ def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None
     )
 
 
-def _imports() -> tuple[Module, Global, Memory]:
+def _imports() -> tuple[Module, Global, Global, Memory]:
     module = Module()
     module.import_memory("guest", "memory", 0)
     scratch = module.import_memory("gate", "scratch", 0)
-    return module, module.import_global("gate", "base", ValType.I32), scratch
+    base, variables = (module.import_global("gate", name, ValType.I32) for name in ("base", "variables"))
+    return module, base, variables, scratch
 
 
 def _write_variables(module: Module, base: Global, scratch: Memory, region: MemoryRegion) -> None:

@@ -7,7 +7,7 @@ from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import SHARED_WINDOW
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Instruction, ScalarType, Space
-from tensor_wasm.wasm import ValType
+from tensor_wasm.wasm import Local, ValType
 
 _BITS = {8: ScalarType.B8, 16: ScalarType.B16, 32: ScalarType.B32, 64: ScalarType.B64}
 
@@ -101,7 +101,7 @@ def _push_is_in_space(frame: Frame, instruction: Instruction) -> None:
     body = frame.body
     space = instruction.space
     if space is Space.PARAM:
-        _push_is_within(frame, instruction, 0, frame.kernel.parameter_bytes, is_parameter=True)
+        _push_is_within(frame, instruction, frame.ground.parameter_window, 0, frame.kernel.parameter_bytes)
         return
     if space is Space.SHARED:
         frame.push_source(instruction, 0, ScalarType.U64)
@@ -111,18 +111,21 @@ def _push_is_in_space(frame: Frame, instruction: Instruction) -> None:
         body.op("i64.eq")
         return
     start, end = frame.region.bounds.get(space, (0, 0)) if space is not None else (0, 0)
-    _push_is_within(frame, instruction, start, end, is_parameter=False)
+    if space is Space.LOCAL:
+        _push_is_within(frame, instruction, frame.local_window, start, start + frame.region.local_bytes)
+        return
+    _push_is_within(frame, instruction, frame.ground.window, start, end)
     if space is Space.GLOBAL:
         frame.push_source(instruction, 0, ScalarType.U64)
         body.i64_const(32)
         body.op("i64.shr_u", "i64.eqz", "i32.or")
 
 
-def _push_is_within(frame: Frame, instruction: Instruction, start: int, end: int, *, is_parameter: bool) -> None:
-    """Push whether the source is an address from ``start`` up to ``end`` of the region or the parameter block."""
+def _push_is_within(frame: Frame, instruction: Instruction, window: Local, start: int, end: int) -> None:
+    """Push whether the source is an address from ``start`` up to ``end`` after a windowed one."""
     body = frame.body
     frame.push_source(instruction, 0, ScalarType.U64)
-    body.get(frame.ground.parameter_window if is_parameter else frame.ground.window)
+    body.get(window)
     body.op("i64.sub")
     if start:
         body.i64_const(start)

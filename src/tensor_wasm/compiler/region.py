@@ -1,6 +1,7 @@
 """A kernel's own region of scratch memory: the variables it uses, and where each lies.
 
-The region starts at the imported global ``base``, a multiple of 16. First come module variables in the global space,
+The region starts at the imported global ``base``, a multiple of 16. Where several cores run a kernel each has one, and
+all use the variables of the first core's. First come module variables in the global space,
 then constants, then the local memory of each thread that may run at a time, then shared memory, then the buffer for
 what the kernel prints (see :mod:`.records`), then what threads that wait for each other leave behind (see
 :mod:`.contexts`).

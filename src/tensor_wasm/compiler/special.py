@@ -1,6 +1,6 @@
 """Special registers: where a thread is, and what it may ask about the machine.
 
-The machine is one multiprocessor that runs one block after another; a warp is 32 threads of ascending number.
+The machine is one multiprocessor, on however many cores its blocks run; a warp is 32 threads of ascending number.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
 
 from tensor_wasm.compiler import memory
 from tensor_wasm.compiler.carriers import carrier
@@ -13,6 +16,11 @@ from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Address, Immediate, Instruction, Register, ScalarType, Space, Symbol
 from tensor_wasm.wasm import Local, ValType
 
+#: Types of which WebAssembly has a sum, or bits and exchanges, in one instruction.
+_INTEGERS: Final = frozenset(
+    kind for kind in ScalarType if kind.ptx_name in ["b16", "b32", "b64", "u32", "u64", "s32", "s64"]
+)
+
 #: Elements of 16 bits in a row that a lane loads for ``ldmatrix``.
 _ROW_ELEMENTS = 8
 
@@ -20,27 +28,104 @@ _ROW_ELEMENTS = 8
 _COPIES = {4: (ScalarType.U32, 1), 8: (ScalarType.U64, 1), 16: (ScalarType.U64, 2)}
 
 
-def update(frame: Frame, instruction: Instruction) -> None:
-    """Lower ``atom`` and ``red``. One thread runs at a time, so a load and a store are as good as one access."""
-    kind = instruction.type
+#: Updates that are one instruction of WebAssembly's, by what PTX and WebAssembly call them.
+_NATIVE: Final[Mapping[str, str]] = MappingProxyType(
+    {"add": "add", "and": "and", "or": "or", "xor": "xor", "exch": "xchg", "cas": "cmpxchg"}
+)
 
+
+def update(frame: Frame, instruction: Instruction) -> None:
+    """Lower ``atom`` and ``red``: in the block's own shared memory with a load and a store, elsewhere atomically.
+
+    The threads of a block run on one core, those of other blocks may run on others.
+    """
+    write = _update_alone if instruction.space is Space.SHARED else _update_among_cores
+    with frame.guarded(instruction.guard):
+        memory.reach(frame, instruction, 1, lambda place: write(frame, instruction, place))
+
+
+def _update_alone(frame: Frame, instruction: Instruction, place: Place) -> None:
+    kind = instruction.type
+    with frame.temporary(carrier(kind)) as old:
+        memory.push_loaded(frame, kind, place)
+        frame.body.set(old)
+        frame.body.get(place.base)
+        _push_updated(frame, instruction, lambda: frame.body.get(old))
+        frame.body.memory(memory.store_name(carrier(kind), kind), place.offset, memory=place.memory)
+        _keep_old(frame, instruction, lambda: frame.body.get(old))
+
+
+def _update_among_cores(frame: Frame, instruction: Instruction, place: Place) -> None:
+    body, kind = frame.body, instruction.type
+    integer = ValType.I64 if kind.bits == 64 else ValType.I32
+    with frame.temporary(integer) as old:
+
+        def push_old() -> None:
+            body.get(old)
+            if carrier(kind) is not integer:
+                body.op(f"{carrier(kind).name.lower()}.reinterpret_{integer.name.lower()}")
+
+        operation = next((m for m in instruction.modifiers if m in _NATIVE), None)
+        if operation is not None and carrier(kind) is integer and kind in _INTEGERS:
+            body.get(place.base)
+            for position in range(2 if operation == "cas" else 1):
+                frame.push_source(instruction, position, kind)
+            _atomic(frame, kind, f"rmw.{_NATIVE[operation]}", place)
+            body.set(old)
+        else:
+            _try_until_done(frame, instruction, place, old, push_old)
+        _keep_old(frame, instruction, push_old)
+
+
+def _try_until_done(
+    frame: Frame, instruction: Instruction, place: Place, old: Local, push_old: Callable[[], None]
+) -> None:
+    """Compute the new value, and exchange it for the old one as long as another thread was faster."""
+    body, kind = frame.body, instruction.type
+    name = old.type.name.lower()
+    with frame.temporary(old.type) as new, frame.temporary(old.type) as seen:
+        body.get(place.base)
+        _atomic(frame, kind, "load", place)
+        body.set(old)
+        with body.block() as done, body.loop() as again:
+            _push_updated(frame, instruction, push_old)
+            if carrier(kind) is not old.type:
+                body.op(f"{name}.reinterpret_{carrier(kind).name.lower()}")
+            body.set(new)
+            body.get(place.base)
+            body.get(old)
+            body.get(new)
+            _atomic(frame, kind, "rmw.cmpxchg", place)
+            body.tee(seen)
+            body.get(old)
+            body.op(f"{name}.eq")
+            body.br_if(done)
+            body.get(seen)
+            body.set(old)
+            body.br(again)
+
+
+def _push_updated(frame: Frame, instruction: Instruction, push_old: Callable[[], None]) -> None:
     def push(position: int, as_type: ScalarType) -> None:
         frame.push_source(instruction, position, as_type)
 
-    def move(place: Place) -> None:
-        with frame.temporary(carrier(kind)) as old:
-            memory.push_loaded(frame, kind, place)
-            frame.body.set(old)
-            frame.body.get(place.base)
-            update_value(frame.body, instruction, lambda: frame.body.get(old), push, frame.library)
-            frame.body.memory(memory.store_name(carrier(kind), kind), place.offset, memory=place.memory)
-            for register in instruction.destinations:
-                if register is not None:
-                    frame.body.get(old)
-                    frame.keep(register, kind)
+    update_value(frame.body, instruction, push_old, push, frame.library)
 
-    with frame.guarded(instruction.guard):
-        memory.reach(frame, instruction, 1, move)
+
+def _keep_old(frame: Frame, instruction: Instruction, push_old: Callable[[], None]) -> None:
+    for register in instruction.destinations:
+        if register is not None:
+            push_old()
+            frame.keep(register, instruction.type)
+
+
+def _atomic(frame: Frame, kind: ScalarType, operation: str, place: Place) -> None:
+    """An atomic access of ``kind``'s width. Traps on a misaligned address: who calls has checked that."""
+    name = "i64" if kind.bits == 64 else "i32"
+    if kind.bits == 16:
+        group, _, which = operation.partition(".")
+        operation = f"{group}16.{which}_u" if which else f"{group}16_u"
+    frame.body.memory(f"{name}.atomic.{operation}", place.offset, memory=place.memory)
 
 
 def load_row(frame: Frame, instruction: Instruction) -> tuple[Local, Local]:

@@ -201,7 +201,9 @@ def _module_digest(compiled: CompiledKernel) -> str:
 
 def _loaded(compiled: CompiledKernel, module: Module) -> LoadedKernel:
     parameters = [(TAGS_BY_TYPE.get(p.kind, 0), p.offset) for p in compiled.parameters]
-    return LoadedKernel(compiled, module, KernelEntry(parameters, compiled.reqntid, compiled.maxntid))
+    return LoadedKernel(
+        compiled, module, KernelEntry(parameters, compiled.reqntid, compiled.maxntid, compiled.records is None)
+    )
 
 
 def _wait(kernel: Future[LoadedKernel], interrupt: Interrupt | None) -> LoadedKernel:

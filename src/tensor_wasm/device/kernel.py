@@ -16,11 +16,12 @@ from tensor_wasm.compiler import ParameterLayout
 from tensor_wasm.device import shape
 from tensor_wasm.device.array import DeviceArray, check_array
 from tensor_wasm.device.fault import Placed
+from tensor_wasm.device.guarded import Piece
 from tensor_wasm.device.machine import KernelInstance, KernelTrap, Machine
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.device.scalars import POINTER_KINDS, described, expected, scalar_bytes
 from tensor_wasm.device.transfer import EMPTY_ADDRESS, Transfer
-from tensor_wasm.errors import KernelArgumentError
+from tensor_wasm.errors import CapacityExhausted, KernelArgumentError
 
 _NS_PER_S = 1_000_000_000
 _TIMEOUT_MAX_S = 1e9
@@ -66,9 +67,9 @@ class Kernel:
         self._machine = machine
         self._loaded = loaded
         self._instance: KernelInstance | None = None
+        self._regions: list[Piece] = []  # one for each core that it ran on
         with machine.turn():
-            self._region = machine.take_region(loaded)
-            machine.lend(self, self._region, is_scratch=True)
+            self._take_region()
 
     def launch(
         self,
@@ -191,9 +192,9 @@ class Kernel:
     ) -> None:
         instance = self._instance
         if instance is None:
-            instance = self._instance = self._machine.start(self._loaded, self._region)
+            instance = self._instance = self._machine.start(self._loaded, self._regions[0])
         try:
-            instance.run(grid, block, shared_bytes, bytes(parameters))
+            instance.run(grid, block, shared_bytes, bytes(parameters), self._helper_regions)
         except BaseException:
             self._instance = None  # whatever it left behind, the next launch starts anew
             raise
@@ -201,6 +202,21 @@ class Kernel:
             if instance.printed:
                 printed.append(instance.printed)
                 instance.printed = b""
+
+    def _take_region(self) -> None:
+        """Have one region more. The caller has the turn."""
+        region = self._machine.take_region(self._loaded)
+        self._machine.lend(self, region, is_scratch=True)
+        self._regions.append(region)
+
+    def _helper_regions(self, helpers: int) -> list[Piece]:
+        """Regions for so many helpers, or none when they do not fit. The caller has the turn."""
+        try:
+            while len(self._regions) <= helpers:
+                self._take_region()
+        except CapacityExhausted:
+            return []
+        return self._regions[1 : helpers + 1]
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{parameter.name}: {parameter.type}" for parameter in self.parameters)

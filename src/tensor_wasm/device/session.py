@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tensor_wasm.abi import limits
+from tensor_wasm.config import KERNEL_THREADS_MAX, kernel_threads
 from tensor_wasm.device.array import DeviceArray
 from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.keyfile import directory_key
@@ -55,24 +56,31 @@ class DeviceInfo:
     max_shared_bytes: int
 
 
-def open_device(name: str = "auto", *, cache_dir: str | os.PathLike[str] | None = None) -> OpenDevice:
+def open_device(
+    name: str = "auto", *, cache_dir: str | os.PathLike[str] | None = None, threads: int | None = None
+) -> OpenDevice:
     """Open a device.
 
     Args:
         name: ``cpu``, or ``auto`` for the best there is.
         cache_dir: Where compiled kernels are kept from one program to the next; only this user may be able to write
             there. Without it they are kept in memory, as long as the device is open.
+        threads: How many cores a launch with enough work uses, 1 to 256; None for ``TENSOR_WASM_KERNEL_THREADS``, and
+            without that all.
 
     Raises:
-        ConfigurationError: This release or machine has no such device.
+        ConfigurationError: This release or machine has no such device, or ``threads`` is out of range.
         StoreError: ``cache_dir`` cannot be used, or others can write to it.
     """
     if name not in ("auto", "cpu"):
         raise ConfigurationError(f'there is no device {name!r}: this release has the CPU device only; use "cpu"')
+    cores = kernel_threads(os.environ) if threads is None else threads
+    if type(cores) is not int or not 1 <= cores <= KERNEL_THREADS_MAX:
+        raise ConfigurationError(f"threads must be 1 to {KERNEL_THREADS_MAX}, not {described(threads)}")
     if cache_dir is None:
-        return OpenDevice(Machine(_NoFiles()))
+        return OpenDevice(Machine(_NoFiles(), cores))
     directory = Path(cache_dir)
-    return OpenDevice(Machine(SealedFiles(directory, directory_key(directory))))
+    return OpenDevice(Machine(SealedFiles(directory, directory_key(directory)), cores))
 
 
 class OpenDevice:

@@ -12,14 +12,16 @@ A guest that links the CUDA module and never launches pays for the small one onl
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
-from tensor_wasm.dispatch import scratch
+from tensor_wasm.dispatch import layout, scratch
+from tensor_wasm.dispatch.crew import CrewPool, Memories
 from tensor_wasm.dispatch.gate_module import gate_module
 from tensor_wasm.dispatch.ledger import Ledger, Slot
-from tensor_wasm.dispatch.link_module import CLOCK_EXPORT, LAUNCH_TABLE, LinkedImport, link_module
-from tensor_wasm.dispatch.scratch import KernelEntry
+from tensor_wasm.dispatch.link_module import CLOCK_EXPORT, HIRE_EXPORT, LAUNCH_TABLE, LinkedImport, link_module
+from tensor_wasm.dispatch.scratch import Helpers, KernelEntry
 from tensor_wasm.runtime import Engine, Instance, Linker, Module, Store
 
 _PAGE_BYTES = 65_536
@@ -43,10 +45,14 @@ class GuestLink:
 
 
 class GateFactory:
-    """Binds gates: the compiled gate of one engine, and the ledger it writes."""
+    """Binds gates: the compiled gate of one engine, and the ledger it writes.
 
-    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+    ``helpers`` threads are lent to guests whose launches are large; ``crews`` is None when there are none.
+    """
+
+    def __init__(self, engine: Engine, ledger: Ledger, helpers: int = 0) -> None:
         self.ledger = ledger
+        self.crews = CrewPool(engine, ledger.memory, layout.BOARDS, helpers) if helpers else None
         self._module = engine.compile(gate_module())
 
     def bind(self, store: Store, link: Instance, guest_memory: Any, slot: Slot, left_ns: int | None) -> Gate:
@@ -55,10 +61,17 @@ class GateFactory:
         ``guest_memory`` is the C extern of the guest's memory; the invocation has ``left_ns`` to go (None: no end).
         Raises :class:`~tensor_wasm.errors.QuotaExceeded` when scratch memory does not fit the instance's limit.
         """
-        imports = [guest_memory, self.ledger.memory.extern, link.extern(LAUNCH_TABLE), link.extern(CLOCK_EXPORT)]
+        names = (LAUNCH_TABLE, CLOCK_EXPORT, HIRE_EXPORT)
+        imports = [guest_memory, self.ledger.memory.extern, *(link.extern(name) for name in names)]
         gate = Gate(store, store.instantiate(self._module, imports), guest_memory)
+        gate.helpers = Helpers.NEVER if self.crews is None else Helpers.ASK
         gate.start_clock(self.ledger, slot, left_ns)
         return gate
+
+    def close(self) -> None:
+        """End the helpers; no guest may be left."""
+        if self.crews is not None:
+            self.crews.close()
 
 
 class Gate:
@@ -70,6 +83,9 @@ class Gate:
         self._guest_memory = guest_memory
         self._scratch: Any = instance.extern("scratch")
         self._kernels = instance.extern("kernels")
+        self._shares = instance.extern("shares")
+        self._regions: list[list[int]] = []  # of each kernel, its own and its helpers'
+        self.helpers = Helpers.NEVER
         self._top = scratch.HEAP
         self.kernel_count = 0
 
@@ -88,14 +104,17 @@ class Gate:
         Raises :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate
         takes ``KERNELS_MAX`` kernels: whoever calls counts them.
         """
-        descriptor = entry.encode()
+        descriptor = entry.encode(self.helpers)
         base = self._allocate(work_bytes + len(descriptor))
         at = base + work_bytes
         with self._store.memory_view(self._scratch.of.memory) as view:
             view[at : at + len(descriptor)] = descriptor
-        kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, self._store.i32_global(base)])
+        region = self._store.i32_global(base)
+        kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, region, region])
         identity = self.kernel_count
         self._store.table_set(self._kernels, identity, kernel.function("run"))
+        self._store.table_set(self._shares, identity, kernel.function("share"))
+        self._regions.append([base])
         self._poke(scratch.DESCRIPTORS + 4 * identity, at)
         self.kernel_count = identity + 1
         self._poke(scratch.KERNEL_COUNT, self.kernel_count)
@@ -104,6 +123,28 @@ class Gate:
     def scratch(self) -> memoryview:
         """Scratch memory, as it is now; invalid once a kernel runs or is added."""
         return self._store.memory_view(self._scratch.of.memory)
+
+    @property
+    def memories(self) -> Memories:
+        """What kernels work on, as it is now."""
+        return Memories.of(self._store, [self._guest_memory, self._scratch])
+
+    def regions(self, number: int, count: int, work_bytes: int) -> list[int]:
+        """Where a kernel's regions are: its own, and those of as many helpers as there may be, zeroed when new.
+
+        Raises :class:`~tensor_wasm.errors.QuotaExceeded` when their memory does not fit the instance's limit.
+        """
+        found = self._regions[number]
+        while len(found) <= count:
+            found.append(self._allocate(work_bytes))
+        return found[: count + 1]
+
+    def thread_ns(self, number: int) -> float:
+        """What a thread of a kernel cost when it ran last."""
+        with self._store.memory_view(self._scratch.of.memory) as view:
+            at = int.from_bytes(view[scratch.DESCRIPTORS + 4 * number :][:4], "little") + scratch.DESCRIPTOR_THREAD_NS
+            (cost,) = struct.unpack("<d", view[at : at + 8])
+        return float(cost)
 
     @property
     def last_code(self) -> int:

@@ -11,9 +11,11 @@ from functools import cache
 
 from tensor_wasm.abi import Code, limits
 from tensor_wasm.dispatch import layout, scratch
+from tensor_wasm.dispatch.crew_module import BOARD_BYTES, write_lead
 from tensor_wasm.dispatch.gate_argv import lower
 from tensor_wasm.dispatch.gate_permits import acquire, release
 from tensor_wasm.dispatch.gate_words import (
+    GUEST,
     I32,
     I64,
     LEDGER,
@@ -25,6 +27,7 @@ from tensor_wasm.dispatch.gate_words import (
 )
 from tensor_wasm.dispatch.layout import COUNTERS, State
 from tensor_wasm.dispatch.link_module import CLOCK_PARAMETERS, LAUNCH_PARAMETERS
+from tensor_wasm.dispatch.scratch import Helpers
 from tensor_wasm.wasm import Body, Function, FunctionType, Global, Label, Local, Module, Table
 
 _MONOTONIC = 1
@@ -42,18 +45,36 @@ class _Parts:
     lower: Function
     run: FunctionType
     kernels: Table
+    crew: _Crew
+
+
+class _Crew:
+    """The guest's helpers: globals, because nothing but the gate may ever reach them.
+
+    ``board`` is 0 without helpers; ``pages`` is the guest's memory as they know it.
+    """
+
+    def __init__(self, module: Module, hire: Function, lead: Function) -> None:
+        self.hire = hire
+        self.lead = lead
+        self.board, self.helpers, self.pages = (module.global_(I32) for _ in range(3))
 
 
 @cache
 def gate_module() -> bytes:
-    """The gate. Imports in order: guest memory, ledger, launch table, clock. Exports scratch, kernels, enter."""
+    """The gate. Imports in order: guest memory, ledger, launch table, clock, hire.
+
+    Exports scratch, kernels, shares, enter.
+    """
     module = Module()
     module.import_memory("guest", "memory")
     ledger = module.import_memory("ledger", "memory", layout.PAGES, layout.PAGES, shared=True)
     launch_table = module.import_table("link", "launch_table", 1, 1)
     wasi_clock = module.import_function("link", "clock", CLOCK_PARAMETERS, [I32])
+    hire = module.import_function("link", "hire", [I32], [I32])
     module.memory(1, export="scratch")
     kernels = module.table(limits.KERNELS_MAX, limits.KERNELS_MAX, export="kernels")
+    shares = module.table(limits.KERNELS_MAX, limits.KERNELS_MAX, export="shares")
     module.export("memory", ledger)
     clock = _clock(module, wasi_clock)
     observe_function = observe(module)
@@ -64,6 +85,7 @@ def gate_module() -> bytes:
         lower=lower(module),
         run=module.type(_RUN_PARAMETERS),
         kernels=kernels,
+        crew=_Crew(module, hire, write_lead(module, LEDGER, SCRATCH, shares)),
     )
     # A global, because nothing but the gate may ever reach it: kernels can write to scratch memory.
     slot = module.global_(I32)
@@ -119,12 +141,14 @@ class _Launch:
     entered: Local
     started: Local
     ended: Local
+    threads: Local
+    cores: Local
 
 
 def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
     function = module.function(LAUNCH_PARAMETERS, [I32], name="launch")
     body, p = function.code, function.parameters
-    own = (*(body.local(I32) for _ in range(3)), *(body.local(I64) for _ in range(3)))
+    own = (*(body.local(I32) for _ in range(3)), *(body.local(I64) for _ in range(4)), body.local(I32))
     launch = _Launch(p[0], (p[1], p[2], p[3]), (p[4], p[5], p[6]), p[7], p[8], p[9], *own)
     body.global_get(slot)
     body.tee(launch.slot)
@@ -252,17 +276,143 @@ def _run_kernel(body: Body, launch: _Launch, parts: _Parts) -> None:
     body.call(parts.clock)
     body.set(launch.started)
     set_state(body, launch.slot, State.IN_KERNEL)
-    for argument in (*launch.grid, *launch.block, launch.shared_bytes):
-        body.get(argument)
-    body.i32_const(scratch.PARAMETERS)
-    body.get(launch.kernel)
-    body.op("i32.wrap_i64")
-    body.call_indirect(parts.run, parts.kernels.index)
+    _choose_cores(body, launch, parts.crew)
+    body.get(launch.cores)
+    body.i32_const(1)
+    body.op("i32.eq")
+    with body.if_():
+        _push_launch(body, launch)
+        body.get(launch.kernel)
+        body.op("i32.wrap_i64")
+        body.call_indirect(parts.run, parts.kernels.index)
+        body.else_()
+        body.global_get(parts.crew.board)
+        body.i32_const(scratch.COUNTER)
+        body.get(launch.cores)
+        body.get(launch.kernel)
+        body.op("i32.wrap_i64")
+        _push_launch(body, launch)
+        body.call(parts.crew.lead)
+        with body.if_():
+            body.op("unreachable")  # the host knows what failed
     set_state(body, launch.slot, State.RUNNING)
     body.get(launch.slot)
     body.call(parts.clock)
     body.set(launch.ended)
+    _measure(body, launch)
     release(body, launch.slot)
+
+
+def _push_launch(body: Body, launch: _Launch) -> None:
+    for argument in (*launch.grid, *launch.block, launch.shared_bytes):
+        body.get(argument)
+    body.i32_const(scratch.PARAMETERS)
+
+
+def _choose_cores(body: Body, launch: _Launch, crew: _Crew) -> None:
+    """One core, or where the launch is large, the guest's helpers as well; the host is asked for them once."""
+    body.i32_const(1)
+    body.set(launch.cores)
+    for axis in (*launch.grid, *launch.block):
+        body.get(axis)
+        body.op("i64.extend_i32_u")
+    body.op(*["i64.mul"] * 5)
+    body.tee(launch.threads)
+    body.op("f64.convert_i64_u")
+    body.get(launch.descriptor)
+    body.memory("f64.load", scratch.DESCRIPTOR_THREAD_NS, memory=SCRATCH)
+    body.op("f64.mul")
+    body.f64_const(scratch.WORTH_NS)
+    body.op("f64.ge")
+    for axis in launch.grid:
+        body.get(axis)
+    body.op("i32.or", "i32.or")  # more than one block: an axis is not 1
+    body.i32_const(1)
+    body.op("i32.ne", "i32.and")
+    body.get(launch.descriptor)
+    body.memory("i32.load", scratch.DESCRIPTOR_CREW, memory=SCRATCH)
+    body.i32_const(Helpers.NEVER)
+    body.op("i32.ne", "i32.and")
+    with body.if_():
+        _ask(body, launch, crew)
+        _push_is_known(body, launch, crew)
+        with body.if_():
+            body.global_get(crew.helpers)
+            body.i32_const(1)
+            body.op("i32.add")
+            body.set(launch.cores)
+
+
+def _push_is_known(body: Body, launch: _Launch, crew: _Crew) -> None:
+    """Push whether there are helpers, and know the kernel and the guest's memory."""
+    body.get(launch.descriptor)
+    body.memory("i32.load", scratch.DESCRIPTOR_CREW, memory=SCRATCH)
+    body.i32_const(Helpers.KNOW)
+    body.op("i32.eq")
+    body.global_get(crew.pages)
+    body.memory_size(GUEST)
+    body.op("i32.eq", "i32.and")
+    body.global_get(crew.board)
+    body.i32_const(0)
+    body.op("i32.ne", "i32.and")
+
+
+def _ask(body: Body, launch: _Launch, crew: _Crew) -> None:
+    """Ask the host for helpers where there are none that know; after a refusal, not for a while."""
+    state, answer = body.local(I32), body.local(I32)
+
+    def keep() -> None:
+        body.get(launch.descriptor)
+        body.get(state)
+        body.memory("i32.store", scratch.DESCRIPTOR_CREW, memory=SCRATCH)
+
+    body.get(launch.descriptor)
+    body.memory("i32.load", scratch.DESCRIPTOR_CREW, memory=SCRATCH)
+    body.tee(state)
+    body.i32_const(0)
+    body.op("i32.lt_s")
+    with body.if_():
+        body.get(state)
+        body.i32_const(1)
+        body.op("i32.add")
+        body.set(state)
+        keep()
+        body.else_()
+        _push_is_known(body, launch, crew)
+        body.op("i32.eqz")
+        with body.if_():
+            body.get(launch.kernel)
+            body.op("i32.wrap_i64")
+            body.call(crew.hire)
+            body.tee(answer)
+            body.i32_const(-BOARD_BYTES)
+            body.op("i32.and")
+            body.global_set(crew.board)
+            body.get(answer)
+            body.i32_const(BOARD_BYTES - 1)
+            body.op("i32.and")
+            body.global_set(crew.helpers)
+            body.memory_size(GUEST)
+            body.global_set(crew.pages)
+            body.i32_const(Helpers.KNOW)
+            body.i32_const(Helpers.AGAIN)
+            body.get(answer)
+            body.op("select")
+            body.set(state)
+            keep()
+
+
+def _measure(body: Body, launch: _Launch) -> None:
+    """Note what a thread of the launch cost."""
+    body.get(launch.descriptor)
+    body.get(launch.ended)
+    body.get(launch.started)
+    body.op("i64.sub")
+    body.get(launch.cores)
+    body.op("i64.extend_i32_u", "i64.mul", "f64.convert_i64_s")
+    body.get(launch.threads)
+    body.op("f64.convert_i64_u", "f64.div")
+    body.memory("f64.store", scratch.DESCRIPTOR_THREAD_NS, memory=SCRATCH)
 
 
 def _count(body: Body, launch: _Launch, parts: _Parts) -> None:

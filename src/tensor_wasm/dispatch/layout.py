@@ -6,6 +6,7 @@
     tenants      TENANT_SLOTS slots; the last is `other`, shared by tenants that found no slot
     instances    INSTANCE_SLOTS slots; a live instance counts in its own slot, so two cores never share a line;
                  when it ends its counters are added to its tenant's slot
+    boards       where guests and the helpers of their launches meet
 
 Counters only grow. All fields are little endian; times are nanoseconds.
 """
@@ -13,6 +14,9 @@ Counters only grow. All fields are little endian; times are nanoseconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from tensor_wasm.config import KERNEL_THREADS_MAX
+from tensor_wasm.dispatch.crew_module import BOARD_BYTES
 
 #: Upper bounds of the three histograms, in seconds; one more bucket counts what is above the last.
 LATENCY_BUCKETS_S: tuple[float, ...] = (
@@ -74,7 +78,12 @@ INSTANCE_COUNTERS = 64
 INSTANCE_BYTES = 640
 INSTANCES = TENANTS + TENANT_SLOTS * TENANT_BYTES
 
-PAGES = -(-(INSTANCES + INSTANCE_SLOTS * INSTANCE_BYTES) // 65_536)
+# --- boards of crews, see crew_module ----------------------------------------------------------------------
+# At a multiple of their size: the gate is told a board and how many helpers it has in one number.
+BOARDS = -(-(INSTANCES + INSTANCE_SLOTS * INSTANCE_BYTES) // BOARD_BYTES) * BOARD_BYTES
+BOARD_SLOTS = 256
+
+PAGES = -(-(BOARDS + BOARD_SLOTS * BOARD_BYTES) // 65_536)
 
 FLAG_TERMINATE = 1
 
@@ -89,6 +98,7 @@ class State:
     WAITING = 4
 
 
+assert BOARD_SLOTS >= KERNEL_THREADS_MAX - 1 < BOARD_BYTES
 assert TENANT_COUNTERS + COUNTERS.size <= TENANT_BYTES
 assert INSTANCE_COUNTERS + COUNTERS.size <= INSTANCE_BYTES
 

@@ -16,6 +16,9 @@ from tensor_wasm.wasm import Function, Module, Table, ValType
 
 #: The host function that binds the gate: ``() -> i32``, a code.
 BIND_MODULE, BIND_NAME = "tensor_wasm", "bind_gate"
+#: The host function that finds helpers for a kernel: ``(kernel) -> i32``, a board plus how many, or 0.
+HIRE_NAME = "hire_crew"
+HIRE_EXPORT = "hire"
 LAUNCH_TABLE = "launch_table"
 CLOCK_EXPORT = "clock"
 LAUNCH_NAME = "wasi_cuda_launch"
@@ -50,9 +53,11 @@ def link_module(imports: Sequence[LinkedImport]) -> bytes:
         if not item.is_launch
     }
     bind = module.import_function(BIND_MODULE, BIND_NAME, [], [ValType.I32])
+    hire = module.import_function(BIND_MODULE, HIRE_NAME, [ValType.I32], [ValType.I32])
     clock = module.import_function(WASI_MODULE, "clock_time_get", CLOCK_PARAMETERS, [ValType.I32])
     table = module.table(1, 1, export=LAUNCH_TABLE)
     module.export(CLOCK_EXPORT, clock)
+    module.export(HIRE_EXPORT, hire)
     launch = _launch(module, table, bind)
     for position in range(len(imports)):
         module.export(str(position), handed_on.get(position, launch))

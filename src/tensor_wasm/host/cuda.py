@@ -14,7 +14,7 @@ from tensor_wasm.abi.limits import (
     PTX_MAX_BYTES,
     PTX_TOTAL_MAX_BYTES,
 )
-from tensor_wasm.dispatch.link_module import BIND_MODULE, BIND_NAME, LAUNCH_NAME
+from tensor_wasm.dispatch.link_module import BIND_MODULE, BIND_NAME, HIRE_NAME, LAUNCH_NAME
 from tensor_wasm.errors import CapacityExhausted, PtxError, QuotaExceeded
 from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.host.guest import Guest
@@ -28,7 +28,7 @@ _REFUSALS = frozenset(int(code) for code in Code if code < 0)
 
 
 def functions() -> Iterator[HostFunction]:
-    """The host functions, under each version of the module, and the one that binds the gate."""
+    """The host functions, under each version of the module, and those that the gate calls."""
     calls: dict[str, Callable[[Guest, Any], None]] = {
         "wasi_cuda_load_ptx": _load_ptx,
         "wasi_cuda_sync": _sync,
@@ -44,6 +44,7 @@ def functions() -> Iterator[HostFunction]:
             if name != LAUNCH_NAME:
                 yield HostFunction(module, name, signature.parameters, signature.results, calls[name])
     yield HostFunction(BIND_MODULE, BIND_NAME, (), ("i32",), _bind_gate)
+    yield HostFunction(BIND_MODULE, HIRE_NAME, ("i32",), ("i32",), _hire_crew)
 
 
 # --- results and the last error ----------------------------------------------------------------------------
@@ -91,6 +92,10 @@ def _last_error_copy(guest: Guest, values: Any) -> None:
 def _bind_gate(guest: Guest, values: Any) -> None:
     guest.bind_gate()
     values[0].i32 = Code.OK
+
+
+def _hire_crew(guest: Guest, values: Any) -> None:
+    values[0].i32 = guest.hire_crew(values[0].i32)
 
 
 def _load_ptx(guest: Guest, values: Any) -> None:

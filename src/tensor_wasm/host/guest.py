@@ -12,8 +12,18 @@ from tensor_wasm.device import Device, LoadedKernel
 from tensor_wasm.device.fault import REASONS, read_trap
 from tensor_wasm.device.printed import take_printed
 from tensor_wasm.dispatch import Gate, GateFactory, Ledger, Slot
+from tensor_wasm.dispatch.crew import Crew, HelperFailure
 from tensor_wasm.dispatch.layout import State
-from tensor_wasm.errors import Cancelled, DeadlineExceeded, EndingError, GuestTrap, KernelFault, Terminated
+from tensor_wasm.dispatch.scratch import COUNTER
+from tensor_wasm.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EndingError,
+    GuestTrap,
+    KernelFault,
+    QuotaExceeded,
+    Terminated,
+)
 from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.runtime import Failure, Instance, Store
 
@@ -44,6 +54,7 @@ class Guest:
 
     __slots__ = (
         "clock_started_ns",
+        "crew",
         "deadline_ns",
         "device_memory",
         "error_text",
@@ -91,6 +102,7 @@ class Guest:
         self.error_text = b""
         self.clock_started_ns = 0
         self.device_memory: DeviceMemory | None = None
+        self.crew: Crew | None = None
 
     # --- time and orders --------------------------------------------------------------------------------
 
@@ -101,7 +113,13 @@ class Guest:
         return max(self.deadline_ns - time.monotonic_ns(), 0)
 
     def interrupt(self) -> EndingError | None:
-        """The ending that is due now, if one is."""
+        """The ending that is due now, if one is; that of a launch which failed on another core is."""
+        if self.crew is not None and self.crew.failure is not None:
+            return self._failure_elsewhere(self.crew.failure)
+        return self.due()
+
+    def due(self) -> EndingError | None:
+        """The ending that an operator, the caller or the deadline makes due now; safe for helpers' threads."""
         if self.slot.terminate_asked:
             return Terminated("an operator ended this instance")
         if self.is_cancelled is not None and self.is_cancelled():
@@ -133,6 +151,34 @@ class Guest:
             self.gate = self.services.gates.bind(self.store, self.link, self.memory, self.slot, self.left_ns())
         return self.gate
 
+    def hire_crew(self, number: int) -> int:
+        """Teach helpers the guest's kernel ``number``, finding some first if it has none.
+
+        Gives the offset of their board plus how many they are, or 0 when it gets none.
+        """
+        crews, gate = self.services.gates.crews, self.gate
+        if crews is None or gate is None:
+            return 0
+        known = [number]
+        if self.crew is not None and self.crew.memories.guest_bytes != gate.memories.guest_bytes:
+            known = sorted({number, *self.crew.kernels})
+            crews.dismiss(self.crew)
+            self.crew = None
+        try:
+            if self.crew is None:
+                self.crew = crews.hire(gate.memories, COUNTER, self.due)
+                if self.crew is None:
+                    return 0
+            helpers = self.crew.cores - 1
+            for kernel in known:
+                loaded, _ = self.kernels[kernel]
+                variables, *regions = gate.regions(kernel, helpers, loaded.compiled.work_bytes)
+                self.crew.add(kernel, loaded.module, regions, variables)
+        except QuotaExceeded:
+            return 0
+        self.crew.serve()
+        return self.crew.board + helpers
+
     def take_printed(self) -> str:
         """Write what kernels printed to the guest's stderr; the assertion that failed, if one did."""
         assertion = ""
@@ -150,7 +196,14 @@ class Guest:
         return assertion
 
     def close(self) -> None:
-        """Give device memory back."""
+        """End helpers, and give device memory back; to be called while the store is still there."""
+        if self.crew is not None:
+            assert self.services.gates.crews is not None
+            self.services.gates.crews.dismiss(self.crew)
+            self.crew = None
+        if self.gate is not None:
+            for number, (kernel, _) in enumerate(self.kernels):
+                kernel.entry.cost.thread_ns = self.gate.thread_ns(number)
         if self.device_memory is not None:
             self.device_memory.close()
 
@@ -160,7 +213,7 @@ class Guest:
         """What a failed call means; None when the guest left through ``proc_exit(0)``, which is returning."""
         if failure.exit_status is not None:
             return GuestTrap(f"the guest exited with status {failure.exit_status}") if failure.exit_status else None
-        due = self.interrupt() if self.slot.terminate_asked else None
+        due = self.due() if self.slot.terminate_asked else None
         if due is not None:
             return due
         if self.slot.state == State.IN_KERNEL and self.gate is not None:
@@ -171,19 +224,27 @@ class Guest:
             place = f" in function {top.function_index}, at byte {top.module_offset:#x} of the module"
         return GuestTrap(f"the guest trapped: {failure.text}{place}")
 
-    def _kernel_fault(self, failure: Failure, gate: Gate) -> KernelFault:
-        self.services.ledger.count_fault(self.slot)
+    def _failure_elsewhere(self, failed: HelperFailure) -> EndingError:
+        """What a launch ended with that failed on a helper's core."""
+        if isinstance(failed.cause, EndingError):
+            return failed.cause
+        assert self.gate is not None
+        return self._fault(self.kernels[failed.kernel][0], failed.values.__getitem__, failed.failure, self.gate)
+
+    def _kernel_fault(self, failure: Failure, gate: Gate) -> EndingError:
+        if self.crew is not None and self.crew.failure is not None:
+            return self._failure_elsewhere(self.crew.failure)
         kernel, instance = self.kernels[self.slot.kernel]
         assertion = self.take_printed()
         store = self.store
         assert store is not None
-        trap = read_trap(
-            kernel,
-            lambda name: store.read_global(instance.extern(name)),
-            failure,
-            gate.block_shape,
-            assertion=assertion,
-        )
+        return self._fault(kernel, lambda name: store.read_global(instance.extern(name)), failure, gate, assertion)
+
+    def _fault(
+        self, kernel: LoadedKernel, read: Callable[[str], int], failure: Failure, gate: Gate, assertion: str = ""
+    ) -> KernelFault:
+        self.services.ledger.count_fault(self.slot)
+        trap = read_trap(kernel, read, failure, gate.block_shape, assertion=assertion)
         block, thread = (",".join(map(str, axes)) for axes in (trap.block, trap.thread))
         reason = _REASONS.get(trap.code, trap.text)
         return KernelFault(

@@ -61,7 +61,9 @@ class Node:
             kernel_directory = config.kernel_cache_dir or config.home / "cache" / "kernels"
             self.device = open_device(config.device, modules, SealedFiles(kernel_directory, key), compilers)
             self.ledger = Ledger(engine, config.dispatch_permits, config.dispatch_max_wait_ms)
-            services = HostServices(self.device, GateFactory(engine, self.ledger), self.ledger)
+            gates = GateFactory(engine, self.ledger, config.kernel_threads - 1)
+            opened.callback(gates.close)
+            services = HostServices(self.device, gates, self.ledger)
             self.statistics = Statistics(self.device.statistics)
             limits = Limits(config.instance_memory_bytes, config.output_bytes)
             self._invoker = Invoker(engine, services, self.statistics, limits)

@@ -1,8 +1,9 @@
 """Guest memory made by the host: reservations of address space that are recycled, zeroed and counted.
 
 Wasmtime asks this pool for every linear memory of the engine (C API: ``wasmtime_memory_creator_t``). One mechanism
-serves bounds (guard pages), byte limits over all memories of an instance, and later snapshots by mapping and several
-stores over one memory. Figures: a recycled reservation makes a fresh instance 6 µs cheaper than a new mapping.
+serves bounds (guard pages), byte limits over all memories of an instance, several stores over one memory (see
+:meth:`MemoryPool.alias`), and later snapshots by mapping. Figures: a recycled reservation makes a fresh instance 6 µs
+cheaper than a new mapping.
 
 Shared memories (the ledger) are Wasmtime's own and do not pass here.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from tensor_wasm.runtime import bindings as native
@@ -71,9 +74,22 @@ class Budget:
 
 
 class _Reservation:
-    """A range of address space: ``size`` bytes of it readable and writable, the rest guarded."""
+    """A range of address space: ``size`` bytes of it readable and writable, the rest guarded.
 
-    __slots__ = ("base", "budget", "description", "description_address", "key", "maximum", "size", "span")
+    ``original`` is set for one that only names another's range.
+    """
+
+    __slots__ = (
+        "base",
+        "budget",
+        "description",
+        "description_address",
+        "key",
+        "maximum",
+        "original",
+        "size",
+        "span",
+    )
 
     def __init__(self, key: int, base: int, span: int, description: Any) -> None:
         self.key = key
@@ -84,6 +100,7 @@ class _Reservation:
         self.size = 0
         self.maximum = 0
         self.budget: Budget | None = None
+        self.original: _Reservation | None = None
 
 
 class MemoryPool:
@@ -111,9 +128,26 @@ class MemoryPool:
         """Count memories that this thread makes from now on against ``budget``."""
         self._thread.budget = budget
 
+    @contextmanager
+    def alias(self, bases: Sequence[int]) -> Iterator[None]:
+        """In a ``with`` block the memories that this thread makes are not new: they are those at ``bases``, in order.
+
+        ``bases`` are where the bytes of memories of this pool are in this process. An alias counts against no budget,
+        is as large as its module says, which may be more than the other is at present: what lies beyond is closed
+        until the other grows. It does not grow itself. It must end before the other does.
+        """
+        self._thread.aliases = list(bases)
+        try:
+            yield
+        finally:
+            self._thread.aliases = None
+
     # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.
 
     def _on_new(self, _env: int, _type: int, minimum: int, maximum: int, reserve: int, guard: int, out: int) -> int:
+        aliases: list[int] | None = getattr(self._thread, "aliases", None)
+        if aliases is not None:
+            return self._on_alias(aliases, minimum, out)
         budget: Budget | None = getattr(self._thread, "budget", None)
         if budget is not None and not budget.take(minimum):
             return _error(b"memory limit of the instance")
@@ -128,6 +162,17 @@ class MemoryPool:
         _memmove(out, reservation.description_address, _DESCRIPTION_BYTES)
         return 0
 
+    def _on_alias(self, bases: list[int], minimum: int, out: int) -> int:
+        base = bases.pop(0) if bases else 0
+        original = next((found for found in list(self._live.values()) if found.base == base), None)
+        if original is None or original.maximum < minimum:
+            return _error(b"there is no such memory to share")
+        alias = _Reservation(key := next(self._keys), base, original.span, self._description(key))
+        alias.original, alias.size, alias.maximum = original, minimum, minimum
+        self._live[key] = alias
+        _memmove(out, alias.description_address, _DESCRIPTION_BYTES)
+        return 0
+
     def _on_get(self, key: int, size: Any, maximum: Any) -> int:
         reservation = self._live[key]
         size[0] = reservation.size
@@ -138,7 +183,9 @@ class MemoryPool:
         reservation = self._live[key]
         budget = reservation.budget
         more = new_size - reservation.size
-        if new_size > reservation.maximum or (budget is not None and not budget.take(more)):
+        if new_size > (reservation.maximum if reservation.original is None else 0):
+            return _error(b"memory limit of the instance")
+        if budget is not None and not budget.take(more):
             return _error(b"memory limit of the instance")
         if not self._resize(reservation, new_size):
             if budget is not None:
@@ -148,6 +195,8 @@ class MemoryPool:
 
     def _on_drop(self, key: int) -> None:
         reservation = self._live.pop(key)
+        if reservation.original is not None:
+            return
         budget, reservation.budget = reservation.budget, None
         size = reservation.size
         if budget is not None:
@@ -175,8 +224,10 @@ class MemoryPool:
         if base is None or base == _MAP_FAILED:
             return None
         key = next(self._keys)
-        description = native.LinearMemory(key, self._get_memory, self._grow_memory, self._finalizer)
-        return _Reservation(key, base, span, description)
+        return _Reservation(key, base, span, self._description(key))
+
+    def _description(self, key: int) -> Any:
+        return native.LinearMemory(key, self._get_memory, self._grow_memory, self._finalizer)
 
     def _resize(self, reservation: _Reservation, size: int) -> bool:
         """Make exactly ``size`` bytes accessible; false when the system refuses."""

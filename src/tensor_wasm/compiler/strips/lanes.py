@@ -262,7 +262,9 @@ def _enter(strip: Strip, body: Body, shared_end: Local, parameters: Local) -> Gr
     ground.shared_end = shared_end
     body.global_get(strip.parts.base)
     body.set(ground.base)
-    for low, window in ((ground.base, ground.window), (parameters, ground.parameter_window)):
+    body.global_get(strip.parts.variables)
+    body.set(ground.variables)
+    for low, window in ((ground.variables, ground.window), (parameters, ground.parameter_window)):
         body.get(low)
         body.op("i64.extend_i32_u")
         body.i64_const(WINDOW)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from tensor_wasm.compiler import lowering
+from tensor_wasm.compiler import lowering, ordering
 from tensor_wasm.compiler.allocation import bits, defined
 from tensor_wasm.compiler.divergence import NOWHERE, Layout, Loop
 from tensor_wasm.compiler.divergence import Part as LayoutPart
@@ -28,6 +28,7 @@ I32 = ValType.I32
 def lower(strip: Strip, instruction: Instruction) -> None:
     """Write one instruction. Raises :class:`PtxError` for one that there is no code for."""
     strip.body.mark(instruction.line)
+    ordering.order(strip.body, instruction)
     try:
         own = _OWN.get(instruction.root)
         if own is not None:
@@ -114,7 +115,7 @@ def _by_lanes(strip: Strip, instruction: Instruction) -> None:
 
 
 def _nothing(_strip: Strip, _instruction: Instruction) -> None:
-    """Orders memory between threads, or moves data nearer: lanes see each other's memory at once."""
+    """Moves data nearer, waits, or orders memory, which :mod:`tensor_wasm.compiler.ordering` has done."""
 
 
 #: Instructions that do nothing here.

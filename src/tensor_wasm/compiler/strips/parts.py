@@ -14,13 +14,15 @@ from tensor_wasm.wasm import Function, Global, Module, ValType
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """``lanes`` is where the buffer of lanes' registers is in the region; ``lane_functions`` are those of
-    :mod:`.lanes`, by what makes them alike; ``sites`` the accesses of whole rows, ``site_globals`` where their
-    addresses are told.
+    """``base`` is where this core's region starts, ``variables`` the one whose variables all cores use.
+
+    ``lanes`` is where the buffer of lanes' registers is; ``lane_functions`` are those of :mod:`.lanes`, by
+    what makes them alike; ``sites`` the accesses of whole rows, ``site_globals`` where their addresses are told.
     """
 
     module: Module
     base: Global
+    variables: Global
     clock: Global
     block_globals: Sequence[Global]
     place_global: Global
