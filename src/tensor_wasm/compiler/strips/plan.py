@@ -8,7 +8,7 @@ from typing import Final
 
 from tensor_wasm.compiler.allocation import Allocation, allocate, bits, defined, live_at_start
 from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.divergence import Layout, lay_out_chunks
+from tensor_wasm.compiler.divergence import Layout, Loop, Part, lay_out_chunks
 from tensor_wasm.compiler.shapes import Shape, Shapes
 from tensor_wasm.compiler.strips.control import Chunk, chunk
 from tensor_wasm.compiler.strips.strip import is_double
@@ -70,7 +70,7 @@ class _Draft:
             yield from (registers[index] for index in bits(self.live[0]))
 
     def is_in_step(self) -> bool:
-        """Whether threads that part cannot come to different suspensions in this region."""
+        """Whether threads that part cannot come to different suspensions in this region, nor to one at different times."""
         waits = [
             bool(block.instructions) and isinstance(block.instructions[-1], Suspend) for block in self.kernel.blocks
         ]
@@ -85,6 +85,10 @@ class _Draft:
                 changed |= found != suspensions[block]
                 suspensions[block] = found
         assert self.parts_ways is not None
+        assert self.layout is not None
+        repeated = set(_repeated(self.layout.parts))
+        if any(wait and self.layout.chunk_of[block] in repeated for block, wait in enumerate(waits)):
+            return False
         return all(suspensions[block].bit_count() <= 1 for block in self.parts_ways)
 
     def raise_kept(self, shapes: Shapes) -> bool:
@@ -132,6 +136,15 @@ def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) 
     width = width or _width(kernels)
     is_in_step = all(draft.is_in_step() for draft in drafts)
     return KernelPlan(shapes, width, is_in_step, tuple(_finish(draft, shapes) for draft in drafts))
+
+
+def _repeated(parts: Sequence[Part], *, is_inside: bool = False) -> Iterator[int]:
+    """The chunks that are in loops: those run several times, each time for some of a strip's threads."""
+    for part in parts:
+        if isinstance(part, Loop):
+            yield from _repeated(part.parts, is_inside=True)
+        elif is_inside:
+            yield part
 
 
 def _parts_ways(terminator: object, shapes: Shapes) -> bool:
