@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from tensor_wasm.compiler import CompiledKernel, compile_kernel
+from tensor_wasm.compiler.region import lay_out
+from tensor_wasm.compiler.strips.plan import KernelPlan, plan
+from tensor_wasm.compiler.synchronisation import Region, cut, has_synchronisation
 from tensor_wasm.ptx import find_kernel, read
 
 _REGISTERS = """    .reg .pred %p<16>;
@@ -29,10 +32,17 @@ def kernel_text(body: str, parameters: str = "u64 out", *, before: str = "", dir
 
 
 @cache
-def compiled(text: str, entry: str = "k") -> CompiledKernel:
-    """The kernel ``entry`` of a PTX text, compiled."""
+def compiled(text: str, entry: str = "k", width: int | None = None) -> CompiledKernel:
+    """The kernel ``entry`` of a PTX text, compiled, for strips of ``width`` threads."""
     program = read(text)
-    return compile_kernel(find_kernel(program, entry), program)
+    return compile_kernel(find_kernel(program, entry), program, width=width)
+
+
+def planned(text: str) -> KernelPlan:
+    """The plan of the kernel ``k`` of a PTX text."""
+    kernel = find_kernel(read(text), "k")
+    regions = cut(kernel) if has_synchronisation(kernel) else (Region(kernel, None),)
+    return plan(regions, lay_out(kernel).local_bytes, 16)
 
 
 def line_of(text: str, part: str) -> int:

@@ -24,7 +24,7 @@ _ROW_PARAMETERS = 15
 
 
 def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
-    """Write the function for a run of blocks; where rows can go without tests, the others are a function of their own."""
+    """Write the function for a run of blocks; where rows can go without tests, others are a function of their own."""
     run = write_entries(parts.module)
     body = run.code
     at = coordinates(run, parts.clock)

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tensor_wasm.compiler import warp
 from tensor_wasm.compiler.allocation import Allocation, allocate, bits, defined, live_at_start
 from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.divergence import Layout, lay_out_chunks
+from tensor_wasm.compiler.divergence import Layout, Loop, Part, lay_out_chunks
 from tensor_wasm.compiler.shapes import Shape, Shapes
 from tensor_wasm.compiler.strips.control import Chunk, chunk
 from tensor_wasm.compiler.strips.strip import is_double
 from tensor_wasm.compiler.structure import Run
-from tensor_wasm.compiler.synchronisation import Region, Suspend
+from tensor_wasm.compiler.synchronisation import Region, Suspend, is_barrier
 from tensor_wasm.compiler.watching import waiting_guards, watching
 from tensor_wasm.ptx.graph import Graph
-from tensor_wasm.ptx.program import Branch, Kernel, Register, ScalarType, Switch
+from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Register, ScalarType, Switch
 
 #: Widths that there are, and up to how many instructions of a kernel they are taken: the widest is the fastest, and
 #: compiling it takes the longest.
@@ -88,7 +89,12 @@ class _Draft:
                 suspensions[block] = found
         assert self.parts_ways is not None
         assert self.layout is not None
-        return not self.layout.yields and all(suspensions[block].bit_count() <= 1 for block in self.parts_ways)
+        if self.layout.yields:
+            return False
+        repeated = set(_repeated(self.layout.parts))
+        if any(wait and self.layout.chunk_of[block] in repeated for block, wait in enumerate(waits)):
+            return False
+        return all(suspensions[block].bit_count() <= 1 for block in self.parts_ways)
 
     def raise_kept(self, shapes: Shapes) -> bool:
         """Lay the chunks out by what varies now; registers that threads elsewhere keep vary. Whether any is new."""
@@ -142,8 +148,28 @@ def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) 
         for draft in drafts:
             changed = draft.raise_kept(shapes) or changed
     width = width or _width(kernels)
-    is_in_step = all(draft.is_in_step() for draft in drafts)
+    arrivals = [region.arrival.instruction for region in regions if region.arrival is not None]
+    is_in_step = all(draft.is_in_step() for draft in drafts) and all(_is_for_all(at, shapes) for at in arrivals)
     return KernelPlan(shapes, width, is_in_step, tuple(_finish(draft, shapes) for draft in drafts))
+
+
+def _is_for_all(instruction: Instruction, shapes: Shapes) -> bool:
+    """Whether threads of a strip that wait at a barrier or warp operation go on at the same time: for the same others."""
+    if is_barrier(instruction):
+        groups = instruction.sources[: len(instruction.sources) - ("red" in instruction.modifiers)]
+    else:
+        mask = warp.plan(instruction).mask
+        groups = () if mask is None else (instruction.sources[mask],)
+    return all(shapes.operand(operand) is Shape.UNIFORM for operand in groups)
+
+
+def _repeated(parts: Sequence[Part], *, is_inside: bool = False) -> Iterator[int]:
+    """The chunks that are in loops: those run several times, each time for some of a strip's threads."""
+    for part in parts:
+        if isinstance(part, Loop):
+            yield from _repeated(part.parts, is_inside=True)
+        elif is_inside:
+            yield part
 
 
 def _parts_ways(terminator: object, shapes: Shapes) -> bool:
