@@ -35,8 +35,8 @@ def _loops(parts: tuple[Part, ...], around: tuple[int, ...] = ()) -> Iterator[tu
     """Each head with the heads of the loops around it."""
     for part in parts:
         if isinstance(part, Loop):
-            assert next(_heads(part.parts)) == part.head, "a loop starts elsewhere than at its head"
-            yield from _loops(part.parts, (*around, part.head))
+            assert next(_heads(part.parts)) == part.heads[0], "a loop starts elsewhere than at its head"
+            yield from _loops(part.parts, (*around, part.heads[0]))
         else:
             yield part, around
 
@@ -87,14 +87,16 @@ def test_chunks_have_one_entry_and_edges_lead_forward_or_to_a_loop_around() -> N
     for number in range(1_500):
         numbers = random.Random(_SEED + number)
         kernel, graph, parts = _random_graph(numbers)
-        layout = lay_out_chunks(kernel, graph.successors, graph.reverse_postorder, None, parts.__contains__)
+        layout = lay_out_chunks(
+            kernel, graph.successors, graph.reverse_postorder, None, parts.__contains__, lambda _: False
+        )
         _checked(layout, graph, parts, f"seed {_SEED + number}")
 
 
 def test_without_parting_all_is_one_chunk() -> None:
     kernel, _, _ = graph_kernel([1, 4], [2, 3], [3], [1, 4], None)
     graph = Graph(kernel)
-    layout = lay_out_chunks(kernel, graph.successors, graph.reverse_postorder, None, lambda _: False)
+    layout = lay_out_chunks(kernel, graph.successors, graph.reverse_postorder, None, lambda _: False, lambda _: False)
     assert layout.parts == (0,)
     assert set(layout.members[0]) == {0, 1, 2, 3, 4}
 
@@ -102,10 +104,10 @@ def test_without_parting_all_is_one_chunk() -> None:
 def test_a_loop_that_threads_leave_one_by_one_repeats_and_what_follows_does_not() -> None:
     kernel, _, _ = graph_kernel([1], [2, 3], [1], None)
     graph = Graph(kernel)
-    layout = lay_out_chunks(kernel, graph.successors, graph.reverse_postorder, None, {1}.__contains__)
+    layout = lay_out_chunks(kernel, graph.successors, graph.reverse_postorder, None, {1}.__contains__, lambda _: False)
     before, loop, after = layout.parts
     assert (before, after) == (0, 3)
-    assert loop == Loop(1, (1, 2))
+    assert loop == Loop((1,), (1, 2))
 
 
 def test_what_waits_elsewhere_is_kept_and_nothing_else() -> None:
@@ -113,7 +115,7 @@ def test_what_waits_elsewhere_is_kept_and_nothing_else() -> None:
     kernel, _, _ = graph_kernel([1, 2], [3], [3], None)
     graph = Graph(kernel)
     live = [1 << block for block in range(4)]
-    layout = lay_out_chunks(kernel, graph.successors, graph.reverse_postorder, live, {0}.__contains__)
+    layout = lay_out_chunks(kernel, graph.successors, graph.reverse_postorder, live, {0}.__contains__, lambda _: False)
     first, second = layout.order[1:3]
     assert layout.kept == {0: 0, first: live[second], second: live[3], 3: 0}
 

@@ -26,7 +26,7 @@ HEADING = ".version 8.0\n.target sm_80\n.address_size 64\n"
 
 
 def kernel() -> CompiledKernel:
-    return CompiledKernel(b"", "k", (), 0, 2048, None, None, (), BUFFER)
+    return CompiledKernel(b"", "k", (), 0, 2048, None, None, (), records=BUFFER)
 
 
 def region(*records: bytes, dropped: int = 0) -> bytearray:

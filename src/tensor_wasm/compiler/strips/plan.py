@@ -154,7 +154,7 @@ def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) 
 
 
 def _is_for_all(instruction: Instruction, shapes: Shapes) -> bool:
-    """Whether threads of a strip that wait at a barrier or warp operation go on at the same time: for the same others."""
+    """Whether threads of a strip that wait at a barrier or warp operation go on together: for the same others."""
     if is_barrier(instruction):
         groups = instruction.sources[: len(instruction.sources) - ("red" in instruction.modifiers)]
     else:
