@@ -614,8 +614,8 @@ def _integer_to_single(sign: str) -> Emit:
 
 def _integer_to_double(sign: str) -> Emit:
     def emit(operation: LaneOperation) -> None:
-        _half(operation, _narrow_source(operation, 0)).push(operation.body)
-        operation.body.op(f"f64x2.convert_low_i32x4_{sign}")
+        value = combine(f"f64x2.convert_low_i32x4_{sign}", V128, _half(operation, _narrow_source(operation, 0)))
+        operation.finish(Lanes("f64x2", value.push))
 
     return emit
 
