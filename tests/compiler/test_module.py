@@ -8,8 +8,17 @@ import pytest
 from compiler.build import Builder, immediate
 from compiler.launch import LaunchFault, Machine
 from compiler.text import compiled, kernel_text, line_of
-from tensor_wasm.compiler import COMPILER_VERSION, CompiledKernel, Fault, ParameterLayout, compile_kernel
+from tensor_wasm.compiler import (
+    COMPILER_VERSION,
+    WIDTHS,
+    CompiledKernel,
+    Fault,
+    ParameterLayout,
+    compile_kernel,
+    limits,
+)
 from tensor_wasm.errors import InternalError, PtxError
+from tensor_wasm.ptx import read
 from tensor_wasm.ptx.program import Exit, ScalarType
 
 
@@ -95,3 +104,22 @@ def test_a_kernel_over_the_size_of_a_function_is_refused() -> None:
     builder.end(Exit())
     with pytest.raises(PtxError, match="too large"):
         compile_kernel(*builder.kernel())
+
+
+def test_a_kernel_too_large_for_wide_strips_is_compiled_for_narrower_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "\n".join("    fma.rn.f32 %f1, %f1, %f1, %f2;" for _ in range(60))
+    text = kernel_text(
+        f"    ld.param.u64 %rd1, [out];\n    mov.u32 %r1, %tid.x;\n    mad.wide.u32 %rd1, %r1, 4, %rd1;\n"
+        f"    ld.global.f32 %f1, [%rd1];\n    mov.f32 %f2, %f1;\n{lines}\n    st.global.f32 [%rd1], %f1;\n    ret;",
+        "u64 out",
+    )
+    program = read(text)
+    (kernel,) = program.kernels
+    sizes = {width: len(compile_kernel(kernel, program, width=width).wasm) for width in WIDTHS}
+    assert sizes[16] > sizes[8] > sizes[4]
+    found = []
+    with pytest.raises(PtxError, match="too large"):
+        for most in range(sizes[16], 0, -100):
+            monkeypatch.setattr(limits, "FUNCTION_BYTES_MAX", most)
+            found.append(len(compile_kernel(kernel, program).wasm))
+    assert list(dict.fromkeys(found)) == [sizes[16], sizes[8], sizes[4]]

@@ -17,8 +17,12 @@ LOCALS_MAX = 50_000
 LOCALS_RESERVED = 2_000
 
 
+class TooLarge(PtxError):
+    """The code for strips of some width is too large; for narrower ones it may not be."""
+
+
 def check_size(kernel: Kernel, code: Body) -> None:
-    """Raises :class:`PtxError` when a function became too large."""
+    """Raises :class:`TooLarge` when a function became too large."""
     if code.size > FUNCTION_BYTES_MAX:
         text = f"kernel {kernel.name} is too large: {code.size} bytes of code of {FUNCTION_BYTES_MAX}"
-        raise PtxError(text, kernel.line, 1)
+        raise TooLarge(text, kernel.line, 1)

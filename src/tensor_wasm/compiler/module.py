@@ -13,7 +13,7 @@ The module's contract with its caller:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tensor_wasm.compiler import carry
 from tensor_wasm.compiler.blocks import write_blocks
@@ -22,13 +22,13 @@ from tensor_wasm.compiler.contexts import block_threads, lay_out_contexts
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.independent import write_run
 from tensor_wasm.compiler.library import Library
-from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX
+from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX, TooLarge
 from tensor_wasm.compiler.region import REGION_BYTES_MAX, WINDOW, aligned, lay_out
 from tensor_wasm.compiler.region import Region as MemoryRegion
 from tensor_wasm.compiler.special import AXES
 from tensor_wasm.compiler.strips.code import lane_bytes
 from tensor_wasm.compiler.strips.parts import Parts
-from tensor_wasm.compiler.strips.plan import plan
+from tensor_wasm.compiler.strips.plan import WIDTHS, KernelPlan, plan
 from tensor_wasm.compiler.synchronisation import Region, cut, has_synchronisation
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import support
@@ -49,10 +49,23 @@ def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None
     for lack in support(kernel):
         raise PtxError(f"{lack.opcode}: {lack.reason}", lack.line, lack.column)
     kernel = carry.expose(kernel)
-    module, base, variables, scratch = _imports()
     waits = has_synchronisation(kernel)
     regions = cut(kernel) if waits else (Region(kernel, None),)
-    strips = plan(regions, lay_out(kernel).local_bytes, width)
+    local_bytes = lay_out(kernel).local_bytes
+    strips = plan(regions, local_bytes, width)
+    while True:
+        try:
+            return _compile(kernel, regions, strips, waits=waits)
+        except TooLarge:
+            narrower = [other for other in WIDTHS if other < strips.width]
+            if width is not None or not narrower:
+                raise
+            strips = plan(regions, local_bytes, narrower[0])
+
+
+def _compile(kernel: Kernel, regions: Sequence[Region], strips: KernelPlan, *, waits: bool) -> CompiledKernel:
+    """Compile a kernel as planned. Raises :class:`TooLarge`."""
+    module, base, variables, scratch = _imports()
     threads = block_threads(kernel) if waits else strips.width
     region = lay_out(kernel, threads)
     contexts = lay_out_contexts(region.size_bytes, threads, regions, strips.width) if waits else None

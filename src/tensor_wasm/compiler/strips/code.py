@@ -8,7 +8,7 @@ from tensor_wasm.compiler.allocation import Allocation, defined, used
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import Contexts
 from tensor_wasm.compiler.frame import Frame, Ground, Locals
-from tensor_wasm.compiler.limits import LOCALS_MAX, LOCALS_RESERVED
+from tensor_wasm.compiler.limits import LOCALS_MAX, LOCALS_RESERVED, TooLarge
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.contexts import StripContext
@@ -16,7 +16,6 @@ from tensor_wasm.compiler.strips.lowering import Course
 from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
 from tensor_wasm.compiler.strips.strip import LANE_BYTES, Strip, VectorRegisters, is_double, vectors
-from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Kernel, Register, ScalarType
 from tensor_wasm.wasm import Body, Local, ValType
 
@@ -90,7 +89,7 @@ def _check_locals(kernel: Kernel, allocation: Allocation, width: int) -> None:
     count = len(set(allocation.slots.values())) * (width // 2 + 2)
     if count > LOCALS_MAX - LOCALS_RESERVED:
         text = f"kernel {kernel.name} is too large: it keeps {len(set(allocation.slots.values()))} registers at a time"
-        raise PtxError(text, kernel.line, 1)
+        raise TooLarge(text, kernel.line, 1)
 
 
 def clear(strip: Strip, registers: Sequence[Register]) -> None:

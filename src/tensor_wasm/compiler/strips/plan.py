@@ -21,7 +21,7 @@ from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Register, Scala
 
 #: Widths that there are, and up to how many instructions of a kernel they are taken: the widest is the fastest, and
 #: compiling it takes the longest.
-_LIMITS: Final = ((16, 2_000), (8, 20_000), (4, None))
+_LIMITS: Final = ((16, 4_000), (8, 30_000), (4, None))
 WIDTHS: Final = tuple(width for width, _ in _LIMITS)
 
 
