@@ -24,6 +24,21 @@ def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Machine 
     cores.close()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On two cores all code runs, but quickly only what a kernel's first variant is; on three that alone."""
+    kept, left = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        cores = callspec.params.get("machine") if callspec is not None else None
+        is_first = callspec is None or not callspec.params.get("code", ("", "", ""))[2]
+        if cores == 2 and not is_first:
+            item.add_marker(pytest.mark.slow)
+        (left if cores == 3 and not is_first else kept).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
 @pytest.fixture
 def code(request: pytest.FixtureRequest) -> CompiledKernel:
     """The kernel that :func:`kernels.loading.variants` names."""
