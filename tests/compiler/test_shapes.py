@@ -61,12 +61,12 @@ def test_a_wide_product_of_a_line_that_wraps_is_that_of_each_lane(
     sub.u32 %r7, %r1, 3;
     mul.wide.{kind} %rd3, %r7, {factor};
     neg.s64 %rd4, %rd3;
-    shl.b64 %rd4, %rd4, 1;
+    shl.b64 %rd6, %rd4, 1;
     mad.wide.{kind} %rd5, %r7, {factor}, %rd1;
-    sub.s64 %rd5, %rd5, %rd1;
-    xor.b64 %rd5, %rd5, %rd3;
-    add.s64 %rd4, %rd4, %rd5;
-    st.global.u64 [%rd2], %rd4;
+    sub.s64 %rd7, %rd5, %rd1;
+    xor.b64 %rd8, %rd7, %rd3;
+    add.s64 %rd9, %rd6, %rd8;
+    st.global.u64 [%rd2], %rd9;
     """
     out = found(machine, width, body, dtype=np.int64)
     signed = factor - (1 << 32) if kind == "s32" and factor >> 31 else factor
@@ -82,11 +82,11 @@ def test_a_neighbour_to_the_left_is_read_where_there_is_one(machine: Machine, wi
     sub.u32 %r7, %r1, 1;
     mul.wide.u32 %rd3, %r7, 4;
     ld.param.u64 %rd4, [data];
-    add.s64 %rd4, %rd4, %rd3;
+    add.s64 %rd5, %rd4, %rd3;
     ld.param.u32 %r9, [bound];
     mov.u32 %r8, 7;
     setp.gt.u32 %p1, %r1, %r9;
-    @%p1 ld.global.u32 %r8, [%rd4];
+    @%p1 ld.global.u32 %r8, [%rd5];
     st.global.u32 [%rd2], %r8;
     """
     data = np.arange(100, 137, dtype=np.uint32)
@@ -98,13 +98,13 @@ def test_a_neighbour_to_the_left_is_read_where_there_is_one(machine: Machine, wi
 def test_a_narrowed_line_and_half_registers_have_every_lane_s_value(machine: Machine, width: int) -> None:
     body = """
     mul.wide.s32 %rd3, %r1, -3;
-    add.s64 %rd3, %rd3, 40;
-    cvt.u32.u64 %r7, %rd3;
+    add.s64 %rd4, %rd3, 40;
+    cvt.u32.u64 %r7, %rd4;
     cvt.u16.u32 %rs1, %r7;
-    sub.u16 %rs1, %rs1, 1;
-    cvt.u32.u16 %r8, %rs1;
-    mad.lo.u32 %r7, %r7, 65536, %r8;
-    st.global.u32 [%rd2], %r7;
+    sub.u16 %rs2, %rs1, 1;
+    cvt.u32.u16 %r8, %rs2;
+    mad.lo.u32 %r9, %r7, 65536, %r8;
+    st.global.u32 [%rd2], %r9;
     """
     value = 40 - 3 * _X
     assert (found(machine, width, body) == (value * 65536 + (value - 1) % 65536) % (1 << 32)).all()
@@ -115,13 +115,13 @@ def test_lines_that_cancel_and_lines_that_add_up(machine: Machine, width: int) -
     body = """
     mul.lo.u32 %r7, %r1, 5;
     sub.u32 %r8, %r7, %r1;
-    sub.u32 %r8, %r8, %r1;
-    add.u32 %r9, %r8, %r1;
-    shl.b32 %r10, %r1, 2;
-    sub.u32 %r9, %r9, %r10;
-    mad.lo.u32 %r9, %r9, 1000, %r8;
-    sub.u32 %r9, 7, %r9;
-    st.global.u32 [%rd2], %r9;
+    sub.u32 %r9, %r8, %r1;
+    add.u32 %r10, %r9, %r1;
+    shl.b32 %r11, %r1, 2;
+    sub.u32 %r12, %r10, %r11;
+    mad.lo.u32 %r13, %r12, 1000, %r9;
+    sub.u32 %r14, 7, %r13;
+    st.global.u32 [%rd2], %r14;
     """
     assert (found(machine, width, body) == (7 - 3 * _X) % (1 << 32)).all()
 

@@ -128,7 +128,7 @@ def _load_once(strip: Strip, instruction: Instruction) -> None:
                 keep(register)
 
     def search() -> None:
-        strip.say_thread()
+        strip.say_thread(mask)
         memory.reach(strip.first, alone, len(alone.destinations), move)
 
     def read() -> None:

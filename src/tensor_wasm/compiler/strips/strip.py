@@ -174,11 +174,11 @@ class Strip:
         body.set(self.first.local_base)
         set_window(body, self.first)
 
-    def say_thread(self) -> None:
-        """Let a fault name the first lane of the mask."""
+    def say_thread(self, mask: Mask | None = None) -> None:
+        """Let a fault name the first lane of a mask, by default that of the strip."""
         body = self.body
         body.get(self.first.coordinates.thread)
-        body.get(self.mask.bits)
+        body.get((mask or self.mask).bits)
         body.op("i32.ctz", "i32.add", "i64.extend_i32_u")
         body.i64_const(THREAD_SHIFT)
         body.op("i64.shl")
