@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,11 +28,13 @@ def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Machine 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On two cores all code runs, but quickly only what a kernel's first variant is; on three that alone."""
+    here = Path(__file__).parent
     kept, left = [], []
     for item in items:
-        callspec = getattr(item, "callspec", None)
-        cores = callspec.params.get("machine") if callspec is not None else None
-        is_first = callspec is None or not callspec.params.get("code", ("", "", ""))[2]
+        # pytest calls this with the items of all folders.
+        parameters = item.callspec.params if here in item.path.parents and hasattr(item, "callspec") else {}
+        cores = parameters.get("machine")
+        is_first = "code" not in parameters or not parameters["code"][2]
         if cores == 2 and not is_first:
             item.add_marker(pytest.mark.slow)
         (left if cores == 3 and not is_first else kept).append(item)
