@@ -24,7 +24,7 @@ from tensor_wasm.dispatch.crew import UNKNOWN_NS, Boards, Crew, HelperFailure, H
 from tensor_wasm.errors import DeadlineExceeded, EndingError, KernelError, KernelFault, Terminated
 from tensor_wasm.runtime import Budget, Engine, Instance, ModuleCache, SealedFiles, SharedMemory, Store
 from tensor_wasm.runtime import bindings as native
-from tensor_wasm.runtime.endings import from_error, from_trap
+from tensor_wasm.runtime.endings import from_call
 from tensor_wasm.wasm import Module
 
 _WASM_PAGE_BYTES = 65_536
@@ -371,14 +371,13 @@ class KernelInstance:
     def _fail(self, error: int | None, trap: int | None, block: Axes, crew: Crew | None, assertion: str) -> None:
         store = self._machine.store
         cause, store.failure = store.failure, None
-        message = _message(trap) if trap else ""
-        failure = from_trap(trap) if trap else from_error(error or 0)
+        failure = from_call(error, trap)
         if crew is not None:
             crew.recall()
         if cause is not None:
             self._fail_elsewhere(None if crew is None else crew.failure, block)
             raise cause
-        address = fault_address(message)
+        address = fault_address(failure.message)
         raise KernelTrap(read_trap(self._kernel, self._read, failure, block, address=address, assertion=assertion))
 
     def _fail_elsewhere(self, failed: HelperFailure | None, block: Axes) -> None:
@@ -388,7 +387,7 @@ class KernelInstance:
         if failed.cause is not None:
             raise failed.cause
         read = failed.values.__getitem__
-        address = fault_address(failed.message)
+        address = fault_address(failed.failure.message)
         raise KernelTrap(read_trap(self._kernel, read, failed.failure, block, address=address))
 
     def _read(self, name: str) -> int:
@@ -399,12 +398,6 @@ class KernelInstance:
 def physical_bytes() -> int:
     """The machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _message(trap: int) -> str:
-    vector = native.ByteVector()
-    native.trap_message(trap, ctypes.byref(vector))
-    return native.take_text(vector)
 
 
 def _parameter_span(size_bytes: int) -> int:

@@ -24,7 +24,7 @@ from tensor_wasm.dispatch.crew_module import BOARD_BYTES
 from tensor_wasm.errors import InternalError, TensorWasmError
 from tensor_wasm.runtime import Budget, Engine, Failure, Instance, Module, SharedMemory, Store
 from tensor_wasm.runtime import bindings as native
-from tensor_wasm.runtime.endings import from_error, from_trap
+from tensor_wasm.runtime.endings import from_call
 from tensor_wasm.wasm import Module as ModuleWriter
 
 #: A launch that takes one core this long is worth waking helpers, which costs some 20 µs.
@@ -115,13 +115,12 @@ class Boards:
 class HelperFailure:
     """How a helper's part of a launch ended: ``cause`` is what its interrupt said, if it did.
 
-    ``values`` are the globals of the kernel's instance, ``message`` Wasmtime's text of the trap.
+    ``values`` are the globals of the kernel's instance.
     """
 
     kernel: int
     cause: BaseException | None
     failure: Failure
-    message: str
     values: Mapping[str, int]
 
 
@@ -347,15 +346,14 @@ class _Helper:
         if not error and not trap.value:
             return True
         cause, store.failure = store.failure, None
-        message = _message(trap.value) if trap.value else ""
-        failure = from_trap(trap.value) if trap.value else from_error(error or 0)
+        failure = from_call(error, trap.value)
         if not store.read_global(self._is_active):
             time.sleep(_RETRY_S)  # interrupted between launches
             return False
         number = self._crew.kernel()
         kernel = self._kernels[number]
         values = {name: store.read_global(extern) for name, extern in _told(kernel)}
-        self._crew.note(HelperFailure(number, cause, failure, message, values))
+        self._crew.note(HelperFailure(number, cause, failure, values))
         # An interrupt that is still due would end this call as well.
         store.interrupt = None
         with contextlib.suppress(Exception):
@@ -372,12 +370,6 @@ def _told(kernel: Instance) -> Iterator[tuple[str, Any]]:
         if extern is None:
             return
         yield f"site_{number}", extern
-
-
-def _message(trap: int) -> str:
-    vector = native.ByteVector()
-    native.trap_message(trap, ctypes.byref(vector))
-    return native.take_text(vector)
 
 
 @lru_cache(maxsize=64)

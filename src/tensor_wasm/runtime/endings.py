@@ -41,13 +41,20 @@ class Frame:
 class Failure:
     """A call that did not return.
 
-    ``code`` is Wasmtime's trap code or None; ``exit_status`` is set when the guest called ``proc_exit``.
+    ``code`` is Wasmtime's trap code or None; ``exit_status`` is set when the guest called ``proc_exit``. ``message`` is
+    Wasmtime's own text of a trap.
     """
 
     text: str
     code: int | None
     exit_status: int | None
     frames: tuple[Frame, ...]
+    message: str = ""
+
+
+def from_call(error: int | None, trap: int | None) -> Failure:
+    """Read and free what a call gave that did not return: a ``wasm_trap_t``, or else a ``wasmtime_error_t``."""
+    return from_trap(trap) if trap else from_error(error or 0)
 
 
 def from_trap(trap: int) -> Failure:
@@ -56,14 +63,12 @@ def from_trap(trap: int) -> Failure:
     code = code_out.value if native.trap_code(trap, ctypes.byref(code_out)) else None
     frames = native.FrameVector()
     native.trap_trace(trap, ctypes.byref(frames))
-    if code is None:
-        vector = native.ByteVector()
-        native.trap_message(trap, ctypes.byref(vector))
-        text = native.take_text(vector)
-    else:
-        text = TRAP_TEXTS.get(code, f"trap {code}")
+    vector = native.ByteVector()
+    native.trap_message(trap, ctypes.byref(vector))
+    message = native.take_text(vector)
     native.trap_delete(trap)
-    return Failure(text, code, None, _take_frames(frames))
+    text = message if code is None else TRAP_TEXTS.get(code, f"trap {code}")
+    return Failure(text, code, None, _take_frames(frames), message)
 
 
 def from_error(error: int) -> Failure:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tensor_wasm.errors import InternalError, QuotaExceeded, TensorWasmError
 from tensor_wasm.runtime import bindings as native
-from tensor_wasm.runtime.endings import Failure, from_error, from_trap
+from tensor_wasm.runtime.endings import Failure, from_call
 from tensor_wasm.runtime.engine import CHECK_TICKS, Engine, Module
 from tensor_wasm.runtime.linker import Template
 from tensor_wasm.runtime.memory import Budget
@@ -267,7 +267,7 @@ class Store:
             native.store_delete(pointer)
 
     def _raise(self, error: int | None, trap: int | None) -> None:
-        failure = from_trap(trap) if trap else from_error(error or 0)
+        failure = from_call(error, trap)
         cause, self.failure = self.failure, None
         if cause is not None:
             raise cause
