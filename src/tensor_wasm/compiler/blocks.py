@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tensor_wasm.compiler import barrier_scheduler, scheduler, warp, warp_scheduler
+from tensor_wasm.compiler.axes import push_least, skip_empty, to_next_row
 from tensor_wasm.compiler.contexts import Contexts, Row
 from tensor_wasm.compiler.faults import THREAD_SHIFT, Fault
 from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
-from tensor_wasm.compiler.lowering import enter, increment, skip_empty
+from tensor_wasm.compiler.lowering import enter
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.parts import Parts
@@ -136,11 +137,7 @@ def _push_count(strip: Strip, last: Local) -> None:
     body.get(at.thread)
     body.op("i32.sub")
     body.set(in_range)
-    body.get(in_row)
-    body.get(in_range)
-    body.get(in_row)
-    body.get(in_range)
-    body.op("i32.lt_u", "select")
+    push_least(body, in_row, in_range)
     body.tee(in_row)
     body.i32_const(strip.width)
     body.get(in_row)
@@ -174,26 +171,12 @@ def _go_to_thread(at: Coordinates, first: Local) -> None:
 
 def _go_to_next_strip(at: Coordinates, count: Local) -> None:
     body = at.body
-    x, y, z = at.thread_index
-    for local in (at.thread, x):
+    for local in (at.thread, at.thread_index[0]):
         body.get(local)
         body.get(count)
         body.op("i32.add")
         body.set(local)
-    body.get(x)
-    body.get(at.block[0])
-    body.op("i32.ge_u")
-    with body.if_():
-        body.i32_const(0)
-        body.set(x)
-        increment(body, y)
-        body.get(y)
-        body.get(at.block[1])
-        body.op("i32.ge_u")
-        with body.if_():
-            body.i32_const(0)
-            body.set(y)
-            increment(body, z)
+    to_next_row(body, at.thread_index, at.block)
 
 
 # --- run ---------------------------------------------------------------------------------------------------
@@ -343,11 +326,8 @@ def _set_last(body: Body, first: Local, last: Local, threads: Local, *, is_whole
     body.get(first)
     body.i32_const(scheduler.WARP)
     body.op("i32.add")
-    body.tee(last)
-    body.get(threads)
-    body.get(last)
-    body.get(threads)
-    body.op("i32.lt_u", "select")
+    body.set(last)
+    push_least(body, last, threads)
     body.set(last)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tensor_wasm.compiler.axes import increment, to_next_row
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.wasm import Body, Function, Global, Local, Module, ValType
 
@@ -143,26 +144,5 @@ def _extended(body: Body, local: Local) -> None:
 
 def _go_on(body: Body, at: Coordinates) -> None:
     """Set the index of the next block."""
-    x, y, z = at.block_index
-    _increment(body, x)
-    body.get(x)
-    body.get(at.grid[0])
-    body.op("i32.eq")
-    with body.if_():
-        body.i32_const(0)
-        body.set(x)
-        _increment(body, y)
-        body.get(y)
-        body.get(at.grid[1])
-        body.op("i32.eq")
-        with body.if_():
-            body.i32_const(0)
-            body.set(y)
-            _increment(body, z)
-
-
-def _increment(body: Body, local: Local) -> None:
-    body.get(local)
-    body.i32_const(1)
-    body.op("i32.add")
-    body.set(local)
+    increment(body, at.block_index[0])
+    to_next_row(body, at.block_index, at.grid)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tensor_wasm.compiler.axes import increment, nest, skip_empty
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
-from tensor_wasm.compiler.lowering import enter, increment, nest, skip_empty
+from tensor_wasm.compiler.lowering import enter
 from tensor_wasm.compiler.ordering import is_ordered
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip

@@ -10,7 +10,6 @@ from tensor_wasm.compiler import carry, memory, moves, printing, transfers, valu
 from tensor_wasm.compiler.faults import Fault
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.region import WINDOW
-from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.structure import (
     Close,
     CloseDispatcher,
@@ -32,17 +31,7 @@ from tensor_wasm.compiler.structure import (
 )
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Instruction, Operand, ScalarType
-from tensor_wasm.wasm import Body, Global, Label, Local, ValType
-
-
-def skip_empty(body: Body, at: Coordinates) -> None:
-    """Do nothing at all for a launch with an empty axis."""
-    for local in (*at.grid, *at.block):
-        body.get(local)
-        body.op("i32.eqz")
-    body.op(*["i32.or"] * 5)
-    with body.if_():
-        body.op("return")
+from tensor_wasm.wasm import Global, Label, Local, ValType
 
 
 def enter(frame: Frame, base: Global, variables: Global) -> None:
@@ -75,31 +64,6 @@ def enter(frame: Frame, base: Global, variables: Global) -> None:
     body.op("i64.shl")
     body.set(ground.guest_end)
     memory.read_parameters(frame, frame.kernel)
-
-
-def nest(body: Body, indices: Sequence[Local], limits: Sequence[Local], inside: Callable[[], None]) -> None:
-    """Loop over some axes, the first one fastest; each limit is at least 1."""
-    if not indices:
-        inside()
-        return
-    index = indices[-1]
-    body.i32_const(0)
-    body.set(index)
-    with body.loop() as again:
-        nest(body, indices[:-1], limits, inside)
-        increment(body, index)
-        body.get(index)
-        body.get(limits[len(indices) - 1])
-        body.op("i32.lt_u")
-        body.br_if(again)
-
-
-def increment(body: Body, local: Local, amount: int = 1) -> None:
-    """Add to an i32 local."""
-    body.get(local)
-    body.i32_const(amount)
-    body.op("i32.add")
-    body.set(local)
 
 
 class Walk:
@@ -240,15 +204,8 @@ def _value(frame: Frame, instruction: Instruction) -> None:
             frame.store(register, kind)
 
 
-def _nothing(_frame: Frame, _instruction: Instruction) -> None:
-    """Orders memory between threads, or moves data nearer: threads run one after another, and caches are not ours."""
-
-
 _OWN: Final[Mapping[str, Callable[[Frame, Instruction], None]]] = MappingProxyType(
     {
-        "ld": memory.load,
-        "ldu": memory.load,
-        "st": memory.store,
         "atom": transfers.update,
         "red": transfers.update,
         "cp": transfers.copy,
@@ -256,13 +213,5 @@ _OWN: Final[Mapping[str, Callable[[Frame, Instruction], None]]] = MappingProxyTy
         "mov": moves.move,
         "cvta": moves.convert_address,
         "isspacep": moves.is_in_space,
-        "prefetch": _nothing,
-        "prefetchu": _nothing,
-        "discard": _nothing,
-        "applypriority": _nothing,
-        "fence": _nothing,
-        "membar": _nothing,
-        "nanosleep": _nothing,
-        "pragma": _nothing,
     }
 )
