@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tensor_wasm.compiler import barrier_scheduler, scheduler, warp, warp_scheduler
 from tensor_wasm.compiler.axes import push_least, skip_empty, to_next_row
 from tensor_wasm.compiler.contexts import Contexts, Row
-from tensor_wasm.compiler.faults import THREAD_SHIFT, Fault
+from tensor_wasm.compiler.faults import Fault, push_thread_place
 from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter
@@ -18,8 +18,9 @@ from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
-from tensor_wasm.compiler.strips.strip import QUAD, Strip
+from tensor_wasm.compiler.strips.strip import Strip, push_bits
 from tensor_wasm.compiler.synchronisation import Suspension, is_barrier, is_plain
+from tensor_wasm.compiler.values.lanes import fill
 from tensor_wasm.ptx.program import Immediate, Instruction, Kernel
 from tensor_wasm.wasm import Body, Function, Label, Local, ValType
 
@@ -90,13 +91,13 @@ def _write_region(parts: Parts, number: int, region: RegionPlan, plan: KernelPla
         body.set(count)
         context.enter(at.thread)
         with body.block() as done, body.loop() as again:
-            for quad in range(strip.quads):
+
+            def push_is_ready(quad: int) -> None:
                 context.push_state(quad)
-                body.v128_const(number.to_bytes(4, "little") * 4)
-                body.op("i32x4.eq", "i32x4.bitmask")
-                if quad:
-                    body.i32_const(QUAD * quad)
-                    body.op("i32.shl", "i32.or")
+                fill("i32x4", number).push(body)
+                body.op("i32x4.eq")
+
+            push_bits(body, strip.quads, push_is_ready)
             push_bits_below(body, count)
             body.op("i32.and")
             body.tee(strip.mask.bits)
@@ -306,9 +307,7 @@ def _write_run(
                 body.get(outcome)
                 body.br_if(again)
             body.global_get(stuck[0])
-            body.op("i64.extend_i32_u")
-            body.i64_const(THREAD_SHIFT)
-            body.op("i64.shl")
+            push_thread_place(body)
             body.global_set(parts.place_global)
             body.global_get(stuck[1])
             body.global_set(parts.line_global)

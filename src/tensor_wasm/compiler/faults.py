@@ -34,6 +34,13 @@ SIZE_SHIFT = 32
 ROW_SIZE = 0xFF
 
 
+def push_thread_place(body: Body) -> None:
+    """Turn the number of a thread on the stack, an i32, into what ``place`` is while it runs alone."""
+    body.op("i64.extend_i32_u")
+    body.i64_const(THREAD_SHIFT)
+    body.op("i64.shl")
+
+
 def faulting_thread(
     place: int, address: int | None, line: int, sites: Sequence[Site], read: Callable[[str], int]
 ) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tensor_wasm.compiler.axes import increment, nest, skip_empty
-from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter
@@ -15,7 +14,7 @@ from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_st
 from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
 from tensor_wasm.compiler.strips.rows import Carried, Row, Segments, find_segments
-from tensor_wasm.compiler.strips.strip import Strip
+from tensor_wasm.compiler.strips.strip import Strip, scalar_types
 from tensor_wasm.ptx.program import Kernel
 from tensor_wasm.wasm import Function, Local, ValType
 
@@ -62,8 +61,7 @@ def _write_row(parts: Parts, kernel: Kernel, plan: KernelPlan, segments: Segment
     """
     kinds = [I32] * _ROW_PARAMETERS
     for register in segments.carried:
-        line = plan.shapes.line(register)
-        kinds += [carrier(register.type)] + [I32] * (line is not None and line.is_wide)
+        kinds += scalar_types(plan.shapes, register)
     function = parts.module.function(kinds, name="row")
     body = function.code
     at = Coordinates(function, parts.clock, function.parameters[8:11])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final
 
@@ -167,7 +168,7 @@ class Walk:
 def lower_instruction(frame: Frame, instruction: Instruction) -> None:
     """Write one instruction. Raises :class:`PtxError` for one that this lowering does not have."""
     frame.body.mark(instruction.line)
-    try:
+    with located(instruction):
         if carry.handles(instruction):
             carry.lower(frame, instruction)
         elif instruction.root in _OWN:
@@ -176,6 +177,13 @@ def lower_instruction(frame: Frame, instruction: Instruction) -> None:
             _value(frame, instruction)
         else:
             raise PtxError(f"{instruction.text} is not supported")
+
+
+@contextmanager
+def located(instruction: Instruction) -> Iterator[None]:
+    """Give a :class:`PtxError` of what is inside the instruction's place, if it has none."""
+    try:
+        yield
     except PtxError as error:
         if error.line:
             raise

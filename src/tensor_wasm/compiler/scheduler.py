@@ -21,6 +21,7 @@ from tensor_wasm.compiler.contexts import (
     WAITING,
     Contexts,
 )
+from tensor_wasm.compiler.values.lanes import fill
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES, WORD_BYTES
 from tensor_wasm.wasm import Body, Function, Local, Module, ValType
 
@@ -246,7 +247,7 @@ def pass_together(module: Module, contexts: Contexts) -> Function:
         body.get(state)
         body.op("i32x4.splat", "i32x4.ne")
         w.push_states(base, place)
-        body.v128_const((EXITED & 0xFFFF_FFFF).to_bytes(4, "little") * 4)
+        fill("i32x4", EXITED).push(body)
         body.op("i32x4.ne", "v128.and")
         body.get(others)
         body.op("v128.or")

@@ -102,6 +102,11 @@ class Shapes:
         found = self._growth(operand)
         return found if isinstance(found, Line) else None
 
+    def is_wide(self, operand: Operand) -> bool:
+        """Whether an operand is linear and was widened, so that its origin must be known as well."""
+        line = self.line(operand)
+        return line is not None and line.is_wide
+
     def operand(self, operand: Operand) -> Shape:
         """The shape of a source."""
         return _shape(self._growth(operand))

@@ -10,9 +10,10 @@ from tensor_wasm.compiler.contexts import EXITED, STATE_BYTES, WAITING, Contexts
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
-from tensor_wasm.compiler.strips.strip import QUAD, SCRATCH, Mask, Strip, is_double
+from tensor_wasm.compiler.strips.strip import QUAD, SCRATCH, Mask, Strip, is_double, push_bits
 from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.compiler.synchronisation import Suspend, Suspension, is_plain
+from tensor_wasm.compiler.values.lanes import fill
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES, OUT_OFFSET, WORD_BYTES
 from tensor_wasm.compiler.warp.plans import word_count
 from tensor_wasm.ptx.program import Instruction, Register, ScalarType
@@ -116,8 +117,7 @@ class StripContext:
         self._push_place(register)
         self._load_lane(register, 0)
         strip.first.pop_register(register)
-        line = strip.shapes.line(register)
-        if line is not None and line.is_wide:
+        if strip.shapes.is_wide(register):
             self._body.get(self._words)
             self._body.memory("i32.load", self.contexts.origins[register], memory=SCRATCH)
             self._body.set(strip.origin(register))
@@ -133,8 +133,7 @@ class StripContext:
             strip.first.push_register(register)
         kind = carrier(register.type).name.lower()
         body.memory(f"{kind}.store", self.contexts.slots[register], memory=SCRATCH)
-        line = strip.shapes.line(register)
-        if line is not None and line.is_wide:
+        if strip.shapes.is_wide(register):
             body.get(self._words)
             body.get(strip.origin(register))
             body.memory("i32.store", self.contexts.origins[register], memory=SCRATCH)
@@ -158,15 +157,15 @@ class StripContext:
                 body.i32_const(1 << 30)
                 body.set(strip.origin(register))
         strip.first.pop_register(register)
-        shape, per = ("i64x2", 2) if is_long else ("i32x4", QUAD)
-        body.get(mask.bits)
-        for number in range(strip.width // per):
+        shape, count = ("i64x2", strip.width // 2) if is_long else ("i32x4", strip.quads)
+
+        def push_agrees(number: int) -> None:
             self._push_vector(register, number)
             self._push_lanes(strip, register, number)
-            body.op(f"{shape}.eq", f"{shape}.bitmask")
-            if number:
-                body.i32_const(per * number)
-                body.op("i32.shl", "i32.or")
+            body.op(f"{shape}.eq")
+
+        body.get(mask.bits)
+        push_bits(body, count, push_agrees, shape)
         body.op("i32.and")
         body.set(mask.bits)
 
@@ -264,7 +263,7 @@ class StripContext:
         body = self._body
         for number in range(strip.quads):
             body.get(self._words)
-            body.v128_const((state & 0xFFFF_FFFF).to_bytes(4, "little") * 4)
+            fill("i32x4", state).push(body)
             self.push_state(number)
             strip.push_lanes(strip.mask, number, is_wide=False)
             body.op("v128.bitselect")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import Contexts
-from tensor_wasm.compiler.faults import THREAD_SHIFT
+from tensor_wasm.compiler.faults import push_thread_place
 from tensor_wasm.compiler.frame import Frame, Ground
 from tensor_wasm.compiler.region import WINDOW
 from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
 from tensor_wasm.compiler.special import Coordinates
-from tensor_wasm.compiler.strips.strip import LANE_BYTES, SCRATCH, is_double, push_lane
+from tensor_wasm.compiler.strips.strip import LANE_BYTES, SCRATCH, is_double, push_lane, scalar_types, set_window
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES
 from tensor_wasm.ptx.program import Address, Instruction, Operand, Register, ScalarType, Special
 from tensor_wasm.wasm import Body, Function, Local, ValType
@@ -92,10 +92,7 @@ def run(
         else:
             strip.first.push(special, register.type)
     for register in operands.linear:
-        strip.first.push_register(register)
-        line = strip.shapes.line(register)
-        if line is not None and line.is_wide:
-            body.get(strip.origin(register))
+        strip.push_scalars(register)
     body.call(function)
     for register in dict.fromkeys(written):
         blend = mask if register in strip.kept or mask is not strip.mask else None
@@ -182,10 +179,7 @@ def _write(
         kinds.append(I64)
     kinds += [carrier(register.type) for register in operands.uniform]
     for register in operands.linear:
-        kinds.append(carrier(register.type))
-        line = strip.shapes.line(register)
-        if line is not None and line.is_wide:
-            kinds.append(I32)
+        kinds += scalar_types(strip.shapes, register)
     function = parts.module.function(kinds, name=f"lanes_{instruction.root}")
     body = function.code
     rest, thread, x, shared_end, parameters, *given = function.parameters
@@ -206,7 +200,7 @@ def _write(
         lines.append((register, line, first, origin))
     at = Coordinates(function, parts.clock, is_lane=True)
     at.thread, at.thread_index = body.local(I32), (body.local(I32), *at.thread_index[1:])
-    frame = _frame(strip, instruction, ground, registers, at)
+    frame = _frame(strip, ground, registers, at)
     body.get(rest)
     with body.if_(), body.loop() as again:
         body.get(rest)
@@ -218,9 +212,7 @@ def _write(
             body.op("i32.add")
             body.set(own)
         body.get(at.thread)
-        body.op("i64.extend_i32_u")
-        body.i64_const(THREAD_SHIFT)
-        body.op("i64.shl")
+        push_thread_place(body)
         body.global_set(parts.place_global)
         registers.enter(ground.base)
         for register, line, first, origin in lines:
@@ -277,12 +269,11 @@ def _enter(strip: Strip, body: Body, shared_end: Local, parameters: Local) -> Gr
     return ground
 
 
-def _frame(strip: Strip, instruction: Instruction, ground: Ground, registers: LaneRegisters, at: Coordinates) -> Frame:
+def _frame(strip: Strip, ground: Ground, registers: LaneRegisters, at: Coordinates) -> Frame:
     parts = strip.parts
     body = at.body
     has_local = parts.layout.local_bytes > 0
     contexts = None if strip.context is None else strip.context.contexts
-    del instruction
     return Frame(
         strip.first.kernel,
         body,
@@ -308,11 +299,7 @@ def _enter_own_memory(strip: Strip, frame: Frame, ground: Ground, lane: Local) -
         body.i32_const(local_bytes)
         body.op("i32.mul", "i32.add")
         body.set(frame.local_base)
-        body.get(frame.local_base)
-        body.op("i64.extend_i32_u")
-        body.i64_const(WINDOW)
-        body.op("i64.or")
-        body.set(frame.local_window)
+        set_window(body, frame)
     if frame.context is not None:
         body.get(ground.base)
         body.get(frame.coordinates.thread)

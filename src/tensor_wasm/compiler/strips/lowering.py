@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -15,11 +16,11 @@ from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import memory, moves, values
 from tensor_wasm.compiler.strips.control import Chunk, End, Leave, Part
 from tensor_wasm.compiler.strips.groups import find_groups
-from tensor_wasm.compiler.strips.strip import Strip
+from tensor_wasm.compiler.strips.strip import Strip, push_bits
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Suspend
-from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.program import Guard, Instruction, Kernel, Register, ScalarType
+from tensor_wasm.compiler.values.lanes import fill
+from tensor_wasm.ptx.program import Guard, Instruction, Kernel, Operand, Register, ScalarType
 from tensor_wasm.wasm import Label, Local, ValType
 
 I32 = ValType.I32
@@ -29,16 +30,8 @@ def lower(strip: Strip, instruction: Instruction) -> None:
     """Write one instruction. Raises :class:`PtxError` for one that there is no code for."""
     strip.body.mark(instruction.line)
     ordering.order(strip.body, instruction)
-    try:
-        own = _OWN.get(instruction.root)
-        if own is not None:
-            own(strip, instruction)
-        else:
-            _compute(strip, instruction)
-    except PtxError as error:
-        if error.line:
-            raise
-        raise PtxError(error.text, instruction.line, instruction.column) from None
+    with lowering.located(instruction):
+        _OWN.get(instruction.root, _compute)(strip, instruction)
 
 
 def _compute(strip: Strip, instruction: Instruction) -> None:
@@ -266,13 +259,7 @@ class Course:
         body.get(strip.mask.bits)
         body.set(left)
         for position, target in enumerate(part.targets[:-1]):
-            for unit in range(strip.quads):
-                values.lanes_of(strip, part.selector, ScalarType.U32, unit, is_wide=False).push(body)
-                body.v128_const(position.to_bytes(4, "little") * 4)
-                body.op("i32x4.eq", "i32x4.bitmask")
-                if unit:
-                    body.i32_const(4 * unit)
-                    body.op("i32.shl", "i32.or")
+            push_bits(body, strip.quads, partial(self._push_is_selected, part.selector, position))
             body.get(left)
             body.op("i32.and")
             body.set(chosen)
@@ -283,6 +270,12 @@ class Course:
             body.set(left)
         self._add(part.targets[-1], lambda: body.get(left))
         body.release(left, chosen)
+
+    def _push_is_selected(self, selector: Operand, position: int, unit: int) -> None:
+        body = self._strip.body
+        values.lanes_of(self._strip, selector, ScalarType.U32, unit, is_wide=False).push(body)
+        fill("i32x4", position).push(body)
+        body.op("i32x4.eq")
 
 
 class _ChunkWalk(lowering.Walk):

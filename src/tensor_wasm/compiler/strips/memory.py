@@ -8,7 +8,7 @@ says what is wrong with an address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
@@ -22,8 +22,8 @@ from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
 from tensor_wasm.compiler.strips.groups import Group
 from tensor_wasm.compiler.strips.masked import load_some, store_some
-from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double
-from tensor_wasm.compiler.strips.values import lanes_of
+from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double, shuffle
+from tensor_wasm.compiler.strips.values import cut, lanes_of
 from tensor_wasm.ptx.program import Guard, Instruction, Parameter, Register, ScalarType, Space, Variable
 from tensor_wasm.wasm import Local, ValType
 
@@ -188,18 +188,7 @@ def _push_group_holds(strip: Strip, instruction: Instruction, group: Group) -> N
         body.set(first)
         push_end(strip, instruction, size)
         body.set(end)
-        # An aligned first address that is as far below an aligned end has room for all.
-        body.get(first)
-        body.get(end)
-        body.i64_const(reach)
-        body.op("i64.sub")
-        body.i64_const(0)
-        body.get(end)
-        body.i64_const(reach)
-        body.op("i64.gt_u", "select", "i64.lt_u")
-        if size > 1:
-            push_is_aligned(strip, first, size)
-            body.op("i32.and")
+        _push_has_room(strip, first, size, reach, lambda: body.get(end))
     if is_linear:
         if not may_be_contiguous(strip, instruction, len(instruction.destinations or instruction.sources)):
             body.op("drop")
@@ -319,22 +308,28 @@ def _if_contiguous(
 
 def _push_is_inside(strip: Strip, instruction: Instruction, first: Local, size: int) -> None:
     """Push whether the elements of all lanes, ``size`` bytes each, are adjacent, aligned and inside of their memory."""
+    _push_has_room(strip, first, size, size * (strip.width - 1), lambda: push_end(strip, instruction, size))
+    assert instruction.address is not None
+    check_origin(strip, instruction.address.base, None)
+
+
+def _push_has_room(strip: Strip, first: Local, size: int, reach: int, push_end: Callable[[], None]) -> None:
+    """Push whether an address is aligned to ``size``, and ``reach`` bytes more are inside too.
+
+    The end is a multiple of ``size``: an aligned address that is as far below it has room for all.
+    """
     body = strip.body
-    reach = size * (strip.width - 1)
-    # An aligned first address that is as far below an aligned end has room for all.
     body.get(first)
-    push_end(strip, instruction, size)
+    push_end()
     body.i64_const(reach)
     body.op("i64.sub")
     body.i64_const(0)
-    push_end(strip, instruction, size)
+    push_end()
     body.i64_const(reach)
     body.op("i64.gt_u", "select", "i64.lt_u")
     if size > 1:
         push_is_aligned(strip, first, size)
         body.op("i32.and")
-    assert instruction.address is not None
-    check_origin(strip, instruction.address.base, None)
 
 
 def push_end(strip: Strip, instruction: Instruction, size: int) -> None:
@@ -452,8 +447,7 @@ def _load_vector(strip: Strip, kind: ScalarType, register: Register, number: int
         body.memory("v128.load32_zero", place.offset + 4 * number, align=0, memory=place.memory)
         body.op(f"i16x8.extend_low_i8x16_{sign}", f"i32x4.extend_low_i16x8_{sign}")
     if kind.is_signed and register.type.bits < 32:  # kept zero-extended
-        body.v128_const(((1 << register.type.bits) - 1).to_bytes(4, "little") * 4)
-        body.op("v128.and")
+        cut(body, register.type.bits)
 
 
 #: The low halves of two vectors, and the high ones, in words.
@@ -464,18 +458,7 @@ def _transpose(strip: Strip, parts: list[Local], size: int) -> None:
     """Turn elements of 2 or 4 components, one after another in vectors, into a vector for each component."""
     body = strip.body
     if len(parts) == 2:
-        per = 16 // size
-        picks = [[per * 0 + 2 * lane + component for lane in range(per)] for component in (0, 1)]
-        new = [body.local(V128) for _ in parts]
-        for local, chosen in zip(new, picks, strict=True):
-            body.get(parts[0])
-            body.get(parts[1])
-            body.shuffle([size * element + byte for element in chosen for byte in range(size)])
-            body.set(local)
-        for local, part in zip(new, parts, strict=True):
-            body.get(local)
-            body.set(part)
-        body.release(*new)
+        _shuffle_pair(strip, parts, size, [range(component, 2 * (16 // size), 2) for component in (0, 1)])
         return
     # Two rounds of pairs: (0, 1) and (2, 3) by words, then their halves.
     halves = []
@@ -484,7 +467,7 @@ def _transpose(strip: Strip, parts: list[Local], size: int) -> None:
             local = body.local(V128)
             body.get(parts[one])
             body.get(parts[two])
-            body.shuffle([4 * word + byte for word in words for byte in range(4)])
+            shuffle(body, words)
             body.set(local)
             halves.append(local)
     low, high, low_2, high_2 = halves
@@ -492,7 +475,7 @@ def _transpose(strip: Strip, parts: list[Local], size: int) -> None:
     for part, (first, second, chosen_words) in zip(parts, sides, strict=True):
         body.get(first)
         body.get(second)
-        body.shuffle([4 * word + byte for word in chosen_words for byte in range(4)])
+        shuffle(body, chosen_words)
         body.set(part)
     body.release(*halves)
 
@@ -527,19 +510,22 @@ def _interleave(strip: Strip, parts: list[Local], size: int) -> None:
     if len(parts) == 4:
         _transpose(strip, parts, size)
         return
-    body = strip.body
     per = 16 // size
+    pairs = [element for lane in range(per) for element in (lane, per + lane)]
+    _shuffle_pair(strip, parts, size, [pairs[:per], pairs[per:]])
+
+
+def _shuffle_pair(strip: Strip, parts: Sequence[Local], size: int, picks: Sequence[Sequence[int]]) -> None:
+    """Turn two vectors into two of some of their elements, as :func:`shuffle` counts these."""
+    body = strip.body
     new = [body.local(V128) for _ in parts]
-    for half, target in enumerate(new):
-        chosen: list[int] = []
-        for lane in range(half * (per // 2), (half + 1) * (per // 2)):
-            chosen += [lane, per + lane]
+    for local, chosen in zip(new, picks, strict=True):
         body.get(parts[0])
         body.get(parts[1])
-        body.shuffle([size * element + byte for element in chosen for byte in range(size)])
-        body.set(target)
-    for target, part in zip(new, parts, strict=True):
-        body.get(target)
+        shuffle(body, chosen, size)
+        body.set(local)
+    for local, part in zip(new, parts, strict=True):
+        body.get(local)
         body.set(part)
     body.release(*new)
 
@@ -550,8 +536,7 @@ def _store_narrow(strip: Strip, kind: ScalarType, place: Place, push: Callable[[
 
     def push_cut(unit: int) -> None:
         push(0, unit)
-        body.v128_const(((1 << kind.bits) - 1).to_bytes(4, "little") * 4)
-        body.op("v128.and")
+        cut(body, kind.bits)
 
     def push_pair(unit: int) -> None:
         push_cut(unit)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tensor_wasm.compiler.region import SHARED_WINDOW
-from tensor_wasm.compiler.strips.strip import Strip, is_double
+from tensor_wasm.compiler.strips.strip import Strip, is_double, shuffle
 from tensor_wasm.compiler.strips.values import is_own, lanes_of
 from tensor_wasm.ptx.program import Instruction, Register, ScalarType, Space, Special
-from tensor_wasm.wasm import Body
 
 #: Writes a unit of the first or of another destination: ``(destination's position, unit)``.
 Write = Callable[[int, int], None]
@@ -81,7 +80,7 @@ def _pack_words(strip: Strip, instruction: Instruction) -> Write:
     def write(_position: int, unit: int) -> None:
         for source in instruction.sources:
             lanes_of(strip, source, _WORD, unit // 2, is_wide=False).push(strip.body)
-        _shuffle(strip.body, (2, 6, 3, 7) if unit % 2 else (0, 4, 1, 5))
+        shuffle(strip.body, (2, 6, 3, 7) if unit % 2 else (0, 4, 1, 5))
 
     return write
 
@@ -90,7 +89,7 @@ def _unpack_words(strip: Strip, instruction: Instruction) -> Write:
     def write(position: int, unit: int) -> None:
         for half in (0, 1):
             lanes_of(strip, instruction.sources[0], _LONG, 2 * unit + half, is_wide=True).push(strip.body)
-        _shuffle(strip.body, (1, 3, 5, 7) if position else (0, 2, 4, 6))
+        shuffle(strip.body, (1, 3, 5, 7) if position else (0, 2, 4, 6))
 
     return write
 
@@ -112,10 +111,6 @@ def _unpack_halves(strip: Strip, instruction: Instruction) -> Write:
         (value.shr_u(16) if position else value & 0xFFFF).push(strip.body)
 
     return write
-
-
-def _shuffle(body: Body, words: Sequence[int]) -> None:
-    body.shuffle([4 * word + byte for word in words for byte in range(4)])
 
 
 def emit(strip: Strip, instruction: Instruction, write: Write) -> None:

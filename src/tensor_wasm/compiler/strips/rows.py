@@ -18,15 +18,14 @@ from typing import Final
 
 from tensor_wasm.compiler import memory
 from tensor_wasm.compiler.allocation import bits, defined
-from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.faults import ROW_SIZE, SIZE_SHIFT, THREAD_SHIFT
+from tensor_wasm.compiler.faults import ROW_SIZE, SIZE_SHIFT, push_thread_place
 from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
 from tensor_wasm.compiler.strips import memory as strip_memory
 from tensor_wasm.compiler.strips import moves, values
 from tensor_wasm.compiler.strips.control import End, Leave, Part
 from tensor_wasm.compiler.strips.lowering import NOTHING, compute_uniform, lower
 from tensor_wasm.compiler.strips.plan import RegionPlan
-from tensor_wasm.compiler.strips.strip import Strip
+from tensor_wasm.compiler.strips.strip import Strip, scalar_types
 from tensor_wasm.compiler.values.formula import constant, read
 from tensor_wasm.ptx.program import Instruction, Parameter, Register, Special
 from tensor_wasm.wasm import Local, ValType
@@ -226,9 +225,7 @@ class Row:
 
     def _places(self, register: Register) -> tuple[Local, ...]:
         """Locals like those that a register is kept in."""
-        line = self._strip.shapes.line(register)
-        kinds = [carrier(register.type)] + [I32] * (line is not None and line.is_wide)
-        return tuple(self._strip.body.local(kind) for kind in kinds)
+        return tuple(self._strip.body.local(kind) for kind in scalar_types(self._strip.shapes, register))
 
     def write(self) -> None:
         """Write the row, its y, z and first thread being set."""
@@ -283,9 +280,7 @@ class Row:
         body.op("i32.and", "i32.eqz")
         body.set(self._holds)
         body.get(at.thread)
-        body.op("i64.extend_i32_u")
-        body.i64_const(THREAD_SHIFT)
-        body.op("i64.shl")
+        push_thread_place(body)
         body.i64_const(ROW_SIZE << SIZE_SHIFT)
         body.op("i64.or")
         body.global_set(strip.parts.place_global)
@@ -438,10 +433,8 @@ class Carried:
         places = iter(given)
         for register in registers:
             self._names.append((register, strip.add_register(register)))
-            line = strip.shapes.line(register)
-            scalars = [next(places) for _ in range(1 + (line is not None and line.is_wide))]
-            for place in scalars:
-                strip.body.get(place)
+            for _ in scalar_types(strip.shapes, register):
+                strip.body.get(next(places))
             strip.pop_scalars(self._names[-1][1])
 
     def set(self, x: Local) -> None:

@@ -7,12 +7,12 @@ kept once, and of a linear one the first lane's value (:mod:`tensor_wasm.compile
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tensor_wasm.compiler.carriers import carrier, carrier_bits
-from tensor_wasm.compiler.faults import SIZE_SHIFT, THREAD_SHIFT
+from tensor_wasm.compiler.faults import SIZE_SHIFT, push_thread_place
 from tensor_wasm.compiler.frame import Frame, Ground
 from tensor_wasm.compiler.region import WINDOW
 from tensor_wasm.compiler.shapes import Line, Shape, Shapes
@@ -113,23 +113,19 @@ class Strip:
                 registers.bits[register] = body.local(I32)
             return register
         registers.firsts[register] = body.local(carrier(register.type))
-        if self._is_wide(register):
+        if self.shapes.is_wide(register):
             registers.origins[register] = body.local(I32)
         return register
-
-    def _is_wide(self, register: Register) -> bool:
-        line = self.shapes.line(register)
-        return line is not None and line.is_wide
 
     def push_scalars(self, register: Register) -> None:
         """Push what is kept of a register that does not vary: its value in the first lane, and its origin's."""
         self.first.push_register(register)
-        if self._is_wide(register):
+        if self.shapes.is_wide(register):
             self.body.get(self.origin(register))
 
     def pop_scalars(self, register: Register) -> None:
         """Pop what :meth:`push_scalars` pushes for a register of the same shape."""
-        if self._is_wide(register):
+        if self.shapes.is_wide(register):
             self.body.set(self.origin(register))
         self.first.pop_register(register)
 
@@ -138,7 +134,7 @@ class Strip:
         body = self.body
         constants = {I32: body.i32_const, I64: body.i64_const, ValType.F32: body.f32_bits, ValType.F64: body.f64_bits}
         constants[carrier(register.type)](0)
-        if self._is_wide(register):
+        if self.shapes.is_wide(register):
             body.i32_const(0)
 
     def push_scalars_at(self, register: Register, lane: Local) -> None:
@@ -159,9 +155,7 @@ class Strip:
         body = self.body
         at = self.first.coordinates
         body.get(at.thread)
-        body.op("i64.extend_i32_u")
-        body.i64_const(THREAD_SHIFT)
-        body.op("i64.shl")
+        push_thread_place(body)
         body.set(self.place_bits)
         local_bytes = self.first.region.local_bytes
         if not local_bytes:
@@ -179,9 +173,8 @@ class Strip:
         body = self.body
         body.get(self.first.coordinates.thread)
         body.get((mask or self.mask).bits)
-        body.op("i32.ctz", "i32.add", "i64.extend_i32_u")
-        body.i64_const(THREAD_SHIFT)
-        body.op("i64.shl")
+        body.op("i32.ctz", "i32.add")
+        push_thread_place(body)
         body.global_set(self.parts.place_global)
 
     def say_access(self, address: Local, size_bytes: int) -> None:
@@ -260,7 +253,8 @@ class Strip:
     def find_bits(self, register: Register) -> None:
         """Set a predicate's bits from its vectors; nothing to do for another register."""
         if register.type is ScalarType.PRED:
-            push_bits(self.body, self._registers.quads[register])
+            quads = self._registers.quads[register]
+            push_bits(self.body, len(quads), lambda number: self.body.get(quads[number]))
             self.body.set(self._registers.bits[register])
 
     def set_bits(self, register: Register, mask: Mask | None) -> None:
@@ -285,14 +279,26 @@ def set_window(body: Body, frame: Frame) -> None:
     body.set(frame.local_window)
 
 
-def push_bits(body: Body, quads: Sequence[Local]) -> None:
-    """Push a mask's lanes as bits, the first lane lowest."""
-    for number, quad in enumerate(quads):
-        body.get(quad)
-        body.op("i32x4.bitmask")
+def push_bits(body: Body, count: int, push: Callable[[int], None], shape: str = "i32x4") -> None:
+    """Push lanes as bits, the first one lowest; ``push`` pushes one of ``count`` vectors, all ones or 0 a lane."""
+    lanes = 4 if shape == "i32x4" else 2
+    for number in range(count):
+        push(number)
+        body.op(f"{shape}.bitmask")
         if number:
-            body.i32_const(QUAD * number)
+            body.i32_const(lanes * number)
             body.op("i32.shl", "i32.or")
+
+
+def shuffle(body: Body, elements: Sequence[int], size_bytes: int = 4) -> None:
+    """Pop two vectors, push some of their elements; those of the second one are counted on from the first."""
+    body.shuffle([size_bytes * element + byte for element in elements for byte in range(size_bytes)])
+
+
+def scalar_types(shapes: Shapes, register: Register) -> tuple[ValType, ...]:
+    """The types of what :meth:`Strip.push_scalars` pushes."""
+    kind = carrier(register.type)
+    return (kind, I32) if shapes.is_wide(register) else (kind,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Final
 from tensor_wasm.compiler import values
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.shapes import Line, Shape
-from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double
+from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double, shuffle
 from tensor_wasm.compiler.values.formula import I32, Value, combine, constant, read
 from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
 from tensor_wasm.compiler.values.operation import Operation
@@ -130,7 +130,7 @@ def _push_lane_id(strip: Strip, body: Body, unit: int) -> None:
     body.op("i32x4.splat")
     body.v128_const(b"".join((4 * unit + lane).to_bytes(4, "little") for lane in range(4)))
     body.op("i32x4.add")
-    body.v128_const((31).to_bytes(4, "little") * 4)
+    fill("i32x4", 31).push(body)
     body.op("v128.and")
 
 
@@ -496,7 +496,7 @@ def _product(_strip: Strip, instruction: Instruction) -> Emit | None:
             for position in (0, 1):
                 operation.source(position).push(body)
             body.op(f"i64x2.extmul_{half}_i32x4_{sign}")
-        _shuffle_words(body, _ODD)
+        shuffle(body, _ODD)
         if instruction.root == "mad":
             operation.source(2).push(body)
             body.op("i32x4.add")
@@ -509,10 +509,6 @@ def _narrow_source(operation: LaneOperation, position: int) -> Lanes:
     return lanes_of(
         operation.strip, operation.instruction.sources[position], operation.type, operation.unit // 2, is_wide=False
     )
-
-
-def _shuffle_words(body: Body, words: Sequence[int]) -> None:
-    body.shuffle([4 * word + byte for word in words for byte in range(4)])
 
 
 # --- conversions ------------------------------------------------------------------------------------------------
@@ -554,7 +550,7 @@ def _between_integers(instruction: Instruction, target: ScalarType, source: Scal
                 return
             for half in (0, 1):
                 lanes_of(operation.strip, operand, source, 2 * operation.unit + half, is_wide=True).push(body)
-            _shuffle_words(body, _EVEN)
+            shuffle(body, _EVEN)
             _clean(body, target)
         else:
             unit = operation.unit // 2 if is_double(target) else operation.unit
@@ -566,7 +562,7 @@ def _between_integers(instruction: Instruction, target: ScalarType, source: Scal
                 return
             _clean(body, target)
         if destination.type.bits < 32:
-            _mask(body, destination.type.bits)
+            cut(body, destination.type.bits)
 
     return emit
 
@@ -581,11 +577,12 @@ def _clean(body: Body, kind: ScalarType) -> None:
         body.i32_const(32 - kind.bits)
         body.op("i32x4.shr_s")
     else:
-        _mask(body, kind.bits)
+        cut(body, kind.bits)
 
 
-def _mask(body: Body, bits: int) -> None:
-    body.v128_const(((1 << bits) - 1).to_bytes(4, "little") * 4)
+def cut(body: Body, bits: int) -> None:
+    """Clear what lanes of 32 bits have above their low ``bits``."""
+    fill("i32x4", (1 << bits) - 1).push(body)
     body.op("v128.and")
 
 
@@ -628,16 +625,13 @@ def _half(operation: LaneOperation, value: Lanes) -> Lanes:
     def push(body: Body) -> None:
         value.push(body)
         value.push(body)
-        _shuffle_words(body, _HIGH_TWICE)
+        shuffle(body, _HIGH_TWICE)
 
     return Lanes(value.shape, push)
 
 
-def _single_to_single(operation: LaneOperation) -> None:
-    operation.finish(_rounded(operation, operation.real(0)))
-
-
-def _double_to_double(operation: LaneOperation) -> None:
+def _round(operation: LaneOperation) -> None:
+    """From a type to itself."""
     operation.finish(_rounded(operation, operation.real(0)))
 
 
@@ -655,7 +649,7 @@ def _double_to_single(operation: LaneOperation) -> None:
         for half in (0, 1):
             lanes_of(strip, operand, ScalarType.F64, 2 * operation.unit + half, is_wide=True).push(body)
             body.op("f32x4.demote_f64x2_zero")
-        _shuffle_words(body, (0, 1, 4, 5))
+        shuffle(body, (0, 1, 4, 5))
 
     operation.finish(Lanes("f32x4", push))
 
@@ -668,8 +662,8 @@ _CONVERSIONS: Final[Mapping[tuple[str, str], Emit]] = MappingProxyType(
         ("f32", "u32"): _integer_to_single("u"),
         ("f64", "s32"): _integer_to_double("s"),
         ("f64", "u32"): _integer_to_double("u"),
-        ("f32", "f32"): _single_to_single,
-        ("f64", "f64"): _double_to_double,
+        ("f32", "f32"): _round,
+        ("f64", "f64"): _round,
         ("f64", "f32"): _single_to_double,
         ("f32", "f64"): _double_to_single,
     }
@@ -710,7 +704,7 @@ def emit_units(strip: Strip, instruction: Instruction, emit: Emit) -> None:
                         strip.body.op("drop")
                         continue
                     if register.type.bits == 16 and instruction.root == "not":
-                        _mask(strip.body, 16)
+                        cut(strip.body, 16)
                     blend = mask if strip.must_blend(register, instruction.guard) else None
                     strip.set_vector(register, unit, blend)
     if is_truth and not strip.assumes:
@@ -806,6 +800,6 @@ def _emit_wide_truths(strip: Strip, instruction: Instruction, emit: Emit, mask: 
             if register is not None:
                 for parts in found:
                     read(parts[position]).push(body)
-                _shuffle_words(body, _EVEN)
+                shuffle(body, _EVEN)
                 strip.set_vector(register, quad, mask if strip.must_blend(register, instruction.guard) else None)
         body.release(*(part for parts in found for part in parts))
