@@ -24,6 +24,7 @@ from tensor_wasm.compiler.region import aligned
 from tensor_wasm.compiler.synchronisation import Region as CodeRegion
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES
 from tensor_wasm.ptx.program import Kernel, Register
+from tensor_wasm.wasm import Local
 
 #: States of threads that are not ready.
 EXITED = -1
@@ -119,3 +120,11 @@ def lay_out_contexts(start: int, threads: int, regions: Sequence[CodeRegion], wi
         slots=slots,
         origins=origins,
     )
+
+
+class LaneContext:
+    """Where one thread's mailbox is."""
+
+    def __init__(self, contexts: Contexts, mailbox: Local) -> None:
+        self.contexts = contexts
+        self.mailbox = mailbox

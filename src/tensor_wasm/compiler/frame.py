@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from tensor_wasm.compiler.carriers import carrier, convert, kept_form, store_form
+from tensor_wasm.compiler.contexts import LaneContext
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.library import Library
-from tensor_wasm.compiler.region import Region
+from tensor_wasm.compiler.region import WINDOW, Region
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.ptx.program import (
     Guard,
@@ -25,10 +26,7 @@ from tensor_wasm.ptx.program import (
     Symbol,
     Variable,
 )
-from tensor_wasm.wasm import Body, Local, ValType
-
-if TYPE_CHECKING:
-    from tensor_wasm.compiler.strips.lanes import LaneContext
+from tensor_wasm.wasm import Body, Global, Local, ValType
 
 
 class RegisterFile(Protocol):
@@ -78,6 +76,28 @@ class Ground:
         self.shared_end = body.local(ValType.I64)
         self.guest_end = body.local(ValType.I64)
         self.parameter_values: dict[tuple[int, ScalarType], Local] = {}
+
+    def enter(self, body: Body, base: Global, variables: Global, region: Region) -> None:
+        """Set what follows from where the regions are."""
+        body.global_get(base)
+        body.set(self.base)
+        body.global_get(variables)
+        body.set(self.variables)
+        for low, window in ((self.variables, self.window), (self.parameters, self.parameter_window)):
+            push_windowed(body, low)
+            body.set(window)
+        body.get(self.base)
+        body.i32_const(region.variable_bytes)
+        body.op("i32.add")
+        body.set(self.shared_base)
+
+
+def push_windowed(body: Body, address: Local) -> None:
+    """Push an i32 address in scratch memory as one in the window that generic addresses see it through."""
+    body.get(address)
+    body.op("i64.extend_i32_u")
+    body.i64_const(WINDOW)
+    body.op("i64.or")
 
 
 class Frame:

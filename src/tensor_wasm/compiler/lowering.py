@@ -10,7 +10,6 @@ from typing import Final
 from tensor_wasm.compiler import carry, memory, moves, printing, transfers, values
 from tensor_wasm.compiler.faults import Fault
 from tensor_wasm.compiler.frame import Frame
-from tensor_wasm.compiler.region import WINDOW
 from tensor_wasm.compiler.structure import (
     Close,
     CloseDispatcher,
@@ -38,21 +37,8 @@ from tensor_wasm.wasm import Global, Label, Local, ValType
 def enter(frame: Frame, base: Global, variables: Global) -> None:
     """What is the same for all threads of a launch."""
     body, ground = frame.body, frame.ground
-    body.global_get(base)
-    body.set(ground.base)
-    body.global_get(variables)
-    body.set(ground.variables)
-    for low, window in ((ground.variables, ground.window), (ground.parameters, ground.parameter_window)):
-        body.get(low)
-        body.op("i64.extend_i32_u")
-        body.i64_const(WINDOW)
-        body.op("i64.or")
-        body.set(window)
     region = frame.region
-    body.get(ground.base)
-    body.i32_const(region.variable_bytes)
-    body.op("i32.add")
-    body.set(ground.shared_base)
+    ground.enter(body, base, variables, region)
     body.i64_const(region.shared_bytes)
     if region.has_dynamic:
         assert frame.coordinates.shared_bytes is not None

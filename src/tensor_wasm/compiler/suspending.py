@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tensor_wasm.compiler import transfers, warp
 from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.compiler.contexts import LaneContext
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.synchronisation import Suspend, is_barrier
 from tensor_wasm.compiler.warp.mailbox import WORD_BYTES
 from tensor_wasm.compiler.warp.plans import word_count
 from tensor_wasm.ptx.program import Instruction, ScalarType
-
-if TYPE_CHECKING:
-    from tensor_wasm.compiler.strips.lanes import LaneContext
 
 _SCRATCH = 1
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tensor_wasm.compiler.allocation import Allocation, defined, used
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import Contexts
-from tensor_wasm.compiler.frame import Frame, Ground, Locals
+from tensor_wasm.compiler.frame import Ground, Locals
 from tensor_wasm.compiler.limits import LOCALS_MAX, LOCALS_RESERVED, TooLarge
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.special import Coordinates
@@ -68,19 +68,7 @@ def make_strip(
         if other is not None:
             (origins if shape is Shape.LINEAR else predicates)[register] = other
     context = None if contexts is None else StripContext(body, contexts, ground.base, is_in_step=plan.is_in_step)
-    has_local = parts.layout.local_bytes > 0
-    first_frame = Frame(
-        kernel,
-        body,
-        ground=ground,
-        registers=Locals(firsts),
-        region=parts.layout,
-        coordinates=at,
-        library=parts.library,
-        faults=parts.faults,
-        local_base=body.local(I32) if has_local else ground.base,
-        local_window=body.local(I64) if has_local else ground.window,
-    )
+    first_frame = parts.frame(kernel, body, at, ground, Locals(firsts))
     registers = VectorRegisters(firsts, origins, quads, predicates)
     return Strip(body, width, shapes, ground, first_frame, registers, parts, context)
 
@@ -126,6 +114,3 @@ def push_bits_below(body: Body, count: Local) -> None:
     body.op("i64.extend_i32_u", "i64.shl", "i32.wrap_i64")
     body.i32_const(-1)
     body.op("i32.xor")
-
-
-__all__ = ["Parts", "clear", "lane_bytes", "make_strip", "push_bits_below", "run_strip"]

@@ -37,6 +37,11 @@ class Group:
     holds: Local | None = None
 
 
+def moved_bytes(instruction: Instruction) -> int:
+    """How many bytes a load or store moves for a thread: an element, or several that are adjacent."""
+    return instruction.type.size_bytes * len(instruction.destinations or instruction.sources)
+
+
 def find_groups(strip: Strip, instructions: Sequence[Instruction]) -> dict[int, Group]:
     """The group of each instruction that shares one, by its identity."""
     open_: dict[tuple[Register, int, bool], Group] = {}
@@ -76,7 +81,7 @@ def _key(strip: Strip, instruction: Instruction) -> tuple[Register, int, bool] |
         return None
     if instruction.guard is not None:  # the test is made at the first of them, which must run
         return None
-    size = instruction.type.size_bytes * len(instruction.destinations or instruction.sources)
+    size = moved_bytes(instruction)
     if size & (size - 1):
         return None
     return address.base, size, instruction.space is Space.SHARED

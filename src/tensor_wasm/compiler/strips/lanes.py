@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.contexts import Contexts
+from tensor_wasm.compiler.contexts import LaneContext
 from tensor_wasm.compiler.faults import push_thread_place
 from tensor_wasm.compiler.frame import Frame, Ground
-from tensor_wasm.compiler.region import WINDOW
 from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.strip import LANE_BYTES, SCRATCH, is_double, push_lane, scalar_types, set_window
@@ -31,14 +30,6 @@ I32, I64 = ValType.I32, ValType.I64
 
 #: Writes an instruction for one thread.
 Lower = Callable[[Frame, Instruction], None]
-
-
-class LaneContext:
-    """Where one thread's mailbox is; what it is for is in :mod:`.contexts`."""
-
-    def __init__(self, contexts: Contexts, mailbox: Local) -> None:
-        self.contexts = contexts
-        self.mailbox = mailbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +174,9 @@ def _write(
     function = parts.module.function(kinds, name=f"lanes_{instruction.root}")
     body = function.code
     rest, thread, x, shared_end, parameters, *given = function.parameters
-    ground = _enter(strip, body, shared_end, parameters)
+    ground = Ground(body, parameters)
+    ground.shared_end = shared_end
+    ground.enter(body, parts.base, parts.variables, parts.layout)
     lane = body.local(I32)
     registers = LaneRegisters(strip, body, lane, slots)
     queue = iter(given)
@@ -200,7 +193,9 @@ def _write(
         lines.append((register, line, first, origin))
     at = Coordinates(function, parts.clock, is_lane=True)
     at.thread, at.thread_index = body.local(I32), (body.local(I32), *at.thread_index[1:])
-    frame = _frame(strip, ground, registers, at)
+    frame = parts.frame(strip.first.kernel, body, at, ground, registers)
+    if strip.context is not None:
+        frame.context = LaneContext(strip.context.contexts, body.local(I32))
     body.get(rest)
     with body.if_(), body.loop() as again:
         body.get(rest)
@@ -246,47 +241,6 @@ def _at_offset(
     body.op("i64.add")
     body.set(registers.locals[address])
     return replace(instruction, address=Address(address, 0))
-
-
-def _enter(strip: Strip, body: Body, shared_end: Local, parameters: Local) -> Ground:
-    """What the code of a lane needs of the launch."""
-    ground = Ground(body, parameters)
-    ground.shared_end = shared_end
-    body.global_get(strip.parts.base)
-    body.set(ground.base)
-    body.global_get(strip.parts.variables)
-    body.set(ground.variables)
-    for low, window in ((ground.variables, ground.window), (parameters, ground.parameter_window)):
-        body.get(low)
-        body.op("i64.extend_i32_u")
-        body.i64_const(WINDOW)
-        body.op("i64.or")
-        body.set(window)
-    body.get(ground.base)
-    body.i32_const(strip.parts.layout.variable_bytes)
-    body.op("i32.add")
-    body.set(ground.shared_base)
-    return ground
-
-
-def _frame(strip: Strip, ground: Ground, registers: LaneRegisters, at: Coordinates) -> Frame:
-    parts = strip.parts
-    body = at.body
-    has_local = parts.layout.local_bytes > 0
-    contexts = None if strip.context is None else strip.context.contexts
-    return Frame(
-        strip.first.kernel,
-        body,
-        ground=ground,
-        registers=registers,
-        region=parts.layout,
-        coordinates=at,
-        library=parts.library,
-        faults=parts.faults,
-        local_base=body.local(I32) if has_local else ground.base,
-        local_window=body.local(I64) if has_local else ground.window,
-        context=None if contexts is None else LaneContext(contexts, body.local(I32)),
-    )
 
 
 def _enter_own_memory(strip: Strip, frame: Frame, ground: Ground, lane: Local) -> None:

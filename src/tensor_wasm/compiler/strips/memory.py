@@ -20,7 +20,7 @@ from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.memory import Place
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
-from tensor_wasm.compiler.strips.groups import Group
+from tensor_wasm.compiler.strips.groups import Group, moved_bytes
 from tensor_wasm.compiler.strips.masked import load_some, store_some
 from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double, shuffle
 from tensor_wasm.compiler.strips.values import cut, lanes_of
@@ -38,12 +38,11 @@ def load(strip: Strip, instruction: Instruction) -> None:
         address = strip.shapes.address(instruction)
         if address is Shape.UNIFORM:
             _load_once(strip, instruction)
-        elif may_be_contiguous(strip, instruction, len(instruction.destinations)):
+        elif may_be_contiguous(strip, instruction):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
                 instruction,
-                len(instruction.destinations),
                 mask,
                 lambda place: _load_vectors(strip, instruction, place),
                 lambda place: _load_some(strip, instruction, place, mask),
@@ -63,12 +62,11 @@ def store(strip: Strip, instruction: Instruction) -> None:
         if max(address, values, guard) is Shape.UNIFORM:
             strip.say_thread()
             memory.store(strip.first, _unguarded(instruction))
-        elif may_be_contiguous(strip, instruction, len(instruction.sources)):
+        elif may_be_contiguous(strip, instruction):
             mask = strip.guarded_mask(instruction.guard)
             _if_contiguous(
                 strip,
                 instruction,
-                len(instruction.sources),
                 mask,
                 lambda place: _store_vectors(strip, instruction, place),
                 lambda place: _store_some(strip, instruction, place, mask),
@@ -190,7 +188,7 @@ def _push_group_holds(strip: Strip, instruction: Instruction, group: Group) -> N
         body.set(end)
         _push_has_room(strip, first, size, reach, lambda: body.get(end))
     if is_linear:
-        if not may_be_contiguous(strip, instruction, len(instruction.destinations or instruction.sources)):
+        if not may_be_contiguous(strip, instruction):
             body.op("drop")
             body.i32_const(0)
         check_origin(strip, group.base, None)
@@ -221,7 +219,7 @@ def spread(strip: Strip, register: Register, value: Local, guard: Guard | None, 
 # --- all lanes side by side -----------------------------------------------------------------------------------
 
 
-def _has_vectors(instruction: Instruction, count: int) -> bool:
+def _has_vectors(instruction: Instruction) -> bool:
     """Whether there is vector code for what an instruction moves, in the space it does."""
     if instruction.space not in (Space.GLOBAL, Space.GENERIC, Space.SHARED, None):
         return False
@@ -235,23 +233,23 @@ def _has_vectors(instruction: Instruction, count: int) -> bool:
     is_wide = bits == 64
     if any(is_double(register.type) != is_wide or register.type is ScalarType.PRED for register in registers):
         return False
+    count = len(instruction.destinations or instruction.sources)
     return (count, bits) in {(1, 8), (1, 16), (1, 32), (1, 64), (2, 32), (4, 32), (2, 64)}
 
 
-def may_be_contiguous(strip: Strip, instruction: Instruction, count: int) -> bool:
+def may_be_contiguous(strip: Strip, instruction: Instruction) -> bool:
     """Whether all lanes' elements may be adjacent: at a linear address of the right step."""
-    if strip.shapes.address(instruction) is not Shape.LINEAR or not _has_vectors(instruction, count):
+    if strip.shapes.address(instruction) is not Shape.LINEAR or not _has_vectors(instruction):
         return False
     assert instruction.address is not None
     base = instruction.address.base
     line = strip.shapes.line(base) if isinstance(base, Register) else None
-    return line is not None and line.step == instruction.type.size_bytes * count
+    return line is not None and line.step == moved_bytes(instruction)
 
 
 def _if_contiguous(
     strip: Strip,
     instruction: Instruction,
-    count: int,
     mask: Mask,
     together: Callable[[Place], None],
     some: Callable[[Place], None],
@@ -261,7 +259,7 @@ def _if_contiguous(
     run (of vectors of one component), else ``alone``.
     """
     body, ground = strip.body, strip.ground
-    size = instruction.type.size_bytes * count
+    size = moved_bytes(instruction)
     first = body.local(I64)
     memory.push_address(strip.first, instruction)
     body.set(first)
@@ -295,7 +293,7 @@ def _if_contiguous(
     with body.if_():
         side_by_side(together)
         body.else_()
-        if count > 1:
+        if size > instruction.type.size_bytes:
             alone()
         else:
             body.get(inside)

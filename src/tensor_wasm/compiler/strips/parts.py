@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from tensor_wasm.compiler.compiled import Site
 from tensor_wasm.compiler.faults import Faults
+from tensor_wasm.compiler.frame import Frame, Ground, RegisterFile
 from tensor_wasm.compiler.library import Library
 from tensor_wasm.compiler.region import Region
-from tensor_wasm.wasm import Function, Global, Module, ValType
+from tensor_wasm.compiler.special import Coordinates
+from tensor_wasm.ptx.program import Kernel
+from tensor_wasm.wasm import Body, Function, Global, Module, ValType
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,22 @@ class Parts:
     lane_functions: dict[Hashable, Function] = field(default_factory=dict)
     sites: list[Site] = field(default_factory=list)
     site_globals: list[Global] = field(default_factory=list)
+
+    def frame(self, kernel: Kernel, body: Body, at: Coordinates, ground: Ground, registers: RegisterFile) -> Frame:
+        """A frame of one of the module's functions."""
+        has_local = self.layout.local_bytes > 0
+        return Frame(
+            kernel,
+            body,
+            ground=ground,
+            registers=registers,
+            region=self.layout,
+            coordinates=at,
+            library=self.library,
+            faults=self.faults,
+            local_base=body.local(ValType.I32) if has_local else ground.base,
+            local_window=body.local(ValType.I64) if has_local else ground.window,
+        )
 
     def site(self, line: int, size_bytes: int) -> Global:
         """The global for the address of an access of whole rows."""

@@ -23,6 +23,7 @@ from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
 from tensor_wasm.compiler.strips import memory as strip_memory
 from tensor_wasm.compiler.strips import moves, values
 from tensor_wasm.compiler.strips.control import End, Leave, Part
+from tensor_wasm.compiler.strips.groups import moved_bytes
 from tensor_wasm.compiler.strips.lowering import NOTHING, compute_uniform, lower
 from tensor_wasm.compiler.strips.plan import RegionPlan
 from tensor_wasm.compiler.strips.strip import Strip, scalar_types
@@ -176,10 +177,9 @@ def _is_straight(strip: Strip, instruction: Instruction) -> bool:
     if instruction.guard is not None:
         return False
     if instruction.root in ("ld", "ldu", "st"):
-        count = len(instruction.destinations or instruction.sources)
         if instruction.root != "st" and _is_parameter(instruction):
             return all(strip.shape(register) is not Shape.VARYING for register in defined(instruction))
-        return strip_memory.may_be_contiguous(strip, instruction, count)
+        return strip_memory.may_be_contiguous(strip, instruction)
     if instruction.root == "atom" or not any(True for _ in defined(instruction)):
         return False
     if any(isinstance(source, Special) and source.name in _REFUSED for source in instruction.sources):
@@ -202,6 +202,11 @@ def _is_short_of_wrapping(strip: Strip, segment: Segment) -> bool:
 
 def _is_parameter(instruction: Instruction) -> bool:
     return instruction.address is not None and isinstance(instruction.address.base, Parameter)
+
+
+def _is_access(instruction: Instruction) -> bool:
+    """Whether an instruction loads or stores in memory that a row must be tested for."""
+    return instruction.root in ("ld", "ldu", "st") and not _is_parameter(instruction)
 
 
 # --- a row of them --------------------------------------------------------------------------------------------
@@ -285,7 +290,7 @@ class Row:
         body.op("i64.or")
         body.global_set(strip.parts.place_global)
         for instruction in segment.instructions:
-            if instruction.root in ("ld", "ldu", "st") and not _is_parameter(instruction):
+            if _is_access(instruction):
                 self._push_is_contiguous(instruction)
                 body.get(self._holds)
                 body.op("i32.and")
@@ -319,7 +324,7 @@ class Row:
     def _push_is_contiguous(self, instruction: Instruction) -> None:
         """Push whether an access is contiguous and inside of its memory for all threads of the row."""
         strip, body = self._strip, self._strip.body
-        size = instruction.type.size_bytes * len(instruction.destinations or instruction.sources)
+        size = moved_bytes(instruction)
         first, end = body.local(I64), body.local(I64)
         memory.push_address(strip.first, instruction)
         body.set(first)
@@ -410,8 +415,7 @@ def _needed(strip: Strip, segment: Segment) -> set[Register]:
     for instruction in reversed(segment.instructions):
         results = list(defined(instruction))
         varies = any(strip.shape(register) is Shape.VARYING for register in results)
-        is_access = instruction.root in ("ld", "ldu", "st") and not _is_parameter(instruction)
-        if varies or is_access or any(register in needed for register in results):
+        if varies or _is_access(instruction) or any(register in needed for register in results):
             operands: Sequence[object] = (
                 *instruction.sources,
                 None if instruction.address is None else instruction.address.base,

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tensor_wasm.compiler.carriers import carrier, carrier_bits
 from tensor_wasm.compiler.faults import SIZE_SHIFT, push_thread_place
-from tensor_wasm.compiler.frame import Frame, Ground
-from tensor_wasm.compiler.region import WINDOW
+from tensor_wasm.compiler.frame import Frame, Ground, push_windowed
 from tensor_wasm.compiler.shapes import Line, Shape, Shapes
 from tensor_wasm.ptx.program import Guard, Register, ScalarType
 from tensor_wasm.wasm import Body, Local, ValType
@@ -272,10 +271,7 @@ class Strip:
 
 def set_window(body: Body, frame: Frame) -> None:
     """Set a frame's windowed address of local variables from its plain one."""
-    body.get(frame.local_base)
-    body.op("i64.extend_i32_u")
-    body.i64_const(WINDOW)
-    body.op("i64.or")
+    push_windowed(body, frame.local_base)
     body.set(frame.local_window)
 
 
