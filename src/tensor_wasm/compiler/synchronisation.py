@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from tensor_wasm.compiler import warp
 from tensor_wasm.compiler.allocation import bits, defined, live_at_start
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx.graph import targets
+from tensor_wasm.ptx.graph import renumbered, targets
 from tensor_wasm.ptx.program import (
     Block,
     Branch,
@@ -27,7 +27,6 @@ from tensor_wasm.ptx.program import (
     Jump,
     Kernel,
     Register,
-    Switch,
     Terminator,
 )
 
@@ -196,7 +195,7 @@ def _region(
         block = whole.blocks[index]
         suspension = suspensions.get(index)
         if suspension is None:
-            blocks.append(replace(block, index=place, terminator=_renumbered(block.terminator, order)))
+            blocks.append(replace(block, index=place, terminator=renumbered(block.terminator, order)))
         else:
             last = _suspend(suspension, [register for register in suspension.saved if register in changed])
             blocks.append(replace(block, index=place, instructions=(*block.instructions[:-1], last), terminator=Exit()))
@@ -219,15 +218,3 @@ def _suspend(suspension: Suspension, stored: Sequence[Register]) -> Suspend:
         negated=at.negated,
         suspension=suspension,
     )
-
-
-def _renumbered(terminator: Terminator, order: dict[int, int]) -> Terminator:
-    match terminator:
-        case Jump(target):
-            return Jump(order[target])
-        case Branch():
-            return replace(terminator, taken=order[terminator.taken], otherwise=order[terminator.otherwise])
-        case Switch(selector, several):
-            return Switch(selector, tuple(order[target] for target in several))
-        case _:
-            return terminator

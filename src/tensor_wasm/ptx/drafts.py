@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tensor_wasm.ptx.graph import targets
-from tensor_wasm.ptx.program import Block, Branch, Exit, Instruction, Jump, Switch, Terminator
+from tensor_wasm.ptx.graph import renumbered, targets
+from tensor_wasm.ptx.program import Block, Exit, Instruction, Jump, Terminator
 
 
 @dataclass(slots=True)
@@ -47,13 +47,5 @@ def finish(drafts: Sequence[Draft]) -> tuple[Block, ...]:
 
 
 def _block(draft: Draft, index: int, order: dict[int, int]) -> Block:
-    terminator = draft.terminator
-    match terminator:
-        case Jump(target):
-            terminator = Jump(order[target])
-        case Branch(guard, taken, otherwise, is_uniform):
-            terminator = Branch(guard, order[taken], order[otherwise], is_uniform)
-        case Switch(selector, several):
-            terminator = Switch(selector, tuple(order[target] for target in several))
     line = draft.instructions[0].line if draft.instructions else draft.line
-    return Block(index, tuple(draft.instructions), terminator, line)
+    return Block(index, tuple(draft.instructions), renumbered(draft.terminator, order), line)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tensor_wasm.ptx.calls import Return
+from tensor_wasm.ptx.graph import renumbered, targets
 from tensor_wasm.ptx.lexer import Lexer, quote
 from tensor_wasm.ptx.program import (
     Block,
@@ -181,22 +182,13 @@ class Flow:
                 draft.terminator = self._end
 
 
-def _targets(terminator: Terminator | None) -> tuple[int, ...]:
-    match terminator:
-        case Jump(target):
-            return (target,)
-        case Branch(_, taken, otherwise):
-            return (taken, otherwise)
-        case Switch(_, targets):
-            return targets
-    return ()
-
-
 def _reachable(drafts: list[_Draft]) -> tuple[Block, ...]:
     reached = {0}
     waiting = [0]
     while waiting:
-        for target in _targets(drafts[waiting.pop()].terminator):
+        terminator = drafts[waiting.pop()].terminator
+        assert terminator is not None
+        for target in targets(terminator):
             if target not in reached:
                 reached.add(target)
                 waiting.append(target)
@@ -206,14 +198,7 @@ def _reachable(drafts: list[_Draft]) -> tuple[Block, ...]:
     for index, place in enumerate(kept):
         draft = drafts[place]
         terminator = draft.terminator
-        match terminator:
-            case Jump(target):
-                terminator = Jump(index_of[target])
-            case Branch(guard, taken, otherwise, is_uniform):
-                terminator = Branch(guard, index_of[taken], index_of[otherwise], is_uniform)
-            case Switch(selector, targets):
-                terminator = Switch(selector, tuple(index_of[target] for target in targets))
         assert terminator is not None
         line = draft.instructions[0].line if draft.instructions else draft.line
-        blocks.append(Block(index, tuple(draft.instructions), terminator, line))
+        blocks.append(Block(index, tuple(draft.instructions), renumbered(terminator, index_of), line))
     return tuple(blocks)

@@ -6,6 +6,9 @@ simple form with path compression, without recursion: near linear for graphs of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from tensor_wasm.ptx.program import Branch, Exit, Jump, Kernel, Switch, Terminator, Trap
 
 
@@ -20,6 +23,19 @@ def targets(terminator: Terminator) -> tuple[int, ...]:
             return tuple(dict.fromkeys(several))
         case Exit() | Trap():
             return ()
+
+
+def renumbered(terminator: Terminator, order: Mapping[int, int]) -> Terminator:
+    """The same way on, by the blocks' new indices."""
+    match terminator:
+        case Jump(target):
+            return Jump(order[target])
+        case Branch(_, taken, otherwise):
+            return replace(terminator, taken=order[taken], otherwise=order[otherwise])
+        case Switch(selector, several):
+            return Switch(selector, tuple(order[target] for target in several))
+        case Exit() | Trap():
+            return terminator
 
 
 class Graph:
