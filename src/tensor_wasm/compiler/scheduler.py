@@ -11,7 +11,7 @@ still waits can never go on: a warp operation is carried out with the lanes that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from tensor_wasm.compiler.contexts import (
     BARRIERS,
@@ -60,36 +60,30 @@ class Writer:
 
     def load_state(self, base: Local, thread: Local, into: Local) -> None:
         """``into = states[thread]``."""
-        self._push_at(base, thread, 4)
-        self.body.memory("i32.load", self.contexts.states, memory=SCRATCH)
+        self.push_state(base, thread)
         self.body.set(into)
 
-    @contextmanager
-    def each_quad(self, thread: Local, last: Local) -> Iterator[None]:
+    def each_quad(self, thread: Local, last: Local) -> AbstractContextManager[None]:
         """Run what is written inside for each four threads, as long as there are four before ``last``."""
-        body = self.body
-        with body.block() as done, body.loop() as again:
-            body.get(thread)
-            body.i32_const(QUAD)
-            body.op("i32.add")
-            body.get(last)
-            body.op("i32.gt_u")
-            body.br_if(done)
-            yield
-            self.add(thread, QUAD)
-            body.br(again)
+        return self._each(QUAD, thread, last)
+
+    def each_thread(self, thread: Local, last: Local) -> AbstractContextManager[None]:
+        """Run what is written inside for each thread before ``last``."""
+        return self._each(1, thread, last)
 
     @contextmanager
-    def each_thread(self, thread: Local, last: Local) -> Iterator[None]:
-        """Run what is written inside for each thread before ``last``."""
+    def _each(self, count: int, thread: Local, last: Local) -> Iterator[None]:
         body = self.body
         with body.block() as done, body.loop() as again:
             body.get(thread)
+            if count > 1:
+                body.i32_const(count - 1)
+                body.op("i32.add")
             body.get(last)
             body.op("i32.ge_u")
             body.br_if(done)
             yield
-            self.add(thread, 1)
+            self.add(thread, count)
             body.br(again)
 
     def push_place(self, base: Local, thread: Local) -> None:
@@ -98,12 +92,12 @@ class Writer:
 
     def push_state(self, base: Local, thread: Local) -> None:
         """Push a thread's state."""
-        self._push_at(base, thread, 4)
+        self.push_place(base, thread)
         self.body.memory("i32.load", self.contexts.states, memory=SCRATCH)
 
     def push_states(self, base: Local, thread: Local) -> None:
         """Push the states of four threads."""
-        self._push_at(base, thread, 4)
+        self.push_place(base, thread)
         self.body.memory("v128.load", self.contexts.states, align=2, memory=SCRATCH)
 
     def push_least(self, other: Local, relation: str = "i32.lt_u") -> None:
@@ -122,12 +116,16 @@ class Writer:
         self.push_least(other, "i32.lt_s")
 
     def go_on(self, base: Local, thread: Local, state: Local) -> None:
-        """Make a thread that waits in ``state`` ready where it goes on: suspension s leads to region s + 1."""
-        self._push_at(base, thread, 4)
+        """Make a thread that waits in ``state`` ready where it goes on."""
+        self.push_place(base, thread)
+        self.push_region_after(state)
+        self.body.memory("i32.store", self.contexts.states, memory=SCRATCH)
+
+    def push_region_after(self, state: Local) -> None:
+        """Push the region where threads go on that wait in ``state``: suspension s leads to region s + 1."""
         self.body.i32_const(WAITING + 1)
         self.body.get(state)
         self.body.op("i32.sub")
-        self.body.memory("i32.store", self.contexts.states, memory=SCRATCH)
 
     def push_row(self, base: Local, state: Local, field: int) -> None:
         """Push a field of the table's row for the suspension that ``state`` waits at."""
@@ -282,9 +280,7 @@ def pass_together(module: Module, contexts: Contexts) -> Function:
         body.i32_const(APART)
         body.op("return")
     _release_all(w, base, threads, state)
-    body.i32_const(WAITING + 1)
-    body.get(state)
-    body.op("i32.sub")
+    w.push_region_after(state)
     return w.function
 
 
@@ -292,9 +288,7 @@ def _release_all(w: Writer, base: Local, threads: Local, state: Local) -> None:
     """Let all threads that wait in ``state`` go on."""
     body = w.body
     region, place = w.local(), w.local()
-    body.i32_const(WAITING + 1)
-    body.get(state)
-    body.op("i32.sub")
+    w.push_region_after(state)
     body.set(region)
     with w.each_quad(place, threads):
         w.push_place(base, place)
@@ -310,9 +304,7 @@ def _release_all(w: Writer, base: Local, threads: Local, state: Local) -> None:
         body.get(state)
         body.op("i32.eq")
         with body.if_():
-            w.push_place(base, place)
-            body.get(region)
-            body.memory("i32.store", w.contexts.states, memory=SCRATCH)
+            w.go_on(base, place, state)
 
 
 def drop_lowest(body: Body, mask: Local) -> None:
