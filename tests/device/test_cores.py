@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import tensor_wasm as tw
+from device.endings import assert_closing_ends, interrupt_after
 from device.ptx_texts import ENDLESS, HEAD, INCREMENT, line_of
-from device.test_session import interrupt_after
 from tensor_wasm.dispatch import crew
 
 BLOCKS = 64
@@ -269,20 +269,7 @@ def test_ctrl_c_ends_all_cores(dev):
 
 def test_closing_the_device_ends_all_cores(dev):
     endless = dev.load_ptx(ENDLESS)
-    ended: list[BaseException] = []
-
-    def occupy() -> None:
-        try:
-            endless.launch(BLOCKS, 1, [words(4)])
-        except tw.errors.TensorWasmError as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=occupy)
-    thread.start()
-    time.sleep(0.2)
-    dev.close()
-    thread.join(5)
-    assert isinstance(ended[0], tw.errors.Terminated)
+    assert_closing_ends(dev, lambda: endless.launch(BLOCKS, 1, [words(4)]))
     assert not helper_threads(dev)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 import tensor_wasm as tw
+from device.endings import assert_closing_ends, interrupt_after
 from device.ptx_texts import ENDLESS, INCREMENT
 
 
@@ -223,20 +223,7 @@ def test_a_timeout_also_ends_the_wait_for_a_turn(dev):
 def test_closing_the_device_ends_a_launch():
     dev = tw.open_device("cpu")
     endless = dev.load_ptx(ENDLESS)
-    ended: list[BaseException] = []
-
-    def occupy() -> None:
-        try:
-            endless.launch(1, 1, [np.zeros(4, np.uint32)])
-        except tw.errors.TensorWasmError as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=occupy)
-    thread.start()
-    time.sleep(0.2)
-    dev.close()
-    thread.join(5)
-    assert isinstance(ended[0], tw.errors.Terminated)
+    assert_closing_ends(dev, lambda: endless.launch(1, 1, [np.zeros(4, np.uint32)]))
 
 
 # --- signals -------------------------------------------------------------------------------------------------
@@ -255,12 +242,6 @@ def alarm():
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
-
-
-def interrupt_after(seconds: float, number: int = signal.SIGINT) -> threading.Timer:
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
-    timer.start()
-    return timer
 
 
 def test_ctrl_c_ends_an_endless_kernel(dev):

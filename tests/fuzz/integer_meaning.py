@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from operator import eq, ge, gt, le, lt, ne
 
+from compiler.values.oracle import PERMUTES
 from tensor_wasm.ptx.program import Instruction, ScalarType
 
 Function = Callable[..., int]
@@ -27,15 +28,6 @@ RELATIONS: Mapping[str, Callable[[object, object], bool]] = {
     "hs": ge,
 }
 _WORD = 0xFFFF_FFFF
-#: PTX ISA, table of the permute modes: bytes for d.b3 d.b2 d.b1 d.b0, for selectors 0 to 3.
-_PERMUTES = {
-    "f4e": ("3210", "4321", "5432", "6543"),
-    "b4e": ("5670", "6701", "7012", "0123"),
-    "rc8": ("0000", "1111", "2222", "3333"),
-    "ecl": ("3210", "3211", "3222", "3333"),
-    "ecr": ("0000", "1110", "2210", "3210"),
-    "rc16": ("1010", "3232", "1010", "3232"),
-}
 
 
 def mask_of(kind: ScalarType) -> int:
@@ -304,7 +296,7 @@ def _prmt(i: Instruction) -> Function:
     def permute(a: int, b: int, c: int) -> int:
         nibbles = [c >> 4 * index & 15 for index in range(4)]
         if i.modifiers:
-            nibbles = [int(digit) for digit in reversed(_PERMUTES[i.modifiers[0]][c & 3])]
+            nibbles = [int(digit) for digit in reversed(PERMUTES[i.modifiers[0]][c & 3])]
         data = b << 32 | a
         result = 0
         for index, nibble in enumerate(nibbles):

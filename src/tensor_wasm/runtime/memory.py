@@ -76,7 +76,7 @@ class Budget:
 class _Reservation:
     """A range of address space: ``size`` bytes of it readable and writable, the rest guarded.
 
-    ``original`` is set for one that only names another's range.
+    ``is_alias`` holds for one that only names another's range.
     """
 
     __slots__ = (
@@ -84,9 +84,9 @@ class _Reservation:
         "budget",
         "description",
         "description_address",
+        "is_alias",
         "key",
         "maximum",
-        "original",
         "size",
         "span",
     )
@@ -100,7 +100,7 @@ class _Reservation:
         self.size = 0
         self.maximum = 0
         self.budget: Budget | None = None
-        self.original: _Reservation | None = None
+        self.is_alias = False
 
 
 class MemoryPool:
@@ -168,7 +168,7 @@ class MemoryPool:
         if original is None or original.maximum < minimum:
             return _error(b"there is no such memory to share")
         alias = _Reservation(key := next(self._keys), base, original.span, self._description(key))
-        alias.original, alias.size, alias.maximum = original, minimum, minimum
+        alias.is_alias, alias.size, alias.maximum = True, minimum, minimum
         self._live[key] = alias
         _memmove(out, alias.description_address, _DESCRIPTION_BYTES)
         return 0
@@ -183,7 +183,7 @@ class MemoryPool:
         reservation = self._live[key]
         budget = reservation.budget
         more = new_size - reservation.size
-        if new_size > (reservation.maximum if reservation.original is None else 0):
+        if reservation.is_alias or new_size > reservation.maximum:
             return _error(b"memory limit of the instance")
         if budget is not None and not budget.take(more):
             return _error(b"memory limit of the instance")
@@ -195,7 +195,7 @@ class MemoryPool:
 
     def _on_drop(self, key: int) -> None:
         reservation = self._live.pop(key)
-        if reservation.original is not None:
+        if reservation.is_alias:
             return
         budget, reservation.budget = reservation.budget, None
         size = reservation.size

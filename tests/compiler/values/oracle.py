@@ -12,6 +12,16 @@ from math import isqrt
 
 from tensor_wasm.ptx.program import ScalarType
 
+#: PTX ISA, table of the permute modes: bytes for d.b3 d.b2 d.b1 d.b0, for selectors 0 to 3.
+PERMUTES = {
+    "f4e": ("3210", "4321", "5432", "6543"),
+    "b4e": ("5670", "6701", "7012", "0123"),
+    "rc8": ("0000", "1111", "2222", "3333"),
+    "ecl": ("3210", "3211", "3222", "3333"),
+    "ecr": ("0000", "1110", "2210", "3210"),
+    "rc16": ("1010", "3232", "1010", "3232"),
+}
+
 
 @dataclass(frozen=True)
 class Format:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from compiler.values.harness import TYPES, Machine, instruction
-from compiler.values.oracle import signed
+from compiler.values.oracle import PERMUTES, signed
 from compiler.values.test_integers import check, integer_rows
 from tensor_wasm.ptx.program import Immediate, Register, ScalarType
 
@@ -111,17 +111,6 @@ def chosen_bytes(a: int, b: int, nibbles: list[int]) -> int:
     return result
 
 
-#: PTX ISA, table of the permute modes: bytes for d.b3 d.b2 d.b1 d.b0, for selectors 0 to 3.
-MODES = {
-    "f4e": ("3210", "4321", "5432", "6543"),
-    "b4e": ("5670", "6701", "7012", "0123"),
-    "rc8": ("0000", "1111", "2222", "3333"),
-    "ecl": ("3210", "3211", "3222", "3333"),
-    "ecr": ("0000", "1110", "2210", "3210"),
-    "rc16": ("1010", "3232", "1010", "3232"),
-}
-
-
 def test_permutes_by_any_selector(machine: Machine, chance: random.Random) -> None:
     def expected(a: int, b: int, c: int) -> int:
         return chosen_bytes(a, b, [c >> 4 * index & 15 for index in range(4)])
@@ -145,10 +134,10 @@ def test_permutes_by_any_selector(machine: Machine, chance: random.Random) -> No
             assert got == expected(a & 0xFFFF_FFFF, b & 0xFFFF_FFFF, selector), hex(selector)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PERMUTES)
 def test_permutes_by_a_named_mode(machine: Machine, chance: random.Random, mode: str) -> None:
     def expected(a: int, b: int, c: int) -> int:
-        return chosen_bytes(a, b, [int(digit) for digit in reversed(MODES[mode][c & 3])])
+        return chosen_bytes(a, b, [int(digit) for digit in reversed(PERMUTES[mode][c & 3])])
 
     check(machine, chance, f"prmt.b32.{mode}", ["b32"] * 3, expected)
     rows = [(a, b, 0) for a, b in integer_rows(chance, [32, 32], 10)]
