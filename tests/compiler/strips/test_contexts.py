@@ -91,3 +91,27 @@ LOOP:
     """
     out = found(machine, width, body, block=128)
     assert (out == np.where(np.arange(128) % 2 == 1, _accounted(2 + more), _accounted(2))).all()
+
+
+@_WIDTHS
+def test_lanes_that_pass_a_barrier_before_their_neighbours_keep_their_own_counters(
+    machine: Machine, width: int
+) -> None:
+    """Even threads wait in their first iteration for what odd ones do in their third; all others wait for their own."""
+    body = f"""
+    and.b32 %r10, %r1, 1;
+    mad.lo.u32 %r11, %r10, 2, 1;
+    sub.u32 %r12, 2, %r10;
+    mov.u32 %r7, 0;
+LOOP:
+    add.u32 %r7, %r7, 1;
+    setp.eq.u32 %p1, %r7, %r11;
+    selp.b32 %r13, 0, %r12, %p1;
+    selp.b32 %r14, 128, 64, %p1;
+    barrier.sync %r13, %r14;
+    {_ACCOUNT}
+    setp.lt.u32 %p2, %r7, 4;
+    @%p2 bra LOOP;
+    """
+    out = found(machine, width, body, block=128)
+    assert (out == _accounted(4)).all()
