@@ -64,6 +64,22 @@ on:
     parameters=".param .u64 target, .param .u32 stuck, .param .u32 bad",
 )
 
+#: Two blocks wait for each other, so they run on two cores. Then one of them traps.
+MEETING = kernel_text(
+    "meeting",
+    """
+    ld.param.u32 %r7, [bad];
+    atom.global.add.u32 %r6, [%rd1], 1;
+wait:
+    ld.volatile.global.u32 %r8, [%rd1];
+    setp.lt.u32 %p1, %r8, 2;
+    @%p1 bra wait;
+    setp.eq.u32 %p2, %r1, %r7;
+    @%p2 trap;
+""",
+    parameters=".param .u64 target, .param .u32 bad",
+)
+
 #: Each block waits for the one before it: word b is one more than word b - 1.
 CHAIN = kernel_text(
     "chain",
@@ -231,6 +247,15 @@ def test_a_fault_ends_a_block_that_would_not_on_another_core(dev, bad):
         assert not target.any()
     kernel.launch(BLOCKS, 8, [target, 9999, 9999])
     assert (target == np.arange(target.size)).all()
+
+
+def test_a_fault_is_the_launch_s_whichever_core_it_was_on(dev):
+    meeting = dev.load_ptx(MEETING)
+    meeting.launch(2, 1, [words(1), 2], timeout=20)
+    for bad in (0, 1) * 5:
+        with pytest.raises(tw.errors.KernelFault, match="trap instruction") as caught:
+            meeting.launch(2, 1, [words(1), bad], timeout=20)
+        assert f"block ({bad}, 0, 0)" in str(caught.value)
 
 
 def test_an_access_out_of_bounds_is_found_on_every_core(dev):

@@ -278,6 +278,9 @@ def _to_shared(access: _Access) -> None:
         body.i64_const(1)
         body.op("i64.add")
         body.get(frame.ground.shared_end)
+        if shift:  # an element that goes past the end is out of bounds, however it is aligned
+            body.i64_const(-access.size_bytes)
+            body.op("i64.and")
         frame.faults.window_address(body)
     with frame.temporary(ValType.I32) as base:
         body.get(access.address)

@@ -316,6 +316,27 @@ def test_an_address_of_wrong_alignment_is_its_first_thread_s_fault(machine: Mach
 
 
 @_WIDTHS
+@pytest.mark.parametrize("offset", [-2, 2, 6])
+def test_of_two_accesses_near_each_other_the_misaligned_one_faults(machine: Machine, width: int, offset: int) -> None:
+    text = text_of(
+        f"""
+    ld.param.u64 %rd3, [data];
+    mul.wide.u32 %rd4, %r2, 4;
+    add.s64 %rd5, %rd3, %rd4;
+    ld.global.u32 %r8, [%rd5];
+    ld.global.u32 %r9, [%rd5+{offset}];
+    add.u32 %r8, %r8, %r9;
+    st.global.u32 [%rd2], %r8;
+    """,
+        parameters="u64 data",
+    )
+    with pytest.raises(LaunchFault) as caught:
+        machine.run(compiled(text, width=width), 1, 64, ARRAYS_AT, ARRAYS_AT + 4096, guest_pages=1)
+    error = caught.value
+    assert (error.fault, error.thread, error.line) == (Fault.MISALIGNED, 0, line_of(text, f"[%rd5+{offset}]"))
+
+
+@_WIDTHS
 @pytest.mark.parametrize(
     "access", ["ld.shared.u32 %r8, [%r10]", "st.shared.u32 [%r10], %r1", "ld.shared.u8 %r8, [%r10]"]
 )
@@ -337,10 +358,11 @@ def test_shared_memory_ends_where_it_does(machine: Machine, width: int, access: 
     machine.run(kernel, 1, block, out, shared_bytes=size * block)
     assert not out.any()
     for whole in (0, 5, 16, block - 1):
-        with pytest.raises(LaunchFault) as caught:
-            machine.run(kernel, 1, block, out, shared_bytes=size * whole)
-        error = caught.value
-        assert (error.fault, error.thread, error.line) == (Fault.ADDRESS, whole, line_of(text, access)), whole
+        for rest in range(size):
+            with pytest.raises(LaunchFault) as caught:
+                machine.run(kernel, 1, block, out, shared_bytes=size * whole + rest)
+            error = caught.value
+            assert (error.fault, error.thread, error.line) == (Fault.ADDRESS, whole, line_of(text, access)), whole
 
 
 @_WIDTHS
@@ -388,6 +410,11 @@ def test_an_index_that_wraps_within_a_strip_reaches_for_both_ends(machine: Machi
         machine.run(compiled(bad, width=width), 1, block, out, data)
     error = caught.value
     assert (error.fault, error.thread, error.line) == (Fault.ADDRESS, 0, line_of(bad, "ld.global"))
+    # The other way around: the first lanes are inside of memory, the others 4 GiB below.
+    with pytest.raises(LaunchFault) as caught:
+        machine.run(compiled(bad, width=width), 1, block, ARRAYS_AT, ARRAYS_AT + 4096 - (2**32 - 8), guest_pages=1)
+    error = caught.value
+    assert (error.fault, error.thread, error.line) == (Fault.ADDRESS, 2, line_of(bad, "ld.global"))
 
 
 @_WIDTHS
