@@ -10,8 +10,8 @@ from tensor_wasm.compiler.contexts import EXITED, STATE_BYTES, WAITING, Contexts
 from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
+from tensor_wasm.compiler.strips.operands import lanes_of
 from tensor_wasm.compiler.strips.strip import QUAD, SCRATCH, Mask, Strip, is_double, push_bits
-from tensor_wasm.compiler.strips.values import lanes_of
 from tensor_wasm.compiler.synchronisation import Suspend, Suspension, is_plain
 from tensor_wasm.compiler.values.lanes import fill
 from tensor_wasm.compiler.warp.mailbox import MAILBOX_BYTES, OUT_OFFSET, WORD_BYTES

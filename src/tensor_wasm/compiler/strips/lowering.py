@@ -16,6 +16,7 @@ from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import memory, moves, values
 from tensor_wasm.compiler.strips.control import Chunk, End, Leave, Part
 from tensor_wasm.compiler.strips.groups import find_groups
+from tensor_wasm.compiler.strips.operands import lanes_of
 from tensor_wasm.compiler.strips.strip import Strip, push_bits
 from tensor_wasm.compiler.structure import Run
 from tensor_wasm.compiler.synchronisation import Suspend
@@ -273,7 +274,7 @@ class Course:
 
     def _push_is_selected(self, selector: Operand, position: int, unit: int) -> None:
         body = self._strip.body
-        values.lanes_of(self._strip, selector, ScalarType.U32, unit, is_wide=False).push(body)
+        lanes_of(self._strip, selector, ScalarType.U32, unit, is_wide=False).push(body)
         fill("i32x4", position).push(body)
         body.op("i32x4.eq")
 

@@ -8,7 +8,7 @@ says what is wrong with an address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
@@ -20,10 +20,9 @@ from tensor_wasm.compiler.frame import Frame
 from tensor_wasm.compiler.memory import Place
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
+from tensor_wasm.compiler.strips.adjacent import load_lanes, load_vectors, store_lanes, store_vectors
 from tensor_wasm.compiler.strips.groups import Group, moved_bytes
-from tensor_wasm.compiler.strips.masked import load_some, store_some
-from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double, shuffle
-from tensor_wasm.compiler.strips.values import cut, lanes_of
+from tensor_wasm.compiler.strips.strip import SCRATCH, Mask, Strip, is_double
 from tensor_wasm.ptx.program import Guard, Instruction, Parameter, Register, ScalarType, Space, Variable
 from tensor_wasm.wasm import Local, ValType
 
@@ -44,8 +43,8 @@ def load(strip: Strip, instruction: Instruction) -> None:
                 strip,
                 instruction,
                 mask,
-                lambda place: _load_vectors(strip, instruction, place),
-                lambda place: _load_some(strip, instruction, place, mask),
+                lambda place: load_vectors(strip, instruction, place),
+                lambda place: load_lanes(strip, instruction, place, mask),
                 lambda: _by_lanes(strip, instruction, mask, memory.load),
             )
             strip.release_mask(mask)
@@ -68,8 +67,8 @@ def store(strip: Strip, instruction: Instruction) -> None:
                 strip,
                 instruction,
                 mask,
-                lambda place: _store_vectors(strip, instruction, place),
-                lambda place: _store_some(strip, instruction, place, mask),
+                lambda place: store_vectors(strip, instruction, place),
+                lambda place: store_lanes(strip, instruction, place, mask),
                 lambda: _by_lanes(strip, instruction, mask, memory.store),
             )
             strip.release_mask(mask)
@@ -371,198 +370,3 @@ def check_origin(strip: Strip, base: object, reach: Local | None) -> None:
     body.op("i32.add")
     body.get(origin)
     body.op(f"i32.{'ge' if line.origin_step > 0 else 'le'}_{sign}", "i32.and")
-
-
-def _load_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:
-    """All lanes run here, so nothing is blended."""
-    kind, registers = instruction.type, instruction.destinations
-    count = len(registers)
-    body = strip.body
-    if count == 1:
-        (register,) = registers
-        if register is not None:
-            for number, local in enumerate(strip.vectors(register)):
-                _load_vector(strip, kind, register, number, place)
-                body.set(local)
-        return
-    lanes = 16 // kind.size_bytes
-    for number in range(strip.width // lanes):
-        parts = [body.local(V128) for _ in range(count)]
-        for position, part in enumerate(parts):
-            _push_vector(strip, place.after(16 * (count * number + position)))
-            body.set(part)
-        _transpose(strip, parts, kind.size_bytes)
-        for register, part in zip(registers, parts, strict=True):
-            if register is not None:
-                body.get(part)
-                body.set(strip.vectors(register)[number])
-        body.release(*parts)
-
-
-def _load_some(strip: Strip, instruction: Instruction, place: Place, mask: Mask) -> None:
-    (register,) = instruction.destinations
-    if register is not None:
-        load_some(strip, instruction, register, place, mask)
-
-
-def _store_some(strip: Strip, instruction: Instruction, place: Place, mask: Mask) -> None:
-    body, kind = strip.body, instruction.type
-    values = [body.local(V128) for _ in range(strip.width * max(kind.size_bytes, 4) // 16)]
-    for unit, value in enumerate(values):
-        _push_stored(strip, instruction, 0, unit)
-        body.set(value)
-    store_some(strip, kind, place, mask, values)
-    body.release(*values)
-
-
-def _push_stored(strip: Strip, instruction: Instruction, position: int, unit: int) -> None:
-    """Push a unit of what a store stores, with anything above its bits."""
-    kind, source = instruction.type, instruction.sources[position]
-    if isinstance(source, Register) and kind.bits < 32 and strip.shape(source) is Shape.UNIFORM:
-        strip.first.push_register(source)
-        strip.body.op("i32x4.splat")
-        return
-    as_kind = kind if kind.bits >= 32 else ScalarType.B32
-    lanes_of(strip, source, as_kind, unit, is_wide=kind.bits == 64).push(strip.body)
-
-
-def _push_vector(strip: Strip, place: Place) -> None:
-    strip.body.get(place.base)
-    strip.body.memory("v128.load", place.offset, align=2, memory=place.memory)
-
-
-def _load_vector(strip: Strip, kind: ScalarType, register: Register, number: int, place: Place) -> None:
-    """Push vector ``number`` of a register from adjacent elements."""
-    body = strip.body
-    sign = "s" if kind.is_signed else "u"
-    if kind.bits >= 32:
-        _push_vector(strip, place.after(16 * number))
-        return
-    body.get(place.base)
-    if kind.bits == 16:
-        body.memory(f"v128.load16x4_{sign}", place.offset + 8 * number, align=1, memory=place.memory)
-    else:
-        body.memory("v128.load32_zero", place.offset + 4 * number, align=0, memory=place.memory)
-        body.op(f"i16x8.extend_low_i8x16_{sign}", f"i32x4.extend_low_i16x8_{sign}")
-    if kind.is_signed and register.type.bits < 32:  # kept zero-extended
-        cut(body, register.type.bits)
-
-
-#: The low halves of two vectors, and the high ones, in words.
-_PAIRS: Final = ((0, 1, 4, 5), (2, 3, 6, 7))
-
-
-def _transpose(strip: Strip, parts: list[Local], size: int) -> None:
-    """Turn elements of 2 or 4 components, one after another in vectors, into a vector for each component."""
-    body = strip.body
-    if len(parts) == 2:
-        _shuffle_pair(strip, parts, size, [range(component, 2 * (16 // size), 2) for component in (0, 1)])
-        return
-    # Two rounds of pairs: (0, 1) and (2, 3) by words, then their halves.
-    halves = []
-    for one, two in ((0, 1), (2, 3)):
-        for words in ((0, 4, 1, 5), (2, 6, 3, 7)):
-            local = body.local(V128)
-            body.get(parts[one])
-            body.get(parts[two])
-            shuffle(body, words)
-            body.set(local)
-            halves.append(local)
-    low, high, low_2, high_2 = halves
-    sides = [(first, second, words) for first, second in ((low, low_2), (high, high_2)) for words in _PAIRS]
-    for part, (first, second, chosen_words) in zip(parts, sides, strict=True):
-        body.get(first)
-        body.get(second)
-        shuffle(body, chosen_words)
-        body.set(part)
-    body.release(*halves)
-
-
-def _store_vectors(strip: Strip, instruction: Instruction, place: Place) -> None:
-    body, kind, sources = strip.body, instruction.type, instruction.sources
-    count = len(sources)
-
-    def push(position: int, unit: int) -> None:
-        _push_stored(strip, instruction, position, unit)
-
-    if kind.bits < 32:
-        _store_narrow(strip, kind, place, push)
-        return
-    lanes = 16 // kind.size_bytes
-    for number in range(strip.width // lanes):
-        parts = [body.local(V128) for _ in range(count)]
-        for position, part in enumerate(parts):
-            push(position, number)
-            body.set(part)
-        if count > 1:
-            _interleave(strip, parts, kind.size_bytes)
-        for position, part in enumerate(parts):
-            body.get(place.base)
-            body.get(part)
-            body.memory("v128.store", place.offset + 16 * (count * number + position), align=2, memory=place.memory)
-        body.release(*parts)
-
-
-def _interleave(strip: Strip, parts: list[Local], size: int) -> None:
-    """The inverse of :func:`_transpose`; of four components it is the same."""
-    if len(parts) == 4:
-        _transpose(strip, parts, size)
-        return
-    per = 16 // size
-    pairs = [element for lane in range(per) for element in (lane, per + lane)]
-    _shuffle_pair(strip, parts, size, [pairs[:per], pairs[per:]])
-
-
-def _shuffle_pair(strip: Strip, parts: Sequence[Local], size: int, picks: Sequence[Sequence[int]]) -> None:
-    """Turn two vectors into two of some of their elements, as :func:`shuffle` counts these."""
-    body = strip.body
-    new = [body.local(V128) for _ in parts]
-    for local, chosen in zip(new, picks, strict=True):
-        body.get(parts[0])
-        body.get(parts[1])
-        shuffle(body, chosen, size)
-        body.set(local)
-    for local, part in zip(new, parts, strict=True):
-        body.get(local)
-        body.set(part)
-    body.release(*new)
-
-
-def _store_narrow(strip: Strip, kind: ScalarType, place: Place, push: Callable[[int, int], None]) -> None:
-    """Elements of 8 or 16 bits: the lanes cut and put together, 16 bytes at most at a time."""
-    body = strip.body
-
-    def push_cut(unit: int) -> None:
-        push(0, unit)
-        cut(body, kind.bits)
-
-    def push_pair(unit: int) -> None:
-        push_cut(unit)
-        push_cut(min(unit + 1, strip.quads - 1))
-        body.op("i16x8.narrow_i32x4_u")
-
-    packed = body.local(V128)
-    if kind.bits == 16:
-        for unit in range(0, strip.quads, 2):
-            push_pair(unit)
-            body.set(packed)
-            _store_low(strip, place.after(8 * unit), packed, min(16, 8 * (strip.quads - unit)))
-    else:
-        for unit in range(0, strip.quads, 4):
-            push_pair(unit)
-            push_pair(min(unit + 2, strip.quads - 1))
-            body.op("i8x16.narrow_i16x8_u")
-            body.set(packed)
-            _store_low(strip, place.after(4 * unit), packed, min(16, 4 * (strip.quads - unit)))
-    body.release(packed)
-
-
-def _store_low(strip: Strip, place: Place, packed: Local, size: int) -> None:
-    """Store the low 4, 8 or 16 bytes of a vector."""
-    body = strip.body
-    body.get(place.base)
-    body.get(packed)
-    if size == 16:
-        body.memory("v128.store", place.offset, align=0, memory=place.memory)
-    else:
-        body.memory_lane(f"v128.store{8 * size}_lane", 0, place.offset, align=0, memory=place.memory)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tensor_wasm.compiler.region import SHARED_WINDOW
+from tensor_wasm.compiler.strips.operands import is_own, lanes_of
 from tensor_wasm.compiler.strips.strip import Strip, is_double, shuffle
-from tensor_wasm.compiler.strips.values import is_own, lanes_of
 from tensor_wasm.ptx.program import Instruction, Register, ScalarType, Space, Special
 
 #: Writes a unit of the first or of another destination: ``(destination's position, unit)``.

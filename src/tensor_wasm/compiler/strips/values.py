@@ -1,166 +1,42 @@
 """Arithmetic of a strip: instructions whose formulas work on vectors as they do on numbers, and some of their own.
 
-A *unit* is what one vector instruction does at a time: four lanes of 32 bits, or two of 64. Sources come as
-:class:`~tensor_wasm.compiler.values.lanes.Lanes`; predicates as all ones or 0, in the unit's width.
+Units and their sources are those of :mod:`.operands`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from tensor_wasm.compiler import values
-from tensor_wasm.compiler.carriers import carrier
-from tensor_wasm.compiler.shapes import Line, Shape
+from tensor_wasm.compiler.shapes import Shape
+from tensor_wasm.compiler.strips.conversions import converter
+from tensor_wasm.compiler.strips.operands import (
+    DIRECTED,
+    Emit,
+    LaneOperation,
+    cut,
+    is_own,
+    matches,
+    narrow_source,
+    words_only,
+)
 from tensor_wasm.compiler.strips.strip import Mask, Strip, is_double, shuffle
 from tensor_wasm.compiler.values.formula import I32, Value, combine, constant, read
-from tensor_wasm.compiler.values.lanes import Lanes, fill, fixed, pick
-from tensor_wasm.compiler.values.operation import Operation
-from tensor_wasm.ptx.program import Immediate, Instruction, Operand, Register, ScalarType, Special, Symbol
+from tensor_wasm.compiler.values.lanes import Lanes, fixed, pick
+from tensor_wasm.ptx.program import Immediate, Instruction, Operand, Register, ScalarType, Special
 from tensor_wasm.wasm import Body, ValType
 
 V128 = ValType.V128
-_SHAPES: Final = {ValType.I32: "i32x4", ValType.I64: "i64x2", ValType.F32: "f32x4", ValType.F64: "f64x2"}
-_EVEN, _ODD, _HIGH_TWICE = (0, 2, 4, 6), (1, 3, 5, 7), (2, 3, 2, 3)
+_EVEN, _ODD = (0, 2, 4, 6), (1, 3, 5, 7)
 #: Relations that hold for the one side of a bound.
 _ORDERED: Final = frozenset({"lt", "le", "gt", "ge"})
-_DIRECTED: Final = frozenset({"rz", "rm", "rp"})
-
-
-class LaneOperation(Operation):
-    """One unit of an instruction while it is written."""
-
-    __slots__ = ("_is_wide", "strip", "unit")
-
-    def __init__(self, strip: Strip, instruction: Instruction, unit: int, *, is_wide: bool) -> None:
-        super().__init__(strip.body, instruction, self._no_push, strip.first.library)
-        self.strip = strip
-        self.unit = unit
-        self._is_wide = is_wide
-
-    @staticmethod
-    def _no_push(_position: int, _kind: ScalarType) -> None:
-        raise AssertionError("lanes are no numbers")
-
-    def source(self, position: int, kind: ScalarType | None = None) -> Value:
-        """Source ``position`` as lanes of ``kind`` (default: the instruction's own type)."""
-        kind = self.type if kind is None else kind
-        value = lanes_of(self.strip, self.instruction.sources[position], kind, self.unit, is_wide=self._is_wide)
-        if position in self.instruction.negated:
-            return value.like(combine("v128.not", V128, value).push)
-        return value
-
-    def amount(self, position: int) -> Value:
-        """A uniform source as a number, u32."""
-        strip, operand = self.strip, self.instruction.sources[position]
-        return Value(I32, lambda _body: strip.first.push(operand, ScalarType.U32))
-
-    def call(self, helper: str, *arguments: Value) -> Value:
-        """The result of a helper function for lanes."""
-        # "fma.rp.f32" is "fma.rp.f32x4" for lanes.
-        value = super().call(f"{helper}x4", *arguments)
-        return Lanes("f32x4", value.push)
-
-
-def lanes_of(strip: Strip, operand: Operand, kind: ScalarType, unit: int, *, is_wide: bool) -> Lanes:
-    """An operand as the lanes of a unit; a predicate of a wide unit is widened."""
-    if kind is ScalarType.PRED:
-        return _truths(strip, operand, unit, is_wide=is_wide)
-    shape = _SHAPES[carrier(kind)]
-    match operand:
-        case Immediate(bits):
-            return Lanes(shape, fill("i64x2" if is_double(kind) else "i32x4", bits).push)
-        case Register() if strip.shape(operand) is Shape.VARYING:
-            local = strip.vectors(operand)[unit]
-            return Lanes(shape, lambda body: body.get(local))
-        case Special("laneid"):
-            return Lanes(shape, lambda body: _push_lane_id(strip, body, unit))
-    line = strip.shapes.line(operand)
-    if line is not None:
-        return Lanes(shape, lambda body: _push_line(strip, body, operand, line, unit, is_long=is_double(kind)))
-
-    def push(body: Body) -> None:
-        strip.first.push(operand, kind)
-        body.op(f"{shape}.splat")
-
-    return Lanes(shape, push)
-
-
-def _push_line(strip: Strip, body: Body, operand: Operand, line: Line, unit: int, *, is_long: bool) -> None:
-    """Push a unit of a linear operand."""
-    if not is_long:
-        strip.first.push(operand, ScalarType.B32)
-        body.op("i32x4.splat")
-        _push_steps(body, line.step, 4 * unit, 4)
-        body.op("i32x4.add")
-        return
-    strip.first.push(operand, ScalarType.B64)
-    body.op("i64x2.splat")
-    if not line.is_wide:
-        _push_steps(body, line.step, 2 * unit, 2)
-        body.op("i64x2.add")
-        return
-    assert isinstance(operand, Register)
-    sign = "s" if line.is_signed else "u"
-    body.get(strip.origin(operand))
-    body.op("i32x4.splat")
-    _push_steps(body, line.origin_step, 2 * unit, 4)
-    body.op("i32x4.add", f"i64x2.extend_low_i32x4_{sign}")
-    body.get(strip.origin(operand))
-    body.op(f"i64.extend_i32_{sign}", "i64x2.splat", "i64x2.sub")
-    if line.scale != 1:
-        body.i64_const(line.scale)
-        body.op("i64x2.splat", "i64x2.mul")
-    body.op("i64x2.add")
-
-
-def _push_steps(body: Body, step: int, first: int, count: int) -> None:
-    """Push what some lanes are from the first one of the strip."""
-    size = 16 // count
-    body.v128_const(
-        b"".join(((first + lane) * step % (1 << 8 * size)).to_bytes(size, "little") for lane in range(count))
-    )
-
-
-def _push_lane_id(strip: Strip, body: Body, unit: int) -> None:
-    body.get(strip.first.coordinates.thread)
-    body.op("i32x4.splat")
-    body.v128_const(b"".join((4 * unit + lane).to_bytes(4, "little") for lane in range(4)))
-    body.op("i32x4.add")
-    fill("i32x4", 31).push(body)
-    body.op("v128.and")
-
-
-def _truths(strip: Strip, operand: Operand, unit: int, *, is_wide: bool) -> Lanes:
-    shape = "i64x2" if is_wide else "i32x4"
-    if isinstance(operand, Register) and strip.shape(operand) is Shape.VARYING:
-        local = strip.vectors(operand)[unit // 2 if is_wide else unit]
-
-        def push(body: Body) -> None:
-            body.get(local)
-            if is_wide:
-                body.op(f"i64x2.extend_{'high' if unit % 2 else 'low'}_i32x4_s")
-
-        return Lanes(shape, push)
-
-    def push_same(body: Body) -> None:
-        body.i32_const(0)
-        strip.first.push(operand, ScalarType.PRED)
-        body.op("i32.sub")
-        if is_wide:
-            body.op("i64.extend_i32_s")
-        body.op(f"{shape}.splat")
-
-    return Lanes(shape, push_same)
 
 
 # --- which, and how -------------------------------------------------------------------------------------------
-
-#: Writes a unit's results on the stack, one a destination, the first deepest.
-Emit = Callable[[LaneOperation], None]
 
 
 def emitter(strip: Strip, instruction: Instruction) -> Emit | None:
@@ -197,11 +73,6 @@ def _gives_its_type(instruction: Instruction) -> bool:
     return True
 
 
-def is_own(operand: Special) -> bool:
-    """Whether lanes have values of a special register that no vector has."""
-    return operand.name.startswith("lanemask") or operand.name == "warpid"
-
-
 def is_wide_unit(instruction: Instruction) -> bool:
     """Whether a unit of the instruction has two lanes."""
     if instruction.root == "cvt":
@@ -211,30 +82,10 @@ def is_wide_unit(instruction: Instruction) -> bool:
     return any(map(is_double, instruction.types))
 
 
-def _words_only(instruction: Instruction) -> bool:
-    return all(kind.bits in (32, 64) or kind is ScalarType.PRED for kind in instruction.types) and not any(
-        kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types
-    )
-
-
-def _matches(instruction: Instruction, kinds: Sequence[ScalarType | None] | None = None) -> bool:
-    """Whether registers have the widths of the types their places say (None: the instruction's own)."""
-    places = kinds or [None] * len(instruction.sources)
-    for operand, kind in zip(instruction.sources, places, strict=False):
-        want = kind or instruction.type
-        if isinstance(operand, Register) and (
-            operand.type.bits != want.bits or (operand.type is ScalarType.PRED) != (want is ScalarType.PRED)
-        ):
-            return False
-        if isinstance(operand, Special) and operand.type.bits != want.bits and operand.name in ("tid", "laneid"):
-            return False
-    return True
-
-
 def _plain_integer(instruction: Instruction) -> bool:
     return (
-        _words_only(instruction)
-        and _matches(instruction)
+        words_only(instruction)
+        and matches(instruction)
         and not {"sat", "cc", "hi", "wide", "relu"} & set(instruction.modifiers)
         and not instruction.type.is_float
     )
@@ -242,16 +93,16 @@ def _plain_integer(instruction: Instruction) -> bool:
 
 def _plain(instruction: Instruction) -> bool:
     """Integers without carry, or floats rounded to nearest."""
-    if not _words_only(instruction) or not _matches(instruction):
+    if not words_only(instruction) or not matches(instruction):
         return False
     if instruction.type.is_float:
         # In other modes there are helpers for f32.
-        return instruction.type is ScalarType.F32 or not _DIRECTED & set(instruction.modifiers)
+        return instruction.type is ScalarType.F32 or not DIRECTED & set(instruction.modifiers)
     return _plain_integer(instruction)
 
 
 def _approximate(instruction: Instruction) -> bool:
-    return instruction.type is ScalarType.F32 and _matches(instruction)
+    return instruction.type is ScalarType.F32 and matches(instruction)
 
 
 def _real(instruction: Instruction) -> bool:
@@ -266,7 +117,7 @@ def _coarse(instruction: Instruction) -> bool:
 
 
 def _bits(instruction: Instruction) -> bool:
-    return _matches(instruction) and (instruction.type.bits in (16, 32, 64) or instruction.type is ScalarType.PRED)
+    return matches(instruction) and (instruction.type.bits in (16, 32, 64) or instruction.type is ScalarType.PRED)
 
 
 def _known_field(count: int) -> Callable[[Instruction], bool]:
@@ -276,8 +127,8 @@ def _known_field(count: int) -> Callable[[Instruction], bool]:
         u32 = ScalarType.U32
         kinds = [*[None] * count, u32, u32]
         return (
-            _words_only(instruction)
-            and _matches(instruction, kinds)
+            words_only(instruction)
+            and matches(instruction, kinds)
             and all(isinstance(source, Immediate) for source in instruction.sources[-2:])
         )
 
@@ -285,7 +136,7 @@ def _known_field(count: int) -> Callable[[Instruction], bool]:
 
 
 def _table(instruction: Instruction) -> bool:
-    return len(instruction.destinations) == 1 and _matches(instruction, [None] * 3)
+    return len(instruction.destinations) == 1 and matches(instruction, [None] * 3)
 
 
 _GENERIC: Final[Mapping[str, Callable[[Instruction], bool]]] = MappingProxyType(
@@ -337,7 +188,7 @@ class _HalfWords(LaneOperation):
 
 
 def _compare_half_words(instruction: Instruction) -> Emit | None:
-    if instruction.type.kind not in "bus" or not _matches(instruction, [None, None, ScalarType.PRED]):
+    if instruction.type.kind not in "bus" or not matches(instruction, [None, None, ScalarType.PRED]):
         return None
     if not values.handles(instruction) or any(isinstance(source, Special) for source in instruction.sources):
         return None
@@ -353,14 +204,14 @@ def _compare_half_words(instruction: Instruction) -> Emit | None:
 def _set_predicate(_strip: Strip, instruction: Instruction) -> Emit | None:
     if instruction.type.bits == 16:
         return _compare_half_words(instruction)
-    if not _words_only(instruction) or not _matches(instruction, [None, None, ScalarType.PRED]):
+    if not words_only(instruction) or not matches(instruction, [None, None, ScalarType.PRED]):
         return None
     return values.row(instruction).emit if values.handles(instruction) else None
 
 
 def _choose(_strip: Strip, instruction: Instruction) -> Emit | None:
     bits = instruction.type.bits
-    if bits not in (16, 32, 64) or not _matches(instruction, [None, None, ScalarType.PRED]):
+    if bits not in (16, 32, 64) or not matches(instruction, [None, None, ScalarType.PRED]):
         return None
 
     def emit(operation: LaneOperation) -> None:
@@ -375,7 +226,7 @@ def _choose(_strip: Strip, instruction: Instruction) -> Emit | None:
 
 def _shift(strip: Strip, instruction: Instruction) -> Emit | None:
     """Shifts by what is the same for all lanes; amounts from the width on give 0 or the sign."""
-    if not _words_only(instruction) or not _matches(instruction, [None, ScalarType.U32]):
+    if not words_only(instruction) or not matches(instruction, [None, ScalarType.U32]):
         return None
     if strip.shapes.operand(instruction.sources[1]) is not Shape.UNIFORM:
         return None
@@ -402,7 +253,7 @@ def _shift(strip: Strip, instruction: Instruction) -> Emit | None:
 def _funnel(strip: Strip, instruction: Instruction) -> Emit | None:
     """``shf`` by what is the same for all lanes."""
     amount = instruction.sources[2]
-    if not _matches(instruction):
+    if not matches(instruction):
         return None
     if not isinstance(amount, Immediate):
         return _funnel_by_register(strip, instruction)
@@ -444,7 +295,7 @@ def _permute(_strip: Strip, instruction: Instruction) -> Emit | None:
     selector = instruction.sources[2]
     if instruction.modifiers or not isinstance(selector, Immediate) or selector.bits & 0x8888:
         return None
-    if not _matches(instruction):
+    if not matches(instruction):
         return None
     nibbles = [selector.bits >> 4 * index & 7 for index in range(4)]
 
@@ -458,7 +309,7 @@ def _permute(_strip: Strip, instruction: Instruction) -> Emit | None:
 
 
 def _population(_strip: Strip, instruction: Instruction) -> Emit | None:
-    if instruction.type.bits != 32 or not _matches(instruction):
+    if instruction.type.bits != 32 or not matches(instruction):
         return None
 
     def emit(operation: LaneOperation) -> None:
@@ -477,7 +328,7 @@ def _product(_strip: Strip, instruction: Instruction) -> Emit | None:
     if instruction.type.bits != 32 or "sat" in modifiers or "cc" in modifiers:
         return None
     third = ScalarType.U64 if "wide" in modifiers else None
-    if not _matches(instruction, [None, None, third]):
+    if not matches(instruction, [None, None, third]):
         return None
     sign = "s" if instruction.type.is_signed else "u"
 
@@ -486,7 +337,7 @@ def _product(_strip: Strip, instruction: Instruction) -> Emit | None:
         if "wide" in modifiers:
             half = "high" if operation.unit % 2 else "low"
             for position in (0, 1):
-                _narrow_source(operation, position).push(body)
+                narrow_source(operation, position).push(body)
             body.op(f"i64x2.extmul_{half}_i32x4_{sign}")
             if instruction.root == "mad":
                 operation.source(2, ScalarType.U64).push(body)
@@ -504,171 +355,6 @@ def _product(_strip: Strip, instruction: Instruction) -> Emit | None:
     return emit
 
 
-def _narrow_source(operation: LaneOperation, position: int) -> Lanes:
-    """The four lanes of 32 bits of which a wide unit is a half."""
-    return lanes_of(
-        operation.strip, operation.instruction.sources[position], operation.type, operation.unit // 2, is_wide=False
-    )
-
-
-# --- conversions ------------------------------------------------------------------------------------------------
-
-
-def _convert(_strip: Strip, instruction: Instruction) -> Emit | None:
-    """``cvt`` between f32, f64 and integers, where a vector instruction rounds as the text says."""
-    target, source = instruction.types
-    operand, *more = instruction.sources
-    modifiers = set(instruction.modifiers)
-    if more or isinstance(operand, Special | Symbol) or not values.handles(instruction):
-        return None
-    if any(kind.kind == "x" or kind is ScalarType.F16 for kind in instruction.types):
-        return None
-    if target.is_float or source.is_float:
-        if not _matches(instruction) or _DIRECTED & modifiers:
-            return None
-        return _CONVERSIONS.get((_letter(target), _letter(source)))
-    return _between_integers(instruction, target, source) if "sat" not in modifiers else None
-
-
-def _letter(kind: ScalarType) -> str:
-    return f"{kind.kind if kind.kind != 'b' else 'u'}{kind.bits}"
-
-
-def _between_integers(instruction: Instruction, target: ScalarType, source: ScalarType) -> Emit | None:
-    (operand,) = instruction.sources
-    if isinstance(operand, Register) and is_double(operand.type) != is_double(source):
-        return None
-    (destination,) = instruction.destinations
-    if destination is None or is_double(destination.type) != is_double(target):
-        return None
-
-    def emit(operation: LaneOperation) -> None:
-        body = operation.body
-        if is_double(source):
-            if is_double(target):
-                operation.source(0, source).push(body)
-                return
-            for half in (0, 1):
-                lanes_of(operation.strip, operand, source, 2 * operation.unit + half, is_wide=True).push(body)
-            shuffle(body, _EVEN)
-            _clean(body, target)
-        else:
-            unit = operation.unit // 2 if is_double(target) else operation.unit
-            lanes_of(operation.strip, operand, source, unit, is_wide=False).push(body)
-            _clean(body, source)
-            if is_double(target):
-                sign = "s" if source.is_signed else "u"
-                body.op(f"i64x2.extend_{'high' if operation.unit % 2 else 'low'}_i32x4_{sign}")
-                return
-            _clean(body, target)
-        if destination.type.bits < 32:
-            cut(body, destination.type.bits)
-
-    return emit
-
-
-def _clean(body: Body, kind: ScalarType) -> None:
-    """Make lanes canonical values of a type."""
-    if kind.bits >= 32:
-        return
-    if kind.is_signed:
-        body.i32_const(32 - kind.bits)
-        body.op("i32x4.shl")
-        body.i32_const(32 - kind.bits)
-        body.op("i32x4.shr_s")
-    else:
-        cut(body, kind.bits)
-
-
-def cut(body: Body, bits: int) -> None:
-    """Clear what lanes of 32 bits have above their low ``bits``."""
-    fill("i32x4", (1 << bits) - 1).push(body)
-    body.op("v128.and")
-
-
-def _rounded(operation: LaneOperation, number: Value) -> Value:
-    mode = next((m for m in operation.instruction.modifiers if m in values.INTEGRAL), None)
-    return number if mode is None else number.unary(values.INTEGRAL[mode])
-
-
-def _single_to_integer(sign: str) -> Emit:
-    def emit(operation: LaneOperation) -> None:
-        number = operation.real(0)
-        mode = next((m for m in operation.instruction.modifiers if m in values.INTEGRAL), "rzi")
-        rounded = number if mode == "rzi" else number.unary(values.INTEGRAL[mode])
-        combine(f"i32x4.trunc_sat_f32x4_{sign}", V128, rounded).push(operation.body)
-
-    return emit
-
-
-def _integer_to_single(sign: str) -> Emit:
-    def emit(operation: LaneOperation) -> None:
-        value = combine(f"f32x4.convert_i32x4_{sign}", V128, operation.source(0))
-        operation.finish(Lanes("f32x4", value.push))
-
-    return emit
-
-
-def _integer_to_double(sign: str) -> Emit:
-    def emit(operation: LaneOperation) -> None:
-        value = combine(f"f64x2.convert_low_i32x4_{sign}", V128, _half(operation, _narrow_source(operation, 0)))
-        operation.finish(Lanes("f64x2", value.push))
-
-    return emit
-
-
-def _half(operation: LaneOperation, value: Lanes) -> Lanes:
-    """The two lanes of a wide unit, lowest, of four narrow ones."""
-    if operation.unit % 2 == 0:
-        return value
-
-    def push(body: Body) -> None:
-        value.push(body)
-        value.push(body)
-        shuffle(body, _HIGH_TWICE)
-
-    return Lanes(value.shape, push)
-
-
-def _round(operation: LaneOperation) -> None:
-    """From a type to itself."""
-    operation.finish(_rounded(operation, operation.real(0)))
-
-
-def _single_to_double(operation: LaneOperation) -> None:
-    value = operation.let(_half(operation, _narrow_source(operation, 0)))
-    if operation.is_flushing:
-        value = operation.flush(value)
-    operation.finish(value.to(ValType.F64))
-
-
-def _double_to_single(operation: LaneOperation) -> None:
-    strip, (operand,) = operation.strip, operation.instruction.sources
-
-    def push(body: Body) -> None:
-        for half in (0, 1):
-            lanes_of(strip, operand, ScalarType.F64, 2 * operation.unit + half, is_wide=True).push(body)
-            body.op("f32x4.demote_f64x2_zero")
-        shuffle(body, (0, 1, 4, 5))
-
-    operation.finish(Lanes("f32x4", push))
-
-
-_CONVERSIONS: Final[Mapping[tuple[str, str], Emit]] = MappingProxyType(
-    {
-        ("s32", "f32"): _single_to_integer("s"),
-        ("u32", "f32"): _single_to_integer("u"),
-        ("f32", "s32"): _integer_to_single("s"),
-        ("f32", "u32"): _integer_to_single("u"),
-        ("f64", "s32"): _integer_to_double("s"),
-        ("f64", "u32"): _integer_to_double("u"),
-        ("f32", "f32"): _round,
-        ("f64", "f64"): _round,
-        ("f64", "f32"): _single_to_double,
-        ("f32", "f64"): _double_to_single,
-    }
-)
-
 _OWN: Final[Mapping[str, Callable[[Strip, Instruction], Emit | None]]] = MappingProxyType(
     {
         "setp": _set_predicate,
@@ -680,7 +366,7 @@ _OWN: Final[Mapping[str, Callable[[Strip, Instruction], Emit | None]]] = Mapping
         "popc": _population,
         "mul": _product,
         "mad": _product,
-        "cvt": _convert,
+        "cvt": converter,
     }
 )
 
