@@ -60,6 +60,20 @@ def faulting_thread(
     return thread
 
 
+def joined_place(
+    thread: int, row: int, block: tuple[int, int, int], shape: tuple[int, int, int]
+) -> tuple[int, tuple[int, int, int]]:
+    """A thread's number in its block, and the block's index, from its number in several that were done as one.
+
+    ``row`` is how many threads their rows have together, 0 for a block by itself; ``block`` is the first one, ``shape``
+    a block's.
+    """
+    if not row:
+        return thread, block
+    at, others = thread % row, thread // row * shape[0]
+    return others + at % shape[0], (block[0] + at // shape[0], *block[1:])
+
+
 class Faults:
     """The fault global of a module, and its helpers, written when first needed."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tensor_wasm.compiler.axes import increment, to_next_row
+from tensor_wasm.compiler.axes import to_next_row
 from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.wasm import Body, Function, Global, Local, Module, ValType
 
@@ -52,19 +52,42 @@ def coordinates(blocks: Function, clock: Global) -> Coordinates:
     return Coordinates(blocks, clock, (x, y, z))
 
 
-def each_block(blocks: Function, at: Coordinates, inside: Callable[[], None]) -> None:
-    """Write the loop over the blocks of a run; none of the grid's axes is 0."""
+def each_block(blocks: Function, at: Coordinates, inside: Callable[[], None], count: Local | None = None) -> None:
+    """Write the loop over the blocks of a run; none of the grid's axes is 0.
+
+    ``inside`` does one of them, or as many neighbours along x as it sets ``count`` to: see :func:`push_neighbours`.
+    """
     body, left = blocks.code, blocks.parameters[-1]
     with body.loop() as again:
         inside()
-        _go_on(body, at)
+        body.get(at.block_index[0])
+        _push_count(body, count)
+        body.op("i32.add")
+        body.set(at.block_index[0])
+        to_next_row(body, at.block_index, at.grid)
         body.get(left)
-        body.i64_const(1)
-        body.op("i64.sub")
+        _push_count(body, count)
+        body.op("i64.extend_i32_u", "i64.sub")
         body.tee(left)
         body.i64_const(0)
         body.op("i64.ne")
         body.br_if(again)
+
+
+def push_neighbours(blocks: Function, at: Coordinates) -> None:
+    """Push how many blocks of the run there are along x from the present one on, it included."""
+    body, left = blocks.code, blocks.parameters[-1]
+    row = body.local(I32)
+    body.get(at.grid[0])
+    body.get(at.block_index[0])
+    body.op("i32.sub")
+    body.set(row)
+    _extended(body, row)
+    body.get(left)
+    body.get(left)
+    _extended(body, row)
+    body.op("i64.gt_u", "select", "i32.wrap_i64")
+    body.release(row)
 
 
 def _share(share: Function, blocks: Function) -> None:
@@ -142,7 +165,8 @@ def _extended(body: Body, local: Local) -> None:
     body.op("i64.extend_i32_u")
 
 
-def _go_on(body: Body, at: Coordinates) -> None:
-    """Set the index of the next block."""
-    increment(body, at.block_index[0])
-    to_next_row(body, at.block_index, at.grid)
+def _push_count(body: Body, count: Local | None) -> None:
+    if count is None:
+        body.i32_const(1)
+    else:
+        body.get(count)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tensor_wasm.compiler.axes import increment, nest, skip_empty
-from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, write_entries
+from tensor_wasm.compiler.axes import increment, nest, push_least, skip_empty
+from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, coordinates, each_block, push_neighbours, write_entries
 from tensor_wasm.compiler.limits import check_size
 from tensor_wasm.compiler.lowering import enter
 from tensor_wasm.compiler.ordering import is_ordered
@@ -13,18 +13,22 @@ from tensor_wasm.compiler.special import Coordinates
 from tensor_wasm.compiler.strips.code import make_strip, push_bits_below, run_strip
 from tensor_wasm.compiler.strips.parts import Parts
 from tensor_wasm.compiler.strips.plan import KernelPlan, RegionPlan
-from tensor_wasm.compiler.strips.rows import Carried, Row, Segments, find_segments
+from tensor_wasm.compiler.strips.rows import ROW_MAX, Carried, Row, Segments, find_segments
 from tensor_wasm.compiler.strips.strip import Strip, scalar_types
 from tensor_wasm.ptx.program import Kernel
-from tensor_wasm.wasm import Function, Local, ValType
+from tensor_wasm.wasm import Function, Global, Label, Local, ValType
 
 I32 = ValType.I32
-#: What a row is given: the launch's eight, the block's three, its y and z, its first thread, and where it goes on.
-_ROW_PARAMETERS = 15
+#: What a row is given: the launch's eight, the block's three, its y and z, its first thread, how many it has, and where
+#: it goes on.
+_ROW_PARAMETERS = 16
 
 
-def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
-    """Write the function for a run of blocks; where rows can go without tests, others are a function of their own."""
+def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan, *, is_joined: bool) -> None:
+    """Write the function for a run of blocks; where rows can go without tests, others are a function of their own.
+
+    ``is_joined``: neighbouring blocks may be done as one (see :mod:`.joining`).
+    """
     run = write_entries(parts.module)
     body = run.code
     at = coordinates(run, parts.clock)
@@ -33,13 +37,14 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
     _, y, z = at.thread_index
     skip_empty(body, at)
     enter(strip.first, parts.base, parts.variables)
+    joint = Joint(run, at, plan.width) if is_joined else None
     # A row without tests has another order of accesses than the text.
     is_free = not any(is_ordered(i) for block in kernel.blocks for i in block.instructions)
     segments = find_segments(strip, region) if is_free else None
     if segments is None:
         row = _in_strips(strip, region)
     else:
-        row = _in_rows(strip, segments, _write_row(parts, kernel, plan, segments))
+        row = _in_rows(strip, segments, _write_row(parts, kernel, plan, segments), joint)
 
     def block() -> None:
         for axis, variable in enumerate(parts.block_globals):
@@ -49,12 +54,95 @@ def write_run(parts: Parts, kernel: Kernel, plan: KernelPlan) -> None:
         body.set(at.thread)
         nest(body, (y, z), at.block[1:], row)
 
-    each_block(run, at, block)
+    if joint is None:
+        each_block(run, at, block)
+    else:
+        each_block(run, at, lambda: joint.write(parts.row_global, block), joint.count)
     check_size(kernel, body)
 
 
+class Joint:
+    """Writes how many blocks are done as one, ``count`` of them.
+
+    Rows have up to :data:`ROW_MAX` threads where blocks have one row; else as many as fill a strip, so that what a
+    block's rows have in common stays near. Where the tests of a whole row fail, half as many are tried.
+    """
+
+    def __init__(self, run: Function, at: Coordinates, width: int) -> None:
+        body = self._body = run.code
+        self._run, self._at, self._width = run, at, width
+        self.count = body.local(I32)
+        at.row = body.local(I32)
+        self._least, self._most, self._want = body.local(I32), body.local(I32), body.local(I32)
+        self._again: Label | None = None
+        self._enter()
+
+    def _enter(self) -> None:
+        body, (x, y, z) = self._body, self._at.block
+        body.i32_const(self._width - 1)
+        body.get(x)
+        body.op("i32.add")
+        body.get(x)
+        body.op("i32.div_u")
+        body.set(self._least)
+        body.i32_const(ROW_MAX)
+        body.get(x)
+        body.op("i32.div_u")
+        body.get(self._least)
+        body.get(y)
+        body.get(z)
+        body.op("i32.or")
+        body.i32_const(1)
+        body.op("i32.eq", "select")
+        body.tee(self._most)
+        body.set(self._want)
+
+    def write(self, row_global: Global, blocks: Callable[[], None]) -> None:
+        """Write ``blocks`` for the next few of the run."""
+        body, count = self._body, self.count
+        with body.loop() as self._again:
+            push_neighbours(self._run, self._at)
+            body.set(count)
+            push_least(body, count, self._want)
+            body.tee(count)
+            body.get(self._at.block[0])
+            body.op("i32.mul")
+            assert self._at.row is not None
+            body.tee(self._at.row)
+            body.global_set(row_global)
+            blocks()
+        body.get(count)
+        body.i32_const(1)
+        body.op("i32.shl")
+        body.set(self._want)
+        push_least(body, self._want, self._most)
+        body.set(self._want)
+
+    def try_fewer(self, state: Local) -> None:
+        """Write what begins again, with fewer blocks, where nothing of these was done yet."""
+        body = self._body
+        assert self._again is not None
+        body.get(state)
+        body.get(self._at.thread)
+        body.op("i32.or", "i32.eqz")
+        body.get(self.count)
+        body.get(self._least)
+        body.op("i32.gt_u", "i32.and")
+        with body.if_():
+            body.get(self._least)
+            body.get(self.count)
+            body.i32_const(1)
+            body.op("i32.shr_u")
+            body.tee(self._want)
+            body.get(self._least)
+            body.get(self._want)
+            body.op("i32.gt_u", "select")
+            body.set(self._want)
+            body.br(self._again)
+
+
 def _write_row(parts: Parts, kernel: Kernel, plan: KernelPlan, segments: Segments) -> Function:
-    """``row(launch, block, y, z, thread, state, carried …)``: the rest of a row, strip by strip with all tests.
+    """``row(launch, block, y, z, thread, threads, state, carried …)``: the rest of a row, by strips with all tests.
 
     It goes on at segment ``state``; ``carried`` are the scalars of the registers that are alive there, for the row's
     first thread.
@@ -68,7 +156,7 @@ def _write_row(parts: Parts, kernel: Kernel, plan: KernelPlan, segments: Segment
     (region,) = plan.regions
     strip = make_strip(parts, plan, region, body, at, None)
     enter(strip.first, parts.base, parts.variables)
-    y, z, thread, state, *given = function.parameters[11:]
+    y, z, thread, at.row, state, *given = function.parameters[11:]
     for own, source in zip((*at.thread_index[1:], at.thread), (y, z, thread), strict=True):
         body.get(source)
         body.set(own)
@@ -78,13 +166,15 @@ def _write_row(parts: Parts, kernel: Kernel, plan: KernelPlan, segments: Segment
     return function
 
 
-def _in_rows(strip: Strip, segments: Segments, slow: Function) -> Callable[[], None]:
+def _in_rows(strip: Strip, segments: Segments, slow: Function, joint: Joint | None) -> Callable[[], None]:
     """A row without tests for each strip, as far as that goes, and then by the function ``slow``."""
     body, at = strip.body, strip.first.coordinates
 
     def bail() -> None:
+        if joint is not None:
+            joint.try_fewer(row.state)
         launch = body.parameters[:LAUNCH_PARAMETERS]
-        for argument in (*launch, *at.block_index, *at.thread_index[1:], at.thread, row.state):
+        for argument in (*launch, *at.block_index, *at.thread_index[1:], at.thread, strip.row, row.state):
             body.get(argument)
         for register in segments.carried:
             strip.push_scalars(register)
@@ -95,7 +185,7 @@ def _in_rows(strip: Strip, segments: Segments, slow: Function) -> Callable[[], N
     def write() -> None:
         row.write()
         body.get(at.thread)
-        body.get(at.block[0])
+        body.get(strip.row)
         body.op("i32.add")
         body.set(at.thread)
 
@@ -116,7 +206,7 @@ def _in_strips(
     def row() -> None:
         body.i32_const(0)
         body.set(x)
-        body.get(at.block[0])
+        body.get(strip.row)
         body.set(left)
         with body.loop() as again:
             body.i32_const(strip.all_bits)

@@ -7,7 +7,7 @@ The module's contract with its caller:
   ``("gate", "variables")``, the region whose variables it uses: its own, or, where several cores run a kernel, that of
   the first core's instance. Initial values of variables are written to the own region alone;
 - exports: ``run(grid x y z, block x y z, shared bytes, address of the parameter block)``, all i32; ``share``, the same
-  for a part of the blocks (see :mod:`.grid`); and the mutable globals ``block_x block_y block_z place line fault``,
+  for a part of the blocks (see :mod:`.grid`); and the mutable globals ``block_x block_y block_z row place line fault``,
   which say after a trap where and why (see :mod:`.faults`).
 """
 
@@ -21,6 +21,7 @@ from tensor_wasm.compiler.compiled import CompiledKernel, ParameterLayout
 from tensor_wasm.compiler.contexts import block_threads, lay_out_contexts
 from tensor_wasm.compiler.faults import Faults
 from tensor_wasm.compiler.independent import write_run
+from tensor_wasm.compiler.joining import join
 from tensor_wasm.compiler.library import Library
 from tensor_wasm.compiler.limits import FUNCTION_BYTES_MAX, TooLarge
 from tensor_wasm.compiler.region import REGION_BYTES_MAX, WINDOW, aligned, lay_out
@@ -49,21 +50,25 @@ def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None
     for lack in support(kernel):
         raise PtxError(f"{lack.opcode}: {lack.reason}", lack.line, lack.column)
     kernel = carry.expose(kernel)
+    joined = join(kernel)
+    kernel = joined or kernel
     waits = has_synchronisation(kernel)
     regions = cut(kernel) if waits else (Region(kernel, None),)
     local_bytes = lay_out(kernel).local_bytes
-    strips = plan(regions, local_bytes, width)
+    strips = plan(regions, local_bytes, width, is_joined=joined is not None)
     while True:
         try:
-            return _compile(kernel, regions, strips, waits=waits)
+            return _compile(kernel, regions, strips, waits=waits, is_joined=joined is not None)
         except TooLarge:
             narrower = [other for other in WIDTHS if other < strips.width]
             if width is not None or not narrower:
                 raise
-            strips = plan(regions, local_bytes, narrower[0])
+            strips = plan(regions, local_bytes, narrower[0], is_joined=joined is not None)
 
 
-def _compile(kernel: Kernel, regions: Sequence[Region], strips: KernelPlan, *, waits: bool) -> CompiledKernel:
+def _compile(
+    kernel: Kernel, regions: Sequence[Region], strips: KernelPlan, *, waits: bool, is_joined: bool
+) -> CompiledKernel:
     """Compile a kernel as planned. Raises :class:`TooLarge`."""
     module, base, variables, scratch = _imports()
     threads = block_threads(kernel) if waits else strips.width
@@ -80,6 +85,7 @@ def _compile(kernel: Kernel, regions: Sequence[Region], strips: KernelPlan, *, w
         variables=variables,
         clock=module.global_(ValType.I64, 0),
         block_globals=[module.global_(ValType.I32, 0, export=f"block_{axis}") for axis in AXES],
+        row_global=module.global_(ValType.I32, 0, export="row"),
         place_global=module.global_(ValType.I64, 0, export="place"),
         line_global=module.global_(ValType.I32, 0, export="line"),
         faults=Faults(module),
@@ -88,7 +94,7 @@ def _compile(kernel: Kernel, regions: Sequence[Region], strips: KernelPlan, *, w
         lanes=lanes,
     )
     if contexts is None:
-        write_run(parts, kernel, strips)
+        write_run(parts, kernel, strips, is_joined=is_joined)
     else:
         module.data(write_blocks(parts, kernel, strips, contexts), contexts.table, scratch.index, base=base)
     _write_variables(module, base, scratch, region)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
-from tensor_wasm.compiler import values
+from tensor_wasm.compiler import special, values
 from tensor_wasm.compiler.allocation import defined
 from tensor_wasm.ptx.program import (
     Immediate,
@@ -165,7 +165,7 @@ class Shapes:
         match operand:
             case Register():
                 return self._growths[operand]
-            case Special(name="tid", axis="x"):
+            case Special(name="tid" | special.GRID_INDEX, axis="x"):
                 return Line(1)
             case Special(name):
                 return Shape.VARYING if name in OWN_VALUES else Shape.UNIFORM

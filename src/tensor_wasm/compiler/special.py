@@ -15,6 +15,9 @@ from tensor_wasm.wasm import Body, Function, Global, Local, ValType
 
 AXES: Final = ("x", "y", "z")
 
+#: The compiler's own: a thread's index in the grid along an axis, of 32 bits or 64 (:mod:`.joining`).
+GRID_INDEX: Final = "index in the grid"
+
 #: What %clock and %globaltimer count, in cycles and nanoseconds: reads. So they rise, and a wait for them ends.
 _READ_COSTS = 16
 
@@ -23,7 +26,9 @@ class Coordinates:
     """Locals of a kernel function that say where its thread is.
 
     ``body`` is its code; ``grid`` and ``block`` are the launch's sizes, ``block_index`` and ``thread_index`` the place
-    in them, each x, y, z; ``thread`` is the thread's number in its block, x fastest. A function that is given its
+    in them, each x, y, z; ``thread`` is the thread's number in its block, x fastest. ``row`` is how many threads a row
+    has: as many as the block, unless blocks are joined: then ``block_index`` is that of the first one, and what is of
+    the block, but for its size, is of all of them as of one. A function that is given its
     block has ``block_index`` among its parameters. Code of one lane (``is_lane``) knows its thread alone.
     """
 
@@ -39,6 +44,7 @@ class Coordinates:
         launch = () if is_lane else function.parameters
         self.grid = launch[0:3]
         self.block = launch[3:6]
+        self.row: Local | None = None if is_lane else launch[3]
         self.shared_bytes: Local | None = None if is_lane else launch[6]
         self.parameters: Local | None = None if is_lane else launch[7]
         self.block_index = () if is_lane else block_index or tuple(body.local(ValType.I32) for _ in AXES)
@@ -49,6 +55,9 @@ class Coordinates:
     def push(self, body: Body, register: Special) -> None:
         """Push a special register's value, in the carrier of its type. Raises :class:`PtxError` for an unknown one."""
         local = self._axis(register)
+        if register.name == GRID_INDEX:
+            self._push_grid_index(body, is_wide=register.type.bits == 64)
+            return
         if local is not None:
             body.get(local)
             is_wide = False
@@ -67,6 +76,19 @@ class Coordinates:
         if register.type.bits == 16:
             body.i32_const(0xFFFF)
             body.op("i32.and")
+
+    def _push_grid_index(self, body: Body, *, is_wide: bool) -> None:
+        prefix = "i64" if is_wide else "i32"
+        for local, operation in (
+            (self.block_index[0], ""),
+            (self.block[0], f"{prefix}.mul"),
+            (self.thread_index[0], f"{prefix}.add"),
+        ):
+            body.get(local)
+            if is_wide:
+                body.op("i64.extend_i32_u")
+            if operation:
+                body.op(operation)
 
     def _axis(self, register: Special) -> Local | None:
         vectors: Mapping[str, tuple[Local, ...]] = {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tensor_wasm.compiler import Fault, faulting_thread
+from tensor_wasm.compiler import Fault, faulting_thread, joined_place
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.runtime import Failure
 
@@ -89,9 +89,10 @@ def read_trap(
     line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
     if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
         line = read("line")
-    thread = thread_axes(faulting_thread(read("place"), address, line, kernel.compiled.sites, read), shape)
+    number = faulting_thread(read("place"), address, line, kernel.compiled.sites, read)
+    number, block = joined_place(number, read("row"), (x, y, z), shape)
     text = (assertion or "an assertion failed") if code == Fault.ASSERTION else failure.text
-    return TrapReport(kernel.compiled.name, code, address, text, (x, y, z), thread, line)
+    return TrapReport(kernel.compiled.name, code, address, text, block, thread_axes(number, shape), line)
 
 
 def fault_address(message: str) -> int | None:

@@ -39,7 +39,7 @@ _WASM_PAGE_BYTES = 65_536
 _PAGES_MAX = 65_536
 _RETRY_S = 0.001
 #: What a kernel's module says of a trap.
-_GLOBALS = ("block_x", "block_y", "block_z", "place", "line", "fault")
+_GLOBALS = ("block_x", "block_y", "block_z", "row", "place", "line", "fault")
 
 
 def is_worth(blocks: int, threads: int, thread_ns: float) -> bool:

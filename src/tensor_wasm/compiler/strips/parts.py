@@ -28,6 +28,7 @@ class Parts:
     variables: Global
     clock: Global
     block_globals: Sequence[Global]
+    row_global: Global
     place_global: Global
     line_global: Global
     faults: Faults

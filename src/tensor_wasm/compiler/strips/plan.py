@@ -124,10 +124,12 @@ class _Draft:
         return changed
 
 
-def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) -> KernelPlan:
+def plan(
+    regions: Sequence[Region], local_bytes: int, width: int | None = None, *, is_joined: bool = False
+) -> KernelPlan:
     """The plan of a kernel, given the regions that it was cut into; each thread has ``local_bytes`` of its own.
 
-    ``width`` is that of its strips, by default one that suits it.
+    ``width`` is that of its strips, by default one that suits it. ``is_joined``: rows do not end where blocks do.
     """
     drafts = [_Draft(region) for region in regions]
     entering = [register for draft in drafts if draft.region.arrival is None for register in draft.entering()]
@@ -147,7 +149,7 @@ def plan(regions: Sequence[Region], local_bytes: int, width: int | None = None) 
         shapes.spread(kernels)
         for draft in drafts:
             changed = draft.raise_kept(shapes) or changed
-    width = width or _width(kernels)
+    width = width or _width(kernels, is_joined=is_joined)
     arrivals = [region.arrival.instruction for region in regions if region.arrival is not None]
     is_in_step = all(draft.is_in_step() for draft in drafts) and all(_is_for_all(at, shapes) for at in arrivals)
     return KernelPlan(shapes, width, is_in_step, tuple(_finish(draft, shapes) for draft in drafts))
@@ -205,14 +207,15 @@ def _finish(draft: _Draft, shapes: Shapes) -> RegionPlan:
     return RegionPlan(draft.region, layout, chunks, allocation, draft.live)
 
 
-def _width(kernels: Sequence[Kernel]) -> int:
+def _width(kernels: Sequence[Kernel], *, is_joined: bool) -> int:
     count = sum(len(block.instructions) for kernel in kernels for block in kernel.blocks)
     for width, most in _LIMITS:
-        if (most is None or count <= most) and not (width > WIDTHS[-1] and _is_too_wide(kernels[0], width)):
+        is_too_wide = width > WIDTHS[-1] and not is_joined and _has_short_rows(kernels[0], width)
+        if (most is None or count <= most) and not is_too_wide:
             return width
     raise AssertionError("the last width takes all kernels")
 
 
-def _is_too_wide(kernel: Kernel, width: int) -> bool:
+def _has_short_rows(kernel: Kernel, width: int) -> bool:
     """Whether rows of the kernel's blocks are known to fill no more than half of a strip."""
     return any(shape is not None and shape[0] <= width // 2 for shape in (kernel.reqntid, kernel.maxntid))

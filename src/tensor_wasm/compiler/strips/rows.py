@@ -18,6 +18,7 @@ from typing import Final
 
 from tensor_wasm.compiler import memory
 from tensor_wasm.compiler.allocation import bits, defined
+from tensor_wasm.compiler.axes import increment
 from tensor_wasm.compiler.faults import ROW_SIZE, SIZE_SHIFT, push_thread_place
 from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
 from tensor_wasm.compiler.strips import memory as strip_memory
@@ -33,11 +34,17 @@ from tensor_wasm.wasm import Local, ValType
 
 I32, I64 = ValType.I32, ValType.I64
 
-#: A row has up to 1,024 threads: a step this small does not take a 32-bit value around more than once.
+#: The most threads in a row of joined blocks.
+ROW_MAX: Final = 2048
+#: A row of a block has fewer: a step this small does not take a 32-bit value around more than once.
 _STEP_MAX: Final = 1 << 20
 #: Kernels of more are large enough for the tests of their strips not to matter.
 _SEGMENTS_MAX: Final = 8
 _INSTRUCTIONS_MAX: Final = 200
+#: How many strips of a row are written one after another, of up to so many instructions: what a loop costs besides is
+#: as much as a few of them.
+_UNROLLED: Final = 2
+_UNROLLED_INSTRUCTIONS_MAX: Final = 16
 
 #: Special registers that are another value at each read, or that depend on the thread's number in the block.
 _REFUSED: Final = frozenset(
@@ -235,9 +242,8 @@ class Row:
     def write(self) -> None:
         """Write the row, its y, z and first thread being set."""
         strip, body = self._strip, self._strip.body
-        at = strip.first.coordinates
         count = len(self._numbers)
-        body.get(at.block[0])
+        body.get(strip.row)
         body.i32_const(1)
         body.op("i32.sub")
         body.set(self._reach)
@@ -280,7 +286,7 @@ class Row:
         for register, name in segment.entries.items():
             strip.push_scalars(register)
             strip.pop_scalars(name)
-        body.get(at.block[0])
+        body.get(strip.row)
         body.i32_const(strip.width - 1)
         body.op("i32.and", "i32.eqz")
         body.set(self._holds)
@@ -354,35 +360,31 @@ class Row:
     def _strips(self, segment: Segment) -> None:
         """All strips of the row, without tests; what is uniform is known by now."""
         strip, body = self._strip, self._strip.body
-        if not any(self._is_for_strips(instruction) for instruction in segment.instructions):
+        needed, instructions = _for_strips(strip, segment)
+        if not instructions:
             return
         x = strip.first.coordinates.thread_index[0]
-        needed = _needed(strip, segment)
+        copies = _UNROLLED if len(instructions) <= _UNROLLED_INSTRUCTIONS_MAX else 1
         strip.kept = frozenset()
         strip.assumes = True
-        with body.loop() as again:
-            for register, name in segment.entries.items():
-                if name in needed:
-                    strip.push_scalars_at(register, x)
-                    strip.pop_scalars(name)
-            for instruction in segment.instructions:
-                if self._is_for_strips(instruction) or any(result in needed for result in defined(instruction)):
+        with body.block() as done, body.loop() as again:
+            for more in reversed(range(copies)):
+                for register, name in segment.entries.items():
+                    if name in needed:
+                        strip.push_scalars_at(register, x)
+                        strip.pop_scalars(name)
+                for instruction in instructions:
                     lower(strip, instruction)
-            body.get(x)
-            body.i32_const(strip.width)
-            body.op("i32.add")
-            body.tee(x)
-            body.get(strip.first.coordinates.block[0])
-            body.op("i32.lt_u")
-            body.br_if(again)
+                increment(body, x, strip.width)
+                body.get(x)
+                body.get(strip.row)
+                if more:
+                    body.op("i32.ge_u")
+                    body.br_if(done)
+                else:
+                    body.op("i32.lt_u")
+                    body.br_if(again)
         strip.assumes = False
-
-    def _is_for_strips(self, instruction: Instruction) -> bool:
-        """Whether an instruction does something for each thread: a store, or varying results."""
-        if instruction.root in NOTHING:
-            return False
-        varies = any(self._strip.shape(register) is Shape.VARYING for register in defined(instruction))
-        return instruction.root == "st" or varies
 
     # --- going on -----------------------------------------------------------------------------------------
 
@@ -409,23 +411,22 @@ class Row:
         return True
 
 
-def _needed(strip: Strip, segment: Segment) -> set[Register]:
-    """Linear registers that accesses and varying values of a segment are computed from."""
+def _for_strips(strip: Strip, segment: Segment) -> tuple[set[Register], Sequence[Instruction]]:
+    """What strips do when a segment's tests are done: its stores, and what these are computed from.
+
+    Also says which registers those read. All that is uniform has its value by then.
+    """
     needed: set[Register] = set()
+    instructions: list[Instruction] = []
     for instruction in reversed(segment.instructions):
-        results = list(defined(instruction))
-        varies = any(strip.shape(register) is Shape.VARYING for register in results)
-        if varies or _is_access(instruction) or any(register in needed for register in results):
-            operands: Sequence[object] = (
-                *instruction.sources,
-                None if instruction.address is None else instruction.address.base,
-            )
-            needed.update(
-                operand
-                for operand in operands
-                if isinstance(operand, Register) and strip.shape(operand) is Shape.LINEAR
-            )
-    return needed
+        if instruction.root != "st" and not any(result in needed for result in defined(instruction)):
+            continue
+        instructions.append(instruction)
+        base = None if instruction.address is None else instruction.address.base
+        for operand in (*instruction.sources, base):
+            if isinstance(operand, Register) and strip.shape(operand) is not Shape.UNIFORM:
+                needed.add(operand)
+    return needed, instructions[::-1]
 
 
 class Carried:

@@ -149,6 +149,13 @@ class Strip:
 
     # --- the strip's place ----------------------------------------------------------------------------------
 
+    @property
+    def row(self) -> Local:
+        """How many threads its row has."""
+        row = self.first.coordinates.row
+        assert row is not None
+        return row
+
     def enter(self) -> None:
         """Set what depends on where the strip is, after the first frame's coordinates were set."""
         body = self.body
