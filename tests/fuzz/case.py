@@ -80,19 +80,29 @@ class Difference(Exception):
 def make(number: int) -> Case:
     """The case of a number: always the same."""
     source = random.Random(number)
-    grid, block = _shape(source)
+    # Kernels of the kind whose blocks are joined: small blocks, several of them.
+    is_plain = source.random() < 0.2
+    grid, block = _small_blocks(source) if is_plain else _shape(source)
     threads = block[0] * block[1] * block[2] * grid
     size = source.choice((4, 8, 12, 16, 24, 36))
     if threads > 100:
         size = min(size, 12)
-    is_cooperating = source.random() < 0.4
-    kind = CooperatingGenerator if is_cooperating else Generator
-    generator = kind(source, min(size, 16) if is_cooperating else size, grid, block)
+    is_cooperating = not is_plain and source.random() < 0.4
+    generator = (
+        CooperatingGenerator(source, min(size, 16), grid, block)
+        if is_cooperating
+        else Generator(source, size, grid, block, is_plain=is_plain)
+    )
     text = generator.text()
     places = generator.places
     memory = bytes(places.contents())
     inexact = (places.approximate, threads * APPROXIMATE_BYTES // 4)
     return Case(number, text, grid, block, tuple(places.parameters), memory, tuple(places.floats), inexact)
+
+
+def _small_blocks(source: random.Random) -> tuple[int, Axes]:
+    x = source.choice((1, 2, 3, 4, 5, 7, 8, 8, 12, 16, 16, 17, 24, 31, 32, 32, 48, 64))
+    return source.randint(1, max(255 // x, 1) if source.random() < 0.3 else max(80 // x, 2)), (x, 1, 1)
 
 
 def _shape(source: random.Random) -> tuple[int, Axes]:

@@ -28,11 +28,11 @@ class Target:
 class Generator:
     """Writes one kernel of about ``size`` statements for blocks of a known shape."""
 
-    def __init__(self, source: random.Random, size: int, grid: int, block: Axes) -> None:
+    def __init__(self, source: random.Random, size: int, grid: int, block: Axes, *, is_plain: bool = False) -> None:
         self.chance = source
         self.left = size
         self.w = Writer(source)
-        self.places = Places(source, self.w, grid, block)
+        self.places = Places(source, self.w, grid, block, is_plain)
         self.instructions = Instructions(source, self.w, self.places)
         self._final = "FINAL"
 
@@ -64,7 +64,7 @@ class Generator:
             "{",
             *self.w.declarations(),
             *([f"    .local .align 16 .b8 depot[{LOCAL_BYTES}];"] if local else []),
-            *self.w.lines,
+            *(map(self.places.plain, self.w.lines) if self.places.is_plain else self.w.lines),
             "}",
             "",
         ]

@@ -19,11 +19,16 @@ RECORD_BYTES = 256
 ARRAYS_AT = 4096
 STRIDES = (1, 2, 4, 4, 4, 8, 8, 16, 16, 3, 12, 32)
 MAPPINGS = ("forward",) * 5 + ("reversed", "shifted", "signed", "scaled", "exchanged", "rows", "warp", "leader")
+#: Those that need nothing of a thread but its number in the grid.
+_PLAIN_MAPPINGS = ("forward", "forward", "reversed", "shifted", "signed", "scaled", "exchanged")
 WARP = 32
 #: Of each counter: operations whose order does not matter.
 COUNTERS = ("add.u32", "min.s32", "max.u32", "or.b32", "xor.b32", "max.s32", "add.s32", "and.b32")
 #: For each thread, results that are not exact.
 APPROXIMATE_BYTES = 16
+
+#: What plain code has in place of special registers of blocks and warps; none is the number.
+_PLAIN = {"%tid.x": "", "%ctaid.x": "%tid.y", "%laneid": "%ctaid.y", "%warpid": "%tid.z"}
 
 Axes = tuple[int, int, int]
 
@@ -77,12 +82,17 @@ class Strip:
 
 @dataclass
 class Places:
-    """Lays out the memory of a launch of ``grid`` blocks of ``block`` threads, and writes addresses in it."""
+    """Lays out the memory of a launch of ``grid`` blocks of ``block`` threads, and writes addresses in it.
+
+    ``is_plain``: threads ask for nothing but their number in the grid. Code may say ``%tid.x`` and so on all the same:
+    :meth:`plain` makes something else of it.
+    """
 
     source: random.Random
     writer: Writer
     grid: int
     block: Axes
+    is_plain: bool = False
     number: str = ""
     parameters: list[Parameter] = field(default_factory=list)
     floats: list[Floats] = field(default_factory=list)
@@ -121,7 +131,7 @@ class Places:
 
     def _strip(self, index: int) -> None:
         chance = self.source
-        stride, mapping = chance.choice(STRIDES), chance.choice(MAPPINGS)
+        stride, mapping = chance.choice(STRIDES), chance.choice(_PLAIN_MAPPINGS if self.is_plain else MAPPINGS)
         distance = chance.randint(1, 40)
         kind = "b"
         if stride % 4 == 0 and chance.random() < 0.3:
@@ -164,7 +174,40 @@ class Places:
         self.number = self._thread_number()
         self.writer.keep(self.number)
 
+    def plain(self, line: str) -> str:
+        """A line with the number where it says ``%tid.x``, and constants where it says what blocks and warps are."""
+        for special, other in _PLAIN.items():
+            line = line.replace(special, other or self.number)
+        return line.replace("%own_", "%")
+
+    def _plain_number(self) -> str:
+        """In one of the ways in which compilers write it; ``%own_`` is what :meth:`plain` leaves as it is."""
+        w, way = self.writer, self.source.randrange(4 if not self.number else 1)
+        place = w.new("r")
+        if way == 0:
+            w.add(f"mad.lo.s32 {place}, %own_ctaid.x, %ntid.x, %own_tid.x")
+            return place
+        block, size, thread = w.new("r"), w.new("r"), w.new("r")
+        for register, special in ((block, "%own_ctaid.x"), (thread, "%own_tid.x"), (size, "%ntid.x")):
+            w.add(f"mov.u32 {register}, {special}")
+        if way == 1:
+            w.add(f"mad.lo.u32 {place}, {size}, {block}, {thread}")
+        elif way == 2:
+            first = w.new("r")
+            w.add(f"mul.lo.s32 {first}, {block}, {size}")
+            w.add(f"add.s32 {place}, {thread}, {first}")
+        else:
+            first, wide, index = w.new("d"), w.new("d"), w.fresh("d")
+            kind = self.source.choice("us")
+            w.add(f"mul.wide.{kind}32 {first}, {block}, {size}")
+            w.add(f"cvt.u64.u32 {wide}, {thread}")
+            w.add(f"add.s64 {index}, {first}, {wide}")
+            w.add(f"cvt.u32.u64 {place}, {index}")
+        return place
+
     def _thread_number(self) -> str:
+        if self.is_plain:
+            return self._plain_number()
         w, (_, y, z) = self.writer, self.block
         place = w.new("r")
         if y == z == 1:
