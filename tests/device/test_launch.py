@@ -222,6 +222,20 @@ def test_a_fault_names_kernel_block_thread_and_line(increment):
     assert (target == 9).all()
 
 
+@pytest.mark.parametrize("block", [1, 3, 8, 16, 64, 96])
+@pytest.mark.parametrize("short", [9, 1000])
+def test_a_fault_of_blocks_run_together_names_the_thread_s_own_block(increment, block, short):
+    grid = 4000 // block
+    source, target = np.zeros(grid * block, np.uint32), np.zeros(grid * block - short, np.uint32)
+    with pytest.raises(tw.errors.KernelFault) as caught:
+        increment.launch(grid, block, [source, target])
+    # Up to the next 16 bytes behind the array is nobody's.
+    first = -(-target.nbytes // 16) * 4
+    expected = f"block ({first // block}, 0, 0), thread ({first % block}, 0, 0)"
+    assert expected in str(caught.value)
+    assert "argument 1 (target)" in str(caught.value)
+
+
 @pytest.mark.parametrize("size", [4, 64, 4096, 65_536, 1 << 20])
 @pytest.mark.parametrize("offset", [0, 4, 4096 - 4, 65_532])
 def test_reading_past_an_array_faults_up_to_its_guard(peek, size, offset):
