@@ -87,7 +87,7 @@ def make(number: int) -> Case:
     size = source.choice((4, 8, 12, 16, 24, 36))
     if threads > 100:
         size = min(size, 12)
-    is_cooperating = not is_plain and source.random() < 0.4
+    is_cooperating = not is_plain and source.random() < 0.5
     generator = (
         CooperatingGenerator(source, min(size, 16), grid, block)
         if is_cooperating
