@@ -236,6 +236,21 @@ def test_a_fault_of_blocks_run_together_names_the_thread_s_own_block(increment, 
     assert "argument 1 (target)" in str(caught.value)
 
 
+@pytest.mark.parametrize("block", [1, 8, 16, 96])
+def test_a_fault_in_a_later_iteration_names_the_thread_that_goes_around(dev, block):
+    saxpy = (Path(__file__).parents[2] / "examples" / "saxpy" / "saxpy.ptx").read_bytes()
+    grid = 3000 // block
+    threads = grid * block
+    count = 2 * threads + 1001  # leaves memory in the third iteration
+    x = np.ones(-(-count // 8) * 8, np.float32)
+    y = np.zeros(3 * threads, np.float32)
+    with pytest.raises(tw.errors.KernelFault) as caught:
+        dev.load_ptx(saxpy, "saxpy").launch(grid, block, [np.int32(y.size), 2.0, x, y])
+    first = x.size - 2 * threads
+    assert f"block ({first // block}, 0, 0), thread ({first % block}, 0, 0)" in str(caught.value)
+    assert "argument 2 (saxpy_param_2)" in str(caught.value)
+
+
 @pytest.mark.parametrize("size", [4, 64, 4096, 65_536, 1 << 20])
 @pytest.mark.parametrize("offset", [0, 4, 4096 - 4, 65_532])
 def test_reading_past_an_array_faults_up_to_its_guard(peek, size, offset):

@@ -115,3 +115,60 @@ LOOP:
     """
     out = found(machine, width, body, block=128)
     assert (out == _accounted(4)).all()
+
+
+@_WIDTHS
+@pytest.mark.parametrize("block", [5, 16, 37, 50])
+@pytest.mark.parametrize("exits", [1, 3, 7])
+def test_values_of_all_shapes_live_through_barriers_on_both_sides_of_a_branch(
+    machine: Machine, width: int, block: int, exits: int
+) -> None:
+    """Some threads end before; strips are not full; what waits is uniform, linear, varying, a predicate, of 64 bits."""
+    body = f"""
+    rem.u32 %r8, %r1, 8;
+    setp.eq.u32 %p1, %r8, {exits};
+    @%p1 exit;
+    ld.param.u32 %r9, [n];
+    mad.lo.u32 %r10, %r1, 4, %r9;
+    mul.lo.u32 %r11, %r1, %r1;
+    mul.wide.u32 %rd4, %r11, 0x10000001;
+    cvt.rn.f64.u32 %fd1, %r11;
+    setp.gt.u32 %p2, %r8, 4;
+    mov.u32 %r18, s;
+    mad.lo.u32 %r12, %r1, 4, %r18;
+    st.shared.u32 [%r12], %r11;
+    setp.lt.u32 %p3, %r1, {block // 2};
+    @%p3 bra LOW;
+    bar.sync 0;
+    add.u32 %r10, %r10, 1000;
+    bra JOIN;
+LOW:
+    bar.sync 0;
+    add.u32 %r10, %r10, 7;
+JOIN:
+    xor.b32 %r13, %r1, 1;
+    mad.lo.u32 %r13, %r13, 4, %r18;
+    ld.shared.u32 %r14, [%r13];
+    shr.u64 %rd4, %rd4, 20;
+    cvt.u32.u64 %r15, %rd4;
+    cvt.rzi.u32.f64 %r16, %fd1;
+    selp.u32 %r17, 5, 0, %p2;
+    add.u32 %r10, %r10, %r14;
+    add.u32 %r10, %r10, %r15;
+    add.u32 %r10, %r10, %r16;
+    add.u32 %r10, %r10, %r17;
+    st.global.u32 [%rd2], %r10;
+    """
+    before = ".shared .align 4 .b8 s[256];"
+    out = found(machine, width, body, np.uint32(17), block=block, grid=2, parameters="u32 n", before=before)
+    x = np.arange(block)
+    shared = np.where(np.arange(64) % 8 == exits, 0, np.where(np.arange(64) < block, np.arange(64) ** 2, 0))
+    side = np.where(x < block // 2, 7, 1000)
+    want = 4 * x + 17 + side + shared[x ^ 1] + (x * x * 0x10000001 >> 20) + x * x
+    want += np.where(x % 8 > 4, 5, 0)
+    # What is in shared memory where nobody stored is anybody's.
+    knows = ((x ^ 1) < block) & ((x ^ 1) % 8 != exits)
+    ends = x % 8 == exits
+    for row in out.reshape(2, block):
+        assert (row[ends] == 99).all()
+        assert (row[knows & ~ends] == (want[knows & ~ends] & 0xFFFFFFFF)).all()
