@@ -157,6 +157,8 @@ JOIN:
     add.u32 %r10, %r10, %r15;
     add.u32 %r10, %r10, %r16;
     add.u32 %r10, %r10, %r17;
+    sub.u32 %r12, %r12, %r18;
+    add.u32 %r10, %r10, %r12;
     st.global.u32 [%rd2], %r10;
     """
     before = ".shared .align 4 .b8 s[256];"
@@ -165,7 +167,7 @@ JOIN:
     shared = np.where(np.arange(64) % 8 == exits, 0, np.where(np.arange(64) < block, np.arange(64) ** 2, 0))
     side = np.where(x < block // 2, 7, 1000)
     want = 4 * x + 17 + side + shared[x ^ 1] + (x * x * 0x10000001 >> 20) + x * x
-    want += np.where(x % 8 > 4, 5, 0)
+    want += np.where(x % 8 > 4, 5, 0) + 4 * x
     # What is in shared memory where nobody stored is anybody's.
     knows = ((x ^ 1) < block) & ((x ^ 1) % 8 != exits)
     ends = x % 8 == exits
