@@ -16,7 +16,7 @@ FUNCTION = {
     "tenant": 7,
     "digest": "ab" * 32,
     "size_bytes": 12345,
-    "created_at": "2023-11-14T22:13:20.000Z",
+    "created_at": 1_700_000_000.25,
     "exports": [{"name": "add", "parameters": ["i32", "i32"], "results": ["i32"]}],
     "imports": [{"module": "wasi:cuda/host@0.2.0", "name": "wasi_cuda_launch"}],
     "memory_pages": 2,
@@ -114,6 +114,9 @@ def test_a_list_for_people_is_a_table_that_obeys_nobody(remote, node):
     assert result.out.splitlines()[0].split() == ["ID", "NAME", "BYTES", "DEPLOYED"]
     assert "\\x1b]0;x\\x07" in result.out
     assert "12,345" in result.out
+    assert "1e400" in result.out
+    node.answer("GET /functions", {"functions": [FUNCTION]})
+    assert "2023-11-14 22:13:20 UTC" in remote("function", "list").out
 
 
 def test_show_writes_exports_with_their_types(remote, node):

@@ -85,11 +85,13 @@ def _size(item: dict[str, Any]) -> str:
 
 
 def _time(item: dict[str, Any]) -> str:
-    text = _text(item, "created_at")
+    seconds = item.get("created_at")
+    if not isinstance(seconds, int | float):
+        return _text(item, "created_at")
     try:
-        moment = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
-    except (ValueError, OverflowError):
-        return text
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
