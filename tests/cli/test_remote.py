@@ -115,6 +115,9 @@ def test_a_list_for_people_is_a_table_that_obeys_nobody(remote, node):
     assert "\\x1b]0;x\\x07" in result.out
     assert "12,345" in result.out
     assert "1e400" in result.out
+
+
+def test_a_list_says_when_functions_were_deployed(remote, node):
     node.answer("GET /functions", {"functions": [FUNCTION]})
     assert "2023-11-14 22:13:20 UTC" in remote("function", "list").out
 
