@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor_wasm.compiler import CompiledKernel, faulting_thread, joined_place
+from tensor_wasm.compiler import CompiledKernel, faulting_thread
 from tensor_wasm.runtime import Budget, CallFailed, Engine, Failure, Instance, Store
 from tensor_wasm.runtime import Module as Code
 from tensor_wasm.runtime import bindings as native
@@ -97,11 +97,9 @@ class Prepared:
 
     def _fault(self, failure: Failure) -> LaunchFault:
         lines = [line_at(self.kernel, frame.module_offset) for frame in failure.frames]
-        first = axes(tuple(self.global_value(f"block_{axis}") for axis in "xyz"))
         line = next((line for line in lines if line), 0)
         stuck_line = 0 if self.instance.extern("line") is None else self.global_value("line")
-        thread = faulting_thread(self.global_value("place"), None, 0, (), self.global_value)
-        thread, block = joined_place(thread, self.global_value("row"), first, axes(self.values[3:6]))
+        block, thread = faulting_thread(self.global_value, axes(self.values[3:6]), None, 0, ())
         return LaunchFault(failure, self.global_value("fault"), thread, block, line, stuck_line)
 
 

@@ -85,13 +85,10 @@ def _size(item: dict[str, Any]) -> str:
 
 
 def _time(item: dict[str, Any]) -> str:
-    seconds = item.get("created_at")
-    if not isinstance(seconds, int | float):
-        return _text(item, "created_at")
     try:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
-    except (ValueError, OverflowError, OSError):
-        return str(seconds)
+        moment = dt.datetime.fromtimestamp(item.get("created_at", ""), dt.UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return _text(item, "created_at")
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -1,7 +1,7 @@
 """Typed PTX to WebAssembly: compiles one kernel to a module that runs in its caller's own sandbox."""
 
 from tensor_wasm.compiler.compiled import COMPILER_VERSION, CompiledKernel, ParameterLayout
-from tensor_wasm.compiler.faults import Fault, faulting_thread, joined_place
+from tensor_wasm.compiler.faults import Fault, faulting_thread
 from tensor_wasm.compiler.module import compile_kernel
 from tensor_wasm.compiler.records import HEAD_BYTES, RecordBuffer
 from tensor_wasm.compiler.strips.plan import WIDTHS
@@ -16,5 +16,4 @@ __all__ = [
     "RecordBuffer",
     "compile_kernel",
     "faulting_thread",
-    "joined_place",
 ]

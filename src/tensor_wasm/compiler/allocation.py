@@ -52,6 +52,16 @@ def defined(instruction: Instruction) -> Iterator[Register]:
     return (register for register in instruction.destinations if register is not None)
 
 
+def writers_of(kernel: Kernel) -> dict[Register, list[Instruction]]:
+    """The instructions that write each register, of those that any writes."""
+    writers: dict[Register, list[Instruction]] = {}
+    for block in kernel.blocks:
+        for instruction in block.instructions:
+            for register in defined(instruction):
+                writers.setdefault(register, []).append(instruction)
+    return writers
+
+
 def used_at_end(terminator: Terminator) -> Iterable[Register]:
     """Registers the way out of a block reads."""
     match terminator:

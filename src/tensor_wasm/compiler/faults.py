@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from tensor_wasm.compiler.special import AXES
 from tensor_wasm.wasm import Body, Function, Module, ValType
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Fault(IntEnum):
 #: The exported global ``place`` has the number of the thread that runs from this bit on. Below is an access that all
 #: threads of a strip make together, of adjacent elements: from the next bit on one more than the binary logarithm of an
 #: element's bytes, and in the low half the first one's address. Both are 0 while the thread runs alone.
+#: Where blocks are joined (:mod:`.joining`) the exported global ``row`` has how many threads their rows have, else 0,
+#: and threads of all of them are counted as those of one block.
 THREAD_SHIFT = 40
 SIZE_SHIFT = 32
 
@@ -42,13 +45,25 @@ def push_thread_place(body: Body) -> None:
 
 
 def faulting_thread(
-    place: int, address: int | None, line: int, sites: Sequence[Site], read: Callable[[str], int]
-) -> int:
-    """Which thread of the block faulted.
+    read: Callable[[str], int], shape: tuple[int, int, int], address: int | None, line: int, sites: Sequence[Site]
+) -> tuple[tuple[int, int, int], int]:
+    """Which thread faulted: its block's index, and its number there.
 
-    ``place`` is the global of that name, ``address`` where memory was closed, if known, ``line`` that of the access,
-    ``sites`` the kernel's; ``read`` gives an exported global.
+    ``read`` gives an exported global, ``shape`` is the block's, ``address`` where memory was closed, if known, ``line``
+    that of the access, ``sites`` the kernel's.
     """
+    x, y, z = (read(f"block_{axis}") for axis in AXES)
+    thread, row = _running(read, address, line, sites), read("row")
+    if not row:
+        return (x, y, z), thread
+    # Several blocks were done as one, whose rows have that many threads: x is the first one's.
+    place, rows = thread % row, thread // row
+    return (x + place // shape[0], y, z), rows * shape[0] + place % shape[0]
+
+
+def _running(read: Callable[[str], int], address: int | None, line: int, sites: Sequence[Site]) -> int:
+    """The number of the thread that ran, in its block or in those done as one."""
+    place = read("place")
     thread, size = place >> THREAD_SHIFT, (place >> SIZE_SHIFT) & 0xFF
     if not size or address is None:
         return thread
@@ -58,20 +73,6 @@ def faulting_thread(
         if site.line == line:
             return thread + max(0, (address - read(f"site_{number}")) // site.size_bytes)
     return thread
-
-
-def joined_place(
-    thread: int, row: int, block: tuple[int, int, int], shape: tuple[int, int, int]
-) -> tuple[int, tuple[int, int, int]]:
-    """A thread's number in its block, and the block's index, from its number in several that were done as one.
-
-    ``row`` is how many threads their rows have together, 0 for a block by itself; ``block`` is the first one, ``shape``
-    a block's.
-    """
-    if not row:
-        return thread, block
-    at, others = thread % row, thread // row * shape[0]
-    return others + at % shape[0], (block[0] + at // shape[0], *block[1:])
 
 
 class Faults:

@@ -82,11 +82,8 @@ def push_neighbours(blocks: Function, at: Coordinates) -> None:
     body.get(at.block_index[0])
     body.op("i32.sub")
     body.set(row)
-    _extended(body, row)
-    body.get(left)
-    body.get(left)
-    _extended(body, row)
-    body.op("i64.gt_u", "select", "i32.wrap_i64")
+    _push_lesser(body, row, left)
+    body.op("i32.wrap_i64")
     body.release(row)
 
 
@@ -134,12 +131,18 @@ def _push_some(body: Body, number: Local, count: Local, total: Local) -> None:
     body.get(total)
     body.get(number)
     body.op("i64.sub")
-    body.tee(left)
+    body.set(left)
+    _push_lesser(body, count, left)
+    body.release(left)
+
+
+def _push_lesser(body: Body, count: Local, left: Local) -> None:
+    """Push the lesser of an i32 and an i64, without signs, as an i64."""
+    body.get(left)
     _extended(body, count)
     body.get(left)
     _extended(body, count)
     body.op("i64.lt_u", "select")
-    body.release(left)
 
 
 def _push_index(body: Body, grid: Sequence[Local], number: Local) -> None:

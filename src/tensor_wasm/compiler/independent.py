@@ -72,7 +72,7 @@ class Joint:
         body = self._body = run.code
         self._run, self._at, self._width = run, at, width
         self.count = body.local(I32)
-        at.row = body.local(I32)
+        self._row = at.row = body.local(I32)
         self._least, self._most, self._want = body.local(I32), body.local(I32), body.local(I32)
         self._again: Label | None = None
         self._enter()
@@ -107,8 +107,7 @@ class Joint:
             body.tee(count)
             body.get(self._at.block[0])
             body.op("i32.mul")
-            assert self._at.row is not None
-            body.tee(self._at.row)
+            body.tee(self._row)
             body.global_set(row_global)
             blocks()
         body.get(count)

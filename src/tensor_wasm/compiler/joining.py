@@ -15,7 +15,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Final
 
-from tensor_wasm.compiler.allocation import defined
+from tensor_wasm.compiler.allocation import defined, writers_of
 from tensor_wasm.compiler.ordering import is_ordered
 from tensor_wasm.compiler.shapes import OWN_VALUES
 from tensor_wasm.compiler.special import GRID_INDEX
@@ -91,16 +91,9 @@ class _Parts:
     """Which registers are parts of the index: those written once, before anything else, from such parts."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
         self._known: dict[Register, _Part] = {}
+        self._once = {register for register, writers in writers_of(kernel).items() if len(writers) == 1}
         self.has_index = False
-        written: set[Register] = set()
-        again: set[Register] = set()
-        for block in kernel.blocks:
-            for instruction in block.instructions:
-                for register in defined(instruction):
-                    (again if register in written else written).add(register)
-        self._once = written - again
 
     def replace(self, block: Block) -> Block:
         """The block with indices as such, and without what only they are computed from. The first block comes first."""
@@ -110,15 +103,13 @@ class _Parts:
             if part in _INDICES:
                 self.has_index = True
                 kept.append(_move(instruction, Special(GRID_INDEX, "x", _INDICES[part])))
-                continue
-            known = part is not None and block.index == 0 and self._once.issuperset(instruction.destinations)
-            if part is None or not known:
+            elif part is not None and block.index == 0 and self._once.issuperset(instruction.destinations):
+                (register,) = defined(instruction)
+                self._known[register] = part
+                if part is _Part.SIZE:
+                    kept.append(instruction)
+            else:
                 kept.append(instruction)  # a part that is found elsewhere is a use of what it was found from
-                continue
-            (register,) = defined(instruction)
-            self._known[register] = part
-            if part is _Part.SIZE:
-                kept.append(instruction)
         return replace(block, instructions=tuple(kept))
 
     def used(self, blocks: Sequence[Block]) -> Iterator[_Part | None]:

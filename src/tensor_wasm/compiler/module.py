@@ -51,19 +51,20 @@ def compile_kernel(kernel: Kernel, program: Program, *, width: int | None = None
         raise PtxError(f"{lack.opcode}: {lack.reason}", lack.line, lack.column)
     kernel = carry.expose(kernel)
     joined = join(kernel)
+    is_joined = joined is not None
     kernel = joined or kernel
     waits = has_synchronisation(kernel)
     regions = cut(kernel) if waits else (Region(kernel, None),)
     local_bytes = lay_out(kernel).local_bytes
-    strips = plan(regions, local_bytes, width, is_joined=joined is not None)
+    strips = plan(regions, local_bytes, width, is_joined=is_joined)
     while True:
         try:
-            return _compile(kernel, regions, strips, waits=waits, is_joined=joined is not None)
+            return _compile(kernel, regions, strips, waits=waits, is_joined=is_joined)
         except TooLarge:
             narrower = [other for other in WIDTHS if other < strips.width]
             if width is not None or not narrower:
                 raise
-            strips = plan(regions, local_bytes, narrower[0], is_joined=joined is not None)
+            strips = plan(regions, local_bytes, narrower[0], is_joined=is_joined)
 
 
 def _compile(

@@ -15,7 +15,7 @@ from tensor_wasm.wasm import Body, Function, Global, Local, ValType
 
 AXES: Final = ("x", "y", "z")
 
-#: The compiler's own: a thread's index in the grid along an axis, of 32 bits or 64 (:mod:`.joining`).
+#: The compiler's own: a thread's index in the grid along x, of 32 bits or 64 (:mod:`.joining`).
 GRID_INDEX: Final = "index in the grid"
 
 #: What %clock and %globaltimer count, in cycles and nanoseconds: reads. So they rise, and a wait for them ends.
@@ -54,10 +54,10 @@ class Coordinates:
 
     def push(self, body: Body, register: Special) -> None:
         """Push a special register's value, in the carrier of its type. Raises :class:`PtxError` for an unknown one."""
-        local = self._axis(register)
         if register.name == GRID_INDEX:
             self._push_grid_index(body, is_wide=register.type.bits == 64)
             return
+        local = self._axis(register)
         if local is not None:
             body.get(local)
             is_wide = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tensor_wasm.compiler.allocation import writers_of
 from tensor_wasm.compiler.divergence import components
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Branch, Instruction, Kernel, Operand, Register, Space, Switch
@@ -21,7 +22,7 @@ _AGAIN: Final = frozenset({"volatile", "relaxed", "acquire", "mmio"})
 
 def watching(kernel: Kernel) -> frozenset[int]:
     """The blocks in which threads see what others do, by their indices."""
-    writers = _writers(kernel)
+    writers = writers_of(kernel)
     seen = [block for block in kernel.blocks if any(_watches(each, writers) for each in block.instructions)]
     deciding = _deciding(kernel, writers) if seen else frozenset()
     return frozenset(
@@ -60,7 +61,7 @@ def _deciding(kernel: Kernel, writers: dict[Register, list[Instruction]]) -> fro
 
 def waiting_guards(kernel: Kernel, graph: Graph) -> Iterator[Register]:
     """The guards of branches in loops that depend on what others do."""
-    writers = _writers(kernel)
+    writers = writers_of(kernel)
     order = graph.reverse_postorder
     edges = {block: list(graph.successors[block]) for block in order}
     for component in components(order, edges):
@@ -70,16 +71,6 @@ def waiting_guards(kernel: Kernel, graph: Graph) -> Iterator[Register]:
                     found = _sources(guard.register, writers, lambda _: True)
                     if any(_watches(instruction, writers) for instruction in found or ()):
                         yield guard.register
-
-
-def _writers(kernel: Kernel) -> dict[Register, list[Instruction]]:
-    writers: dict[Register, list[Instruction]] = {}
-    for block in kernel.blocks:
-        for instruction in block.instructions:
-            for register in instruction.destinations:
-                if register is not None:
-                    writers.setdefault(register, []).append(instruction)
-    return writers
 
 
 def _watches(instruction: Instruction, writers: dict[Register, list[Instruction]]) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tensor_wasm.compiler import Fault, faulting_thread, joined_place
+from tensor_wasm.compiler import Fault, faulting_thread
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.runtime import Failure
 
@@ -83,14 +83,12 @@ def read_trap(
     ``read`` gives an exported global, ``shape`` is the block's, ``address`` where memory was closed, if that is known,
     ``assertion`` what the kernel printed of one that failed.
     """
-    x, y, z = (read(f"block_{axis}") for axis in "xyz")
     code = read("fault")
     # The innermost frame may be a helper of the compiler's, which belongs to no line: its caller does.
     line = next((line for frame in failure.frames if (line := kernel.line(frame.module_offset))), 0)
     if code == Fault.BARRIER:  # no thread was running: the kernel says which line they wait on
         line = read("line")
-    number = faulting_thread(read("place"), address, line, kernel.compiled.sites, read)
-    number, block = joined_place(number, read("row"), (x, y, z), shape)
+    block, number = faulting_thread(read, shape, address, line, kernel.compiled.sites)
     text = (assertion or "an assertion failed") if code == Fault.ASSERTION else failure.text
     return TrapReport(kernel.compiled.name, code, address, text, block, thread_axes(number, shape), line)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tensor_wasm.compiler import memory
-from tensor_wasm.compiler.allocation import bits, defined
+from tensor_wasm.compiler.allocation import bits, defined, used
 from tensor_wasm.compiler.axes import increment
 from tensor_wasm.compiler.faults import ROW_SIZE, SIZE_SHIFT, push_thread_place
 from tensor_wasm.compiler.shapes import OWN_VALUES, Shape
@@ -422,10 +422,7 @@ def _for_strips(strip: Strip, segment: Segment) -> tuple[set[Register], Sequence
         if instruction.root != "st" and not any(result in needed for result in defined(instruction)):
             continue
         instructions.append(instruction)
-        base = None if instruction.address is None else instruction.address.base
-        for operand in (*instruction.sources, base):
-            if isinstance(operand, Register) and strip.shape(operand) is not Shape.UNIFORM:
-                needed.add(operand)
+        needed.update(register for register in used(instruction) if strip.shape(register) is not Shape.UNIFORM)
     return needed, instructions[::-1]
 
 
