@@ -90,6 +90,10 @@ def _seconds(low: float, high: float) -> Form:
     return Form("seconds", "a number of seconds", f"{low:g} to {high:g}", parse)
 
 
+def _rate(low: float, high: float) -> Form:
+    return Form("rate", "a number of requests a second", f"{low:g} to {high:g}", _seconds(low, high).parse)
+
+
 def _size(low: int, high: int) -> Form:
     def parse(text: str) -> int:
         match = _SIZE.fullmatch(text)
@@ -155,7 +159,17 @@ def split_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _audit(text: str) -> str:
+    kind, separator, path = text.partition(":")
+    if text in ("stdout", "none"):
+        return text
+    if kind != "file" or not separator or not path.strip():
+        raise ValueError
+    return f"file:{_path(path)}"
+
+
 _PATH = Form("path", "a path of a directory", "any", _path)
+_FILE = Form("path", "a path of a file", "any", _path)
 
 
 #: The most cores that one launch can use.
@@ -255,7 +269,17 @@ SETTINGS: tuple[Setting, ...] = (
         shown="1 MiB",
     ),
     Setting(
-        "queue_depth", _integer(1, 1_000_000), 1024, "Invocations that may wait for a worker; the next is refused."
+        "queue_depth",
+        _integer(1, 1_000_000),
+        1024,
+        "Invocations of one tenant that may wait for a worker; its next is refused. All tenants take turns by weight.",
+    ),
+    Setting(
+        "held_body_bytes",
+        _size(1 << 20, 1 << 40),
+        1 << 30,
+        "Bodies of requests that the node holds at once, over all tenants; one tenant may hold half of it.",
+        shown="1 GiB",
     ),
     Setting(
         "drain_s", _seconds(0, 3600), 30.0, "Longest time that running invocations get to finish when the node stops."
@@ -299,6 +323,47 @@ SETTINGS: tuple[Setting, ...] = (
         is_secret=True,
     ),
     Setting(
+        "api_rate_limit_qps",
+        _rate(0.001, 1_000_000),
+        None,
+        "Requests a second that one token may make for one tenant, on average.",
+        shown="no limit",
+    ),
+    Setting(
+        "api_rate_limit_burst",
+        _integer(1, 1_000_000),
+        None,
+        "Requests that one token may make for one tenant at once, after a pause.",
+        shown="one second's worth, at least 1",
+    ),
+    Setting(
+        "audit",
+        Form("destination", "stdout, none or file:PATH", "any", _audit),
+        "stdout",
+        "Where `serve` writes its audit log: a JSON line for each call that changes state or is refused.",
+    ),
+    Setting(
+        "audit_invocations",
+        Form("boolean", "1 or 0 (true, false, yes, no, on, off)", "0 or 1", _boolean),
+        False,
+        "Writes a line of the audit log for each invocation too, not only for those that are refused.",
+    ),
+    Setting(
+        "tls_cert",
+        _FILE,
+        None,
+        "Certificate chain (PEM) that the node serves HTTPS with; read again on SIGHUP.",
+        shown="none: plain HTTP",
+    ),
+    Setting("tls_key", _FILE, None, "Private key (PEM, no passphrase) of the certificate.", shown="none"),
+    Setting(
+        "tls_client_ca",
+        _FILE,
+        None,
+        "Certificates (PEM) that sign clients' certificates; a client without one is then refused at the handshake.",
+        shown="none: clients need no certificate",
+    ),
+    Setting(
         "dev_mode",
         Form("boolean", "1 or 0 (true, false, yes, no, on, off)", "0 or 1", _boolean),
         False,
@@ -323,6 +388,7 @@ class Config:
     instance_memory_bytes: int
     output_bytes: int
     queue_depth: int
+    held_body_bytes: int
     drain_s: float
     log: str
     log_format: str
@@ -331,6 +397,13 @@ class Config:
     compile_timeout_s: float
     api_tokens: str | None = field(repr=False)
     api_metrics_token: str | None = field(repr=False)
+    api_rate_limit_qps: float | None
+    api_rate_limit_burst: int | None
+    audit: str
+    audit_invocations: bool
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
     dev_mode: bool
 
     @property

@@ -12,11 +12,11 @@ HTTP answers, the HTTP status, the guest ABI code when a guest can see it, and t
     │   ├── BodyTooLarge  RequestTimeout
     │   ├── MissingExport  InvalidArguments  TooManyArguments  InvalidDeadline
     │   ├── NotFound  RouteNotFound  MethodNotAllowed  UnsupportedMediaType  Misdirected
-    │   └── Unauthorized  Forbidden
+    │   └── Unauthorized  Forbidden  Conflict
     ├── EndingError                      an invocation that did not return (see ``Ending``)
     │   └── GuestTrap ── KernelFault   DeadlineExceeded  Terminated  QuotaExceeded  Cancelled
     ├── CapacityError                    try again later
-    │   └── Saturated  CapacityExhausted  NotReady
+    │   └── Saturated  CapacityExhausted  NotReady  RateLimited
     ├── KernelError                      PTX or a launch that cannot be
     │   └── PtxError  KernelArgumentError
     ├── StoreError                       the node's own files cannot be used
@@ -194,6 +194,13 @@ class Forbidden(RequestError):
     exit_code = 4
 
 
+class Conflict(RequestError):
+    """The request cannot be served in the state things are in; the message says what to change first."""
+
+    kind = "conflict"
+    http_status = 409
+
+
 # --- an invocation that did not return --------------------------------------------------------------------
 
 
@@ -273,6 +280,17 @@ class NotReady(CapacityError):
     """The node is starting or draining."""
 
     kind = "not_ready"
+
+
+class RateLimited(CapacityError):
+    """A token or a tenant asks more often than it may; ``retry_after_s`` from now the same request is accepted."""
+
+    kind = "rate_limited"
+    http_status = 429
+
+    def __init__(self, text: str, retry_after_s: int) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(text)
 
 
 # --- kernels ----------------------------------------------------------------------------------------------

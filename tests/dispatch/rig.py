@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tensor_wasm.abi import CUDA_MODULES, Tag, pack, signatures
-from tensor_wasm.dispatch import Gate, GateFactory, GuestLink, KernelEntry, Ledger, Slot
+from tensor_wasm.dispatch import Gate, GateFactory, GuestLink, KernelEntry, Ledger, Share, Slot
 from tensor_wasm.dispatch.link_module import LAUNCH_PARAMETERS, LinkedImport
 from tensor_wasm.runtime import Budget, Engine, HostFunction, Linker, Store
 from tensor_wasm.wasm import Body, Function, Module, ValType
@@ -81,9 +82,15 @@ def guest_module() -> bytes:
 class Rig:
     """An engine's worth of dispatch: ledger, linker, guest module; makes guests."""
 
-    def __init__(self, engine: Engine, permits: int = 4, max_wait_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        permits: int = 4,
+        max_wait_ms: int | None = None,
+        share_of: Callable[[int], Share] = lambda _tenant: Share(),
+    ) -> None:
         self.engine = engine
-        self.ledger = Ledger(engine, permits, max_wait_ms)
+        self.ledger = Ledger(engine, permits, max_wait_ms, share_of)
         self.factory = GateFactory(engine, self.ledger)
         self.binds = 0
         linker = Linker(engine)

@@ -1,7 +1,7 @@
 """The gate (what a launch passes, in WebAssembly) and the ledger (permits and counters, in shared memory)."""
 
 from tensor_wasm.dispatch.gate import Gate, GateFactory, GuestLink
-from tensor_wasm.dispatch.ledger import Histogram, Ledger, LedgerView, Slot, TenantCounters
+from tensor_wasm.dispatch.ledger import Histogram, Ledger, LedgerView, Share, Slot, TenantCounters
 from tensor_wasm.dispatch.scratch import KernelEntry
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "KernelEntry",
     "Ledger",
     "LedgerView",
+    "Share",
     "Slot",
     "TenantCounters",
 ]

@@ -1,4 +1,4 @@
-"""The clerk: the WebAssembly function that settles an instance's slot when it has ended, however it ended.
+"""The clerk: the WebAssembly that settles an instance's slot when it has ended, however it ended; and sets shares.
 
 It is WebAssembly because it must change the same words as the gates do, with the same atomics: Python has none on
 shared memory. It runs in a store of the ledger's own, after the instance's store is gone.
@@ -9,17 +9,20 @@ from __future__ import annotations
 from functools import cache
 
 from tensor_wasm.dispatch import layout
-from tensor_wasm.dispatch.layout import COUNTERS, State
+from tensor_wasm.dispatch.arbiter import Operation, arbiter
+from tensor_wasm.dispatch.layout import COUNTERS
 from tensor_wasm.runtime import Engine
 from tensor_wasm.runtime import Module as CompiledModule
-from tensor_wasm.wasm import Body, Local, Module, ValType
+from tensor_wasm.wasm import Body, Function, Local, Module, ValType
 
 I32, I64 = ValType.I32, ValType.I64
 _COUNTER_BYTES = 8
 
 
 def clerk_module(engine: Engine) -> CompiledModule:
-    """The clerk, compiled: imports the ledger's memory, exports ``settle(slot offset)``."""
+    """The clerk, compiled: imports the ledger's memory, exports ``settle(slot offset)`` and
+    ``share(tenant offset, weight, cap)``.
+    """
     return engine.compile(_clerk())
 
 
@@ -27,56 +30,42 @@ def clerk_module(engine: Engine) -> CompiledModule:
 def _clerk() -> bytes:
     module = Module()
     module.import_memory("ledger", "memory", layout.PAGES, layout.PAGES, shared=True)
+    arbitrate = arbiter(module, 0)
     settle = module.function([I32], [], export="settle")
     body, (slot,) = settle.code, settle.parameters
     tenant = body.local(I32)
     body.get(slot)
     body.memory("i32.load", layout.TENANT_SLOT)
     body.set(tenant)
-    _leave_queue(body, slot, tenant)
-    _return_permits(body, slot, tenant)
+    # An instance that ended while it waited stands in a queue still; one that ended in a kernel holds a permit.
+    for field, operation in ((layout.QUEUED, Operation.LEAVE), (layout.HELD, Operation.RELEASE)):
+        body.get(slot)
+        body.memory("i32.load", field)
+        with body.if_():
+            body.get(slot)
+            body.get(tenant)
+            body.i32_const(operation)
+            body.call(arbitrate)
+            body.op("drop")
     _fold_counters(body, slot, tenant)
+    _share(module, arbitrate)
     return module.encode().wasm
 
 
-def _leave_queue(body: Body, slot: Local, tenant: Local) -> None:
-    """An instance that ended while it waited is still counted as waiting."""
-    body.get(slot)
-    body.memory("i32.load", layout.STATE)
-    body.i32_const(State.WAITING)
-    body.op("i32.eq")
-    with body.if_():
-        body.i32_const(0)
-        body.i32_const(1)
-        body.memory("i32.atomic.rmw.sub", layout.WAITERS)
-        body.op("drop")
+def _share(module: Module, arbitrate: Function) -> None:
+    """``(tenant, weight, cap)``: change a tenant's share, and hand out permits that it may have from now on."""
+    share = module.function([I32] * 3, [], export="share")
+    body, (tenant, weight, cap) = share.code, share.parameters
+    for field, value in ((layout.TENANT_WEIGHT, weight), (layout.TENANT_CAP, cap)):
         body.get(tenant)
-        body.i32_const(1)
-        body.memory("i32.atomic.rmw.sub", layout.TENANT_WAITING)
-        body.op("drop")
-
-
-def _return_permits(body: Body, slot: Local, tenant: Local) -> None:
-    held = body.local(I32)
-    body.get(slot)
-    body.memory("i32.load", layout.HELD)
-    body.tee(held)
-    with body.if_():
-        body.get(slot)
+        body.get(value)
+        body.memory("i32.atomic.store", field)
+    with body.loop() as again:
         body.i32_const(0)
-        body.memory("i32.store", layout.HELD)
         body.get(tenant)
-        body.get(held)
-        body.memory("i32.atomic.rmw.sub", layout.TENANT_HELD)
-        body.op("drop")
-        body.i32_const(0)
-        body.get(held)
-        body.memory("i32.atomic.rmw.add", layout.AVAILABLE)
-        body.op("drop")
-        body.i32_const(0)
-        body.get(held)
-        body.memory("memory.atomic.notify", layout.AVAILABLE)
-        body.op("drop")
+        body.i32_const(Operation.NUDGE)
+        body.call(arbitrate)
+        body.br_if(again)
 
 
 def _fold_counters(body: Body, slot: Local, tenant: Local) -> None:

@@ -11,6 +11,7 @@ from functools import cache
 
 from tensor_wasm.abi import Code, limits
 from tensor_wasm.dispatch import layout, scratch
+from tensor_wasm.dispatch.arbiter import arbiter
 from tensor_wasm.dispatch.crew_module import BOARD_BYTES, write_lead
 from tensor_wasm.dispatch.gate_argv import lower
 from tensor_wasm.dispatch.gate_permits import acquire, release
@@ -41,6 +42,7 @@ class _Parts:
 
     clock: Function
     observe: Function
+    arbiter: Function
     acquire: Function
     lower: Function
     run: FunctionType
@@ -78,10 +80,12 @@ def gate_module() -> bytes:
     module.export("memory", ledger)
     clock = _clock(module, wasi_clock)
     observe_function = observe(module)
+    arbiter_function = arbiter(module, LEDGER)
     parts = _Parts(
         clock=clock,
         observe=observe_function,
-        acquire=acquire(module, clock, observe_function),
+        arbiter=arbiter_function,
+        acquire=acquire(module, clock, observe_function, arbiter_function),
         lower=lower(module),
         run=module.type(_RUN_PARAMETERS),
         kernels=kernels,
@@ -167,7 +171,7 @@ def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
         body.call(parts.lower)
         body.tee(launch.code)
         with body.if_():
-            release(body, launch.slot)
+            release(body, launch.slot, parts.arbiter)
             body.br(refused)
         _run_kernel(body, launch, parts)
         _count(body, launch, parts)
@@ -300,7 +304,7 @@ def _run_kernel(body: Body, launch: _Launch, parts: _Parts) -> None:
     body.call(parts.clock)
     body.set(launch.ended)
     _measure(body, launch)
-    release(body, launch.slot)
+    release(body, launch.slot, parts.arbiter)
 
 
 def _push_launch(body: Body, launch: _Launch) -> None:

@@ -42,15 +42,6 @@ def increment(body: Body, base: Local, offset: int) -> None:
     body.memory("i64.store", offset, memory=LEDGER)
 
 
-def add_to_tenant(body: Body, slot: Local, field: int, direction: str) -> None:
-    """Add one to, or take one from (``direction``: "add", "sub"), a word of the instance's tenant."""
-    body.get(slot)
-    body.memory("i32.load", layout.TENANT_SLOT, memory=LEDGER)
-    body.i32_const(1)
-    body.memory(f"i32.atomic.rmw.{direction}", field, memory=LEDGER)
-    body.op("drop")
-
-
 def set_state(body: Body, slot: Local, state: int) -> None:
     """Say in the ledger what the instance is doing."""
     body.get(slot)

@@ -2,8 +2,9 @@
 
 ::
 
-    header       permits and waiters, each hot word on a cache line of its own
+    header       permits and who waits, each hot word on a cache line of its own
     tenants      TENANT_SLOTS slots; the last is `other`, shared by tenants that found no slot
+    tournament   a binary tree over the tenants: its root names the one whose turn is next, see arbiter
     instances    INSTANCE_SLOTS slots; a live instance counts in its own slot, so two cores never share a line;
                  when it ends its counters are added to its tenant's slot
     boards       where guests and the helpers of their launches meet
@@ -32,8 +33,10 @@ INSTANCE_SLOTS = 4096
 # --- header ------------------------------------------------------------------------------------------------
 CAPACITY = 0  # i32: permits in all
 MAX_WAIT_NS = 8  # i64: longest a launch may wait for a permit
-AVAILABLE = 64  # i32: free permits; launches wait on this word
-WAITERS = 128  # i32: launches waiting now
+AVAILABLE = 64  # i32: free permits
+LOCK = 128  # i32: the arbiter's: 0 free, 1 held, 2 held and others wait for it
+VIRTUAL_TIME = 136  # i64: the turn of the tenant served last
+CONTENDED = 192  # i32: 1 while a tenant waits that may have a permit
 HEADER_BYTES = 4096
 
 
@@ -61,6 +64,11 @@ TENANT_ID = 0  # u64
 TENANT_WEIGHT = 8  # i32: share of the permits when tenants compete
 TENANT_HELD = 12  # i32: permits held now
 TENANT_WAITING = 16  # i32: launches waiting now
+TENANT_CAP = 20  # i32: permits it may hold
+TENANT_HEAD = 24  # i32: offset of the instance that waits longest, 0 when none does
+TENANT_TAIL = 28  # i32: offset of the one that came last
+TENANT_TURN = 32  # i64: virtual time of its next turn
+TENANT_LEAF = 40  # i32: its node of the tournament, by number
 TENANT_COUNTERS = 64
 TENANT_BYTES = 640
 TENANTS = HEADER_BYTES
@@ -74,13 +82,33 @@ HELD = 20  # i32: permits held
 CAPABILITY = 24  # i32: 1 when the tenant may use the device
 KERNEL = 28  # i32: last kernel launched
 CLOCK = 32  # i64: where the gate's clock writes
+NEXT = 40  # i32: offset of the instance of the tenant that waits next, 0 for none
+PREVIOUS = 44  # i32: of the one before
+QUEUED = 48  # i32: 1 while it stands in its tenant's queue
+WAKE = 52  # i32: 1 once it was granted a permit; it sleeps on this word
 INSTANCE_COUNTERS = 64
 INSTANCE_BYTES = 640
 INSTANCES = TENANTS + TENANT_SLOTS * TENANT_BYTES
 
+# --- the tournament: node 1 is the root, the children of n are 2n and 2n + 1, tenant i is leaf TENANT_SLOTS + i ---
+NODE_SHARE = 0  # i64: permits held for each unit of weight, NOT_WAITING for who does not take part
+NODE_TURN = 8  # i64: virtual time of the tenant's next turn: decides between equal shares
+NODE_TENANT = 16  # i32: offset of the tenant's slot
+NODE_BYTES = 32
+NODES = 2 * TENANT_SLOTS
+TOURNAMENT = INSTANCES + INSTANCE_SLOTS * INSTANCE_BYTES
+#: Levels from the deepest leaf to the root.
+TOURNAMENT_LEVELS = (NODES - 1).bit_length() - 1
+NOT_WAITING = (1 << 63) - 1
+#: Shares and turns are in fractions of this many.
+SHARE_SCALE = 1 << 20
+#: Weights go to this, so a turn is never nothing.
+WEIGHT_MAX = 1000
+CAP_NONE = (1 << 31) - 1
+
 # --- boards of crews, see crew_module ----------------------------------------------------------------------
 # At a multiple of their size: the gate is told a board and how many helpers it has in one number.
-BOARDS = -(-(INSTANCES + INSTANCE_SLOTS * INSTANCE_BYTES) // BOARD_BYTES) * BOARD_BYTES
+BOARDS = -(-(TOURNAMENT + NODES * NODE_BYTES) // BOARD_BYTES) * BOARD_BYTES
 BOARD_SLOTS = 256
 
 PAGES = -(-(BOARDS + BOARD_SLOTS * BOARD_BYTES) // 65_536)
@@ -98,6 +126,7 @@ class State:
     WAITING = 4
 
 
+assert TOURNAMENT % 8 == TENANTS % 8 == INSTANCES % 8 == 0
 assert BOARD_SLOTS >= KERNEL_THREADS_MAX - 1 < BOARD_BYTES
 assert TENANT_COUNTERS + COUNTERS.size <= TENANT_BYTES
 assert INSTANCE_COUNTERS + COUNTERS.size <= INSTANCE_BYTES

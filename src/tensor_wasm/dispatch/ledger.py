@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,20 @@ class LedgerView:
     permits: int
     used: int
     tenants: tuple[TenantCounters, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A tenant's part of the permits: ``weight`` (1 to ``WEIGHT_MAX``) against those of others who wait; at most
+    ``cap`` at once (None: all).
+    """
+
+    weight: int = 1
+    cap: int | None = None
+
+
+def _even(_tenant: int) -> Share:
+    return Share()
 
 
 class Slot:
@@ -107,11 +122,18 @@ class Slot:
 class Ledger:
     """Permits, tenants and live instances of a node.
 
-    ``permits`` bounds the launches in flight; ``max_wait_ms`` (None: no bound) how long one may wait for a permit.
-    Slots are taken and settled by worker threads; :meth:`read` may be called from any thread at any time.
+    ``permits`` bounds the launches in flight; ``max_wait_ms`` (None: no bound) how long one may wait for a permit;
+    ``share_of`` is asked for a tenant's share when it comes first. Slots are taken and settled by worker threads;
+    :meth:`read` may be called from any thread at any time.
     """
 
-    def __init__(self, engine: Engine, permits: int, max_wait_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        permits: int,
+        max_wait_ms: int | None = None,
+        share_of: Callable[[int], Share] = _even,
+    ) -> None:
         self.memory = SharedMemory(engine, layout.PAGES)
         array = (ctypes.c_ubyte * self.memory.size_bytes).from_address(self.memory.address)
         self._words = memoryview(array).cast("B").cast("i")
@@ -126,8 +148,11 @@ class Ledger:
         self._words[layout.AVAILABLE >> 2] = permits
         wait_ns = _FOREVER_NS if max_wait_ms is None else max_wait_ms * 1_000_000
         self._longs[layout.MAX_WAIT_NS >> 3] = wait_ns
+        self._share_of = share_of
+        self._draw_tournament()
         self._store = Store(engine, Budget(0))
-        self._settle = self._store.instantiate(clerk_module(engine), [self.memory.extern]).function("settle")
+        clerk = self._store.instantiate(clerk_module(engine), [self.memory.extern])
+        self._settle, self._share = clerk.function("settle"), clerk.function("share")
 
     @property
     def live(self) -> tuple[Slot, ...]:
@@ -146,8 +171,30 @@ class Ledger:
                 else:
                     offset = layout.tenant_offset(index)
                     self._view[(offset + layout.TENANT_ID) >> 3] = np.uint64(tenant).astype(np.int64)
-                    self._words[(offset + layout.TENANT_WEIGHT) >> 2] = 1
+                    self._set_share(index, self._share_of(tenant))
         return index
+
+    def set_share(self, tenant: int, share: Share) -> None:
+        """Change a tenant's share of the permits, from now on. Tenants without a slot of their own share evenly."""
+        with self._lock:
+            index = self._tenants.get(tenant)
+            if index is not None:
+                self._set_share(index, share)
+
+    def _set_share(self, index: int, share: Share) -> None:
+        cap = layout.CAP_NONE if share.cap is None else min(share.cap, layout.CAP_NONE)
+        weight = min(max(share.weight, 1), layout.WEIGHT_MAX)  # the arbiter divides by it
+        self._store.call_short(self._share, layout.tenant_offset(index), weight, max(cap, 1))
+
+    def _draw_tournament(self) -> None:
+        """Nobody takes part yet; each tenant slot knows its leaf, and `other` its share."""
+        nodes = (layout.TOURNAMENT + layout.NODE_BYTES * np.arange(layout.NODES)) >> 3
+        self._view[nodes + (layout.NODE_SHARE >> 3)] = layout.NOT_WAITING
+        for row in range(layout.TENANT_SLOTS):
+            base = layout.tenant_offset(row) >> 2
+            self._words[base + (layout.TENANT_LEAF >> 2)] = layout.TENANT_SLOTS + row
+            self._words[base + (layout.TENANT_WEIGHT >> 2)] = 1
+            self._words[base + (layout.TENANT_CAP >> 2)] = layout.CAP_NONE
 
     def open(self, tenant: int, capable: bool) -> Slot:
         """Take a slot for a new instance. Raises :class:`CapacityExhausted` when all are in use."""
@@ -246,4 +293,4 @@ def _tenant(name: int | None, fields: tuple[int, int], counts: list[int]) -> Ten
     )
 
 
-__all__ = ["LATENCY_BUCKETS_S", "Histogram", "Ledger", "LedgerView", "Slot", "TenantCounters"]
+__all__ = ["LATENCY_BUCKETS_S", "Histogram", "Ledger", "LedgerView", "Share", "Slot", "TenantCounters"]
