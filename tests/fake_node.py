@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tensor_wasm.dispatch.ledger import LedgerView
 from tensor_wasm.errors import NotFound, NotReady, Terminated
 from tensor_wasm.node import Distribution, Export, Function, Import, InvocationResult, Page, StatisticsView
+from tensor_wasm.tenancy import Tenants, TokenBook
 
 
 @dataclass
@@ -38,8 +39,30 @@ def no_statistics():
         terminations={},
         guest_memory_bytes={},
         gpu_memory_bytes={},
+        refusals={},
         functions=0,
     )
+
+
+class NoStore:
+    """A database that forgets."""
+
+    def all(self):
+        return {}
+
+    def add(self, record):
+        pass
+
+    def delete(self, id):
+        return True
+
+    def set(self, tenant, values):
+        pass
+
+
+class Counting(Reading):
+    def refused(self, tenant, quota):
+        pass
 
 
 class FakeNode:
@@ -49,7 +72,10 @@ class FakeNode:
         self.config = config
         self.device = FakeDevice()
         self.ledger = Reading(LedgerView(64, 0, ()))
-        self.statistics = Reading(no_statistics())
+        self.statistics = Counting(no_statistics())
+        self.tokens = TokenBook(config.api_tokens, NoStore())
+        self.tenants = Tenants(NoStore())
+        self.administration = None
         self.deployed = {}
         self.behaviour = lambda export, args, input: list(args)
         self.calls = []
@@ -105,7 +131,7 @@ class FakeNode:
                 self.cancelled += 1
                 raise
         values = self.behaviour(export, args, input)
-        return InvocationResult(values, id, str(uuid.uuid4()), 0.0000125, 3, *self.output)
+        return InvocationResult(values, export or "run", id, str(uuid.uuid4()), 0.0000125, 3, *self.output)
 
     async def _work(self):
         until = time.monotonic() + self.slow_s
@@ -114,8 +140,11 @@ class FakeNode:
                 raise Terminated("an operator ended the instance")
             await asyncio.sleep(0.01)
 
-    async def in_background(self, function, *args):
+    async def in_background(self, tenant, function, *args):
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+    def queued(self):
+        return {}
 
     def readiness(self):
         return ["draining"] if self.draining else []

@@ -288,7 +288,7 @@ class RateLimited(CapacityError):
     kind = "rate_limited"
     http_status = 429
 
-    def __init__(self, text: str, retry_after_s: int) -> None:
+    def __init__(self, text: str, retry_after_s: int = 1) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(text)
 

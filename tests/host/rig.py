@@ -91,7 +91,6 @@ class HostRig:
             self.slot,
             deadline_ns,
             guest_input=guest_input,
-            is_capable=capable,
             on_device_bytes=self._count_device_bytes,
         )
         self.output = Output(output_bytes)

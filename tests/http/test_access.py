@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import pytest
 
+from fake_node import NoStore
 from serving import running
 from tensor_wasm.config import load
 from tensor_wasm.errors import ConfigurationError, Misdirected
 from tensor_wasm.http.access import Access, is_loopback
+from tensor_wasm.tenancy import TokenBook
 
 TOKENS = "one:tenant=7;two:tenant=1,2;all:tenant=*;boss:role=admin"
 
 
 def access(tmp_path, **settings):
-    return Access(load({}, {"home": tmp_path, **settings}).config)
+    config = load({}, {"home": tmp_path, **settings}).config
+    return Access(config, TokenBook(config.api_tokens, NoStore()))
 
 
 def bearer(token, **headers):

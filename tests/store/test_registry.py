@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
-import stat
 import subprocess
 import sys
 import threading
@@ -13,7 +11,7 @@ import uuid
 import pytest
 
 from tensor_wasm.errors import NotFound, StoreError
-from tensor_wasm.store import FunctionRecord, Registry
+from tensor_wasm.store import Database, FunctionRecord, Registry
 from tensor_wasm.store import registry as registry_module
 
 MAX_TENANT = (1 << 64) - 1
@@ -24,10 +22,15 @@ def record(tenant=1, name="adder"):
 
 
 @pytest.fixture
-def registry(tmp_path):
-    opened = Registry(tmp_path / "home" / "node.db")
+def database(tmp_path):
+    opened = Database(tmp_path / "node.db")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def registry(database):
+    return Registry(database)
 
 
 def test_what_was_added_is_found_by_its_tenant_only(registry):
@@ -94,7 +97,7 @@ def test_what_was_deleted_long_ago_leaves_no_trace(registry, monkeypatch, tmp_pa
     later = time.time() + 2 * registry_module._CURSOR_LIFE_S
     monkeypatch.setattr(registry_module.time, "time", lambda: later)
     registry.delete(new.id, 1)
-    with sqlite3.connect(tmp_path / "home" / "node.db") as connection:
+    with sqlite3.connect(tmp_path / "node.db") as connection:
         assert connection.execute("SELECT id FROM functions").fetchall() == [(new.id,)]
     connection.close()
 
@@ -109,11 +112,12 @@ def test_text_of_sql_is_only_text(registry):
 def test_it_is_the_same_after_opening_again(tmp_path):
     kept = record()
     for _ in range(2):
-        registry = Registry(tmp_path / "node.db")
+        database = Database(tmp_path / "node.db")
+        registry = Registry(database)
         if not registry.count():
             registry.add(kept)
         assert registry.all() == [kept]
-        registry.close()
+        database.close()
 
 
 def test_what_was_added_survives_kill(tmp_path):
@@ -121,8 +125,8 @@ def test_what_was_added_survives_kill(tmp_path):
     script = (
         "import os, signal, sys, time\n"
         "from pathlib import Path\n"
-        "from tensor_wasm.store import FunctionRecord, Registry\n"
-        "registry = Registry(Path(sys.argv[1]))\n"
+        "from tensor_wasm.store import Database, FunctionRecord, Registry\n"
+        "registry = Registry(Database(Path(sys.argv[1])))\n"
         "for number in range(20):\n"
         "    registry.add(FunctionRecord(f'id-{number}', 7, 'f', 'ab' * 32, 1, time.time()))\n"
         "registry.delete('id-3', 7)\n"
@@ -131,9 +135,9 @@ def test_what_was_added_survives_kill(tmp_path):
     path = tmp_path / "node.db"
     child = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     assert child.returncode == -signal.SIGKILL
-    registry = Registry(path)
-    assert [item.id for item in registry.all()] == [f"id-{number}" for number in range(20) if number != 3]
-    registry.close()
+    database = Database(path)
+    assert [item.id for item in Registry(database).all()] == [f"id-{number}" for number in range(20) if number != 3]
+    database.close()
 
 
 def test_many_threads_use_one_registry(registry):
@@ -159,81 +163,16 @@ def test_many_threads_use_one_registry(registry):
     assert registry.count() == 40
 
 
-def test_only_the_owner_may_read_it(tmp_path):
-    before = os.umask(0)
-    try:
-        registry = Registry(tmp_path / "home" / "node.db")
-        registry.add(record())
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
-    for name in ("node.db", "node.db-wal", "node.db-shm"):
-        assert stat.S_IMODE((tmp_path / "home" / name).stat().st_mode) == 0o600
-    registry.close()
+def test_a_tenant_that_is_no_number_is_damage(database, registry):
+    registry.add(record())
+    with database.transaction() as connection:
+        connection.execute("UPDATE functions SET tenant = 'x'")
+    with pytest.raises(StoreError, match="damaged"):
+        registry.all()
 
 
-def test_a_directory_that_was_there_keeps_its_mode(tmp_path):
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o755)
-    Registry(shared / "node.db").close()
-    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
-
-
-def test_a_newer_file_is_refused_and_left_alone(tmp_path):
-    path = tmp_path / "node.db"
-    Registry(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(StoreError, match="version 99, newer"):
-        Registry(path)
-    connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (99,)
-    connection.close()
-
-
-@pytest.mark.parametrize("damage", ["header", "pages", "schema"])
-def test_a_damaged_file_is_refused_with_the_way_to_repair_it(tmp_path, damage):
-    path = tmp_path / "node.db"
-    registry = Registry(path)
-    for number in range(40):
-        registry.add(record(name=f"name-{number}" * 20))
-    registry.close()
-    if damage == "schema":
-        connection = sqlite3.connect(path)
-        connection.execute("DROP TABLE functions")
-        connection.close()
-    else:
-        data = bytearray(path.read_bytes())
-        start = 0 if damage == "header" else 4096
-        data[start : start + 8192] = os.urandom(8192)
-        path.write_bytes(data)
-    with pytest.raises(StoreError) as caught:
-        Registry(path)
-    assert "damaged" in caught.value.message
-    assert ".recover" in caught.value.message
-
-
-def test_a_home_that_cannot_be_made_says_what_to_do(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="TENSOR_WASM_HOME"):
-        Registry(tmp_path / "file" / "node.db")
-    (tmp_path / "node.db").mkdir()
-    with pytest.raises(StoreError, match="TENSOR_WASM_HOME"):
-        Registry(tmp_path / "node.db")
-
-
-def test_a_closed_registry_says_so(tmp_path):
-    registry = Registry(tmp_path / "node.db")
+def test_the_probe_of_a_closed_file_says_so(database, registry):
     registry.check()
-    registry.close()
-    registry.close()
+    database.close()
     with pytest.raises(StoreError, match="closed"):
         registry.check()
-
-
-def test_what_was_acknowledged_is_on_the_disk_and_not_only_with_the_system(registry):
-    """A kill shows nothing of it; a power cut would: SQLite's own word that each commit is synced."""
-    assert registry._connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert registry._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

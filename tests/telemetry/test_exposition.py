@@ -160,6 +160,7 @@ def test_instances_and_kernels_are_counted():
         terminations={(3, "returned"): 4, (3, "trapped"): 1, (None, "deadline"): 2},
         guest_memory_bytes={3: 65_536},
         gpu_memory_bytes={3: 4096},
+        refusals={(3, "rate"): 7, (3, "instances"): 2, (None, "queue"): 5},
         functions=2,
     )
     found = samples(scrape(node_with(statistics=statistics)))

@@ -110,6 +110,15 @@ class Slot:
         return self._int(layout.INSTANCE_COUNTERS + COUNTERS.dispatches)
 
     @property
+    def is_capable(self) -> bool:
+        """Whether the instance may use the device."""
+        return bool(self._int(layout.CAPABILITY))
+
+    @is_capable.setter
+    def is_capable(self, value: bool) -> None:
+        self._words[(self.offset + layout.CAPABILITY) >> 2] = value
+
+    @property
     def terminate_asked(self) -> bool:
         """Whether somebody asked for the instance's end."""
         return bool(self._int(layout.FLAGS) & layout.FLAG_TERMINATE)
@@ -153,6 +162,12 @@ class Ledger:
         self._store = Store(engine, Budget(0))
         clerk = self._store.instantiate(clerk_module(engine), [self.memory.extern])
         self._settle, self._share = clerk.function("settle"), clerk.function("share")
+
+    @property
+    def tenants(self) -> list[int]:
+        """Tenants that have a slot of their own."""
+        with self._lock:
+            return list(self._tenants)
 
     @property
     def live(self) -> tuple[Slot, ...]:

@@ -160,7 +160,7 @@ def _sync(guest: Guest, values: Any) -> None:
 def _device_memory(guest: Guest) -> DeviceMemory:
     if guest.device_memory is None:
         assert guest.store is not None
-        guest.device_memory = DeviceMemory(guest.store.budget, guest.on_device_bytes)
+        guest.device_memory = DeviceMemory(guest.store.budget, guest.device_budget, guest.on_device_bytes)
     return guest.device_memory
 
 

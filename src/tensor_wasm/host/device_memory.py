@@ -10,13 +10,15 @@ from tensor_wasm.runtime import Budget
 
 
 class DeviceMemory:
-    """Allocations of one guest. Their bytes count against the instance's memory limit.
+    """Allocations of one guest. Their bytes count against the instance's memory limit, and against ``quota``, which
+    is the tenant's for device memory.
 
     ``on_change`` is told by how many bytes the sum changed.
     """
 
-    def __init__(self, budget: Budget, on_change: Callable[[int], None]) -> None:
+    def __init__(self, budget: Budget, quota: Budget, on_change: Callable[[int], None]) -> None:
         self._budget = budget
+        self._quota = quota
         self._on_change = on_change
         self._buffers: dict[int, bytearray] = {}
         self._next = 1
@@ -28,11 +30,18 @@ class DeviceMemory:
             return Code.INVALID_ARGUMENTS
         if size_bytes > ALLOCATION_MAX_BYTES or len(self._buffers) >= ALLOCATIONS_MAX:
             return Code.QUOTA_EXCEEDED
+        if not self._quota.take(size_bytes):
+            return Code.QUOTA_EXCEEDED
         if not self._budget.take(size_bytes):
+            self._quota.give(size_bytes)
             return Code.QUOTA_EXCEEDED
         handle = self._next
         self._next += 1
-        self._buffers[handle] = bytearray(size_bytes)
+        try:
+            self._buffers[handle] = bytearray(size_bytes)
+        except MemoryError:
+            self._give(size_bytes)
+            return Code.QUOTA_EXCEEDED
         self._count(size_bytes)
         return handle
 
@@ -41,7 +50,7 @@ class DeviceMemory:
         buffer = self._buffers.pop(handle, None)
         if buffer is None:
             return Code.INVALID_HANDLE
-        self._budget.used_bytes -= len(buffer)
+        self._give(len(buffer))
         self._count(-len(buffer))
         return Code.OK
 
@@ -53,6 +62,10 @@ class DeviceMemory:
         """Give everything back."""
         for handle in tuple(self._buffers):
             self.free(handle)
+
+    def _give(self, size_bytes: int) -> None:
+        self._budget.give(size_bytes)
+        self._quota.give(size_bytes)
 
     def _count(self, change: int) -> None:
         self.used_bytes += change

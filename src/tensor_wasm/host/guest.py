@@ -25,7 +25,7 @@ from tensor_wasm.errors import (
     Terminated,
 )
 from tensor_wasm.host.device_memory import DeviceMemory
-from tensor_wasm.runtime import Failure, Instance, Store
+from tensor_wasm.runtime import Budget, Failure, Instance, Store
 
 #: What a guest calls the memory its kernels work on.
 _REASONS = REASONS | {Fault.ADDRESS: "address outside guest memory"}
@@ -40,6 +40,9 @@ class HostServices:
     ledger: Ledger
 
 
+_UNBOUNDED_BYTES = 1 << 62
+
+
 def _ignore(_change: int) -> None:
     pass
 
@@ -48,20 +51,20 @@ class Guest:
     """One guest from its store's making to its end; a store's owner.
 
     ``deadline_ns`` is on :func:`time.monotonic_ns`'s clock, None when the guest has no end. ``input`` is what
-    ``read-input`` gives. ``is_cancelled`` is asked while the guest runs; ``on_device_bytes`` is told when its device
-    memory grows or shrinks.
+    ``read-input`` gives. ``is_cancelled`` is asked while the guest runs; ``device_budget`` bounds its device memory,
+    ``on_device_bytes`` is told when that grows or shrinks.
     """
 
     __slots__ = (
         "clock_started_ns",
         "crew",
         "deadline_ns",
+        "device_budget",
         "device_memory",
         "error_text",
         "gate",
         "input",
         "is_cancelled",
-        "is_capable",
         "kernels",
         "link",
         "memory",
@@ -80,16 +83,16 @@ class Guest:
         deadline_ns: int | None,
         *,
         guest_input: bytes = b"",
-        is_capable: bool = True,
         is_cancelled: Callable[[], bool] | None = None,
+        device_budget: Budget | None = None,
         on_device_bytes: Callable[[int], None] = _ignore,
     ) -> None:
         self.services = services
         self.slot = slot
         self.deadline_ns = deadline_ns
         self.input = guest_input
-        self.is_capable = is_capable
         self.is_cancelled = is_cancelled
+        self.device_budget = Budget(_UNBOUNDED_BYTES) if device_budget is None else device_budget
         self.on_device_bytes = on_device_bytes
         self.store: Store | None = None
         self.link: Instance | None = None
@@ -103,6 +106,11 @@ class Guest:
         self.clock_started_ns = 0
         self.device_memory: DeviceMemory | None = None
         self.crew: Crew | None = None
+
+    @property
+    def is_capable(self) -> bool:
+        """Whether the tenant may use the device, now."""
+        return self.slot.is_capable
 
     # --- time and orders --------------------------------------------------------------------------------
 

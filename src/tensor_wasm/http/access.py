@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from tensor_wasm.config import Config
 from tensor_wasm.errors import ConfigurationError, Forbidden, InvalidTenant, Misdirected, Unauthorized
-from tensor_wasm.http.tokens import ANYBODY, Principal, Tokens, parse_tenant, parse_tokens
+from tensor_wasm.tenancy import ANYBODY, Principal, TokenBook, parse_tenant
 
 Headers = Mapping[bytes, bytes]
 
@@ -30,19 +30,29 @@ def is_loopback(host: str) -> bool:
 class Access:
     """The rules of one node. Raises :class:`ConfigurationError` for settings that would open it to the network."""
 
-    def __init__(self, config: Config) -> None:
-        self._tokens: Tokens | None = None if config.api_tokens is None else parse_tokens(config.api_tokens)
+    def __init__(self, config: Config, tokens: TokenBook) -> None:
+        self._tokens = tokens
+        self._is_reachable = not is_loopback(config.listen_host)
         self._metrics_token = None if config.api_metrics_token is None else _hash(config.api_metrics_token.encode())
         self._listen_host = config.listen_host.lower()
         self._good_hosts: set[bytes] = set()
-        self.is_open = self._tokens is None
-        self.is_exposed = self.is_open and not is_loopback(config.listen_host)
         if self.is_exposed and not config.dev_mode:
             raise ConfigurationError(
                 f"TENSOR_WASM_LISTEN_ADDR={config.listen_addr} can be reached from other machines and there are no"
-                " tokens: set TENSOR_WASM_API_TOKENS, listen on 127.0.0.1, or, on a network of your own only,"
+                " tokens: set TENSOR_WASM_API_TOKENS, or make one with `tensor-wasm admin token create` while it"
+                " listens on 127.0.0.1, or leave it there, or, on a network of your own only,"
                 " set TENSOR_WASM_DEV_MODE=1"
             )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are no tokens, so that every caller is admin. Ends with the first token that is made."""
+        return self._tokens.is_empty
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether it is open to other machines."""
+        return self._is_reachable and self.is_open
 
     def check_origin(self, headers: Headers) -> None:
         """On a node without tokens: refuse what a web page may have sent. Raises :class:`Misdirected`.
@@ -67,7 +77,7 @@ class Access:
 
     def principal(self, headers: Headers) -> Principal:
         """Who calls. Raises :class:`Unauthorized`."""
-        if self._tokens is None:
+        if self.is_open:
             return ANYBODY
         token = _bearer(headers)
         if token is None:
@@ -76,6 +86,11 @@ class Access:
         if principal is None:
             raise Unauthorized("the token is not known to this node")
         return principal
+
+    def check_admin(self, principal: Principal) -> None:
+        """Raises :class:`Forbidden` for who may not administer the node."""
+        if not principal.is_admin:
+            raise Forbidden("this needs a token with role=admin")
 
     def tenant(self, principal: Principal, headers: Headers) -> int:
         """For whom: the tenant that ``X-TensorWasm-Tenant`` names, else the token's only one, else 0.

@@ -17,11 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from tensor_wasm.config import Config
 from tensor_wasm.errors import (
+    Cancelled,
     CapacityError,
     EndingError,
     InternalError,
     KernelError,
     MethodNotAllowed,
+    RateLimited,
     RequestError,
     RequestTimeout,
     TensorWasmError,
@@ -29,10 +31,14 @@ from tensor_wasm.errors import (
 )
 from tensor_wasm.http import wire
 from tensor_wasm.http.access import Access
+from tensor_wasm.http.audit import Auditor
+from tensor_wasm.http.limits import HeldBodies, RateLimits
 from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, Table
-from tensor_wasm.http.routes import documents, functions, invocations, probes
+from tensor_wasm.http.routes import admin, documents, functions, invocations, probes
 from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics, LagMonitor
+from tensor_wasm.telemetry.audit import AuditLog
+from tensor_wasm.telemetry.exposition import Source
 from tensor_wasm.telemetry.http_metrics import OTHER
 
 _log = logging.getLogger("tensor_wasm.http")
@@ -54,11 +60,21 @@ _SINGLE = (b"authorization", b"content-length", b"content-type", b"host", b"orig
 class Application:
     """The HTTP API of a node. ``working`` is how many requests of tenants have no answer yet."""
 
-    def __init__(self, node: Node, config: Config, http_metrics: HttpMetrics, lag: LagMonitor | None = None) -> None:
-        self.access = Access(config)
+    def __init__(
+        self,
+        node: Node,
+        config: Config,
+        http_metrics: HttpMetrics,
+        lag: LagMonitor | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self.access = Access(config, node.tokens)
         self.working = 0
+        self._rates = RateLimits(config, node.tenants, node.statistics.refused)
+        self._bodies = HeldBodies(config.held_body_bytes)
+        self._auditor = Auditor(audit or AuditLog("none"), config.audit_invocations)
         self.metrics = http_metrics
-        self.table = Table(_operations(node, http_metrics, lag or LagMonitor()))
+        self.table = Table(_operations(node, config, [http_metrics, lag or LagMonitor(), self._auditor.log]))
         self._limit_bytes = config.max_body_bytes
         self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)
@@ -74,7 +90,7 @@ class Application:
         started_s = time.perf_counter()
         pairs = scope["headers"]
         headers = dict(pairs)
-        call = Call(scope, receive, headers, self._identity(headers), self._limit_bytes)
+        call = Call(scope, receive, headers, self._identity(headers), self._limit_bytes, self._bodies)
         method = scope["method"] if scope["method"] in _METHODS else OTHER
         route = OTHER
         operation: Operation | None = None
@@ -88,14 +104,17 @@ class Application:
             refusal = error
         self.metrics.started(route, method)
         status = _NO_ANSWER
+        kind: str | None = Cancelled.kind
         works = operation is not None and operation.audience is Audience.TENANT
         self.working += works
         try:
             answer = await self._answer(operation, refusal, call, len(pairs))
-            status = answer.status
+            status, kind = answer.status, answer.kind
             await _send(send, answer, call.id)
         finally:
             self.working -= works
+            call.close()
+            self._auditor.note(call, operation, method, route, status, kind)
             self.metrics.finished(route, method, status, time.perf_counter() - started_s)
 
     async def _answer(
@@ -112,7 +131,13 @@ class Application:
                 raise refusal
             if operation.audience is Audience.TENANT:
                 self.access.check_origin(call.headers)
-                call.tenant = self.access.tenant(self.access.principal(call.headers), call.headers)
+                call.principal = principal = self.access.principal(call.headers)
+                call.tenant = call.subject = tenant = self.access.tenant(principal, call.headers)
+                self._rates.check(principal, tenant)
+            elif operation.audience is Audience.ADMIN:
+                self.access.check_origin(call.headers)
+                call.principal = self.access.principal(call.headers)
+                self.access.check_admin(call.principal)
             elif operation.audience is Audience.SCRAPER:
                 self.access.check_origin(call.headers)
                 self.access.check_metrics(call.headers)
@@ -128,7 +153,10 @@ class Application:
             _log.error("a request failed: %s", error, exc_info=error, extra={"request_id": call.id})
             return _error_answer(error.kind, _GENERIC, error.http_status, call.id)
         headers: list[tuple[bytes, bytes]] = []
-        if isinstance(error, CapacityError):
+        if isinstance(error, RateLimited):
+            headers.append((b"retry-after", b"%d" % error.retry_after_s))
+            call.detail = {"retry_after_s": error.retry_after_s}
+        elif isinstance(error, CapacityError):
             headers.append((b"retry-after", _RETRY_AFTER_S))
         elif isinstance(error, Unauthorized):
             headers.append((b"www-authenticate", b"Bearer"))
@@ -146,20 +174,27 @@ class Application:
         return f"{self._prefix}-{next(self._numbers):x}"
 
 
-def create_app(node: Node, config: Config, http_metrics: HttpMetrics, lag: LagMonitor | None = None) -> Application:
-    """The ASGI application of a node.
+def create_app(
+    node: Node,
+    config: Config,
+    http_metrics: HttpMetrics,
+    lag: LagMonitor | None = None,
+    audit: AuditLog | None = None,
+) -> Application:
+    """The ASGI application of a node. Without ``audit`` nothing is audited.
 
     Raises :class:`~tensor_wasm.errors.ConfigurationError` for tokens that cannot be read, and for an address that
     others can reach on a node without tokens.
     """
-    return Application(node, config, http_metrics, lag)
+    return Application(node, config, http_metrics, lag, audit)
 
 
-def _operations(node: Node, http_metrics: HttpMetrics, lag: LagMonitor) -> list[Operation]:
+def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[Operation]:
     described = [
-        *probes.operations(node, http_metrics, lag),
+        *probes.operations(node, sources),
         *functions.operations(node),
         *invocations.operations(node),
+        *admin.operations(node, config),
     ]
     return described + documents.operations(described)
 
@@ -179,7 +214,7 @@ def error_body(kind: str, message: str, identity: str) -> bytes:
 def _error_answer(
     kind: str, message: str, status: int, identity: str, headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> Answer:
-    return Answer(error_body(kind, message, identity), status, headers=headers)
+    return Answer(error_body(kind, message, identity), status, headers=headers, kind=kind)
 
 
 async def _send(send: Send, answer: Answer, identity: str) -> None:

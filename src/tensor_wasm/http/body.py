@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive
 
@@ -43,8 +43,10 @@ class _Patience:
             self._task.cancel()
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int) -> bytes:
-    """The whole body.
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int, hold: Callable[[int], None]
+) -> bytes:
+    """The whole body. ``hold`` is told of the bytes that come, before they are kept; what it raises ends the reading.
 
     Raises :class:`BodyTooLarge` as soon as it is known to be, by its announced length or by what came;
     :class:`~tensor_wasm.errors.RequestTimeout`; :class:`~tensor_wasm.errors.Cancelled` when the client went away.
@@ -57,8 +59,10 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_byte
         message = await receive()
         if message["type"] == "http.request" and not message["more_body"] and len(message["body"]) <= limit_bytes:
             body: bytes = message["body"]
+            if body:
+                hold(len(body))
             return body
-        return await _read_on(message, receive, limit_bytes, patience)
+        return await _read_on(message, receive, limit_bytes, patience, hold)
     except asyncio.CancelledError:
         if patience.is_over:
             raise RequestTimeout(f"the body came too slowly: send it without pauses of {PAUSE_S:g} seconds") from None
@@ -67,7 +71,13 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit_byte
         patience.end()
 
 
-async def _read_on(message: Mapping[str, object], receive: Receive, limit_bytes: int, patience: _Patience) -> bytes:
+async def _read_on(
+    message: Mapping[str, object],
+    receive: Receive,
+    limit_bytes: int,
+    patience: _Patience,
+    hold: Callable[[int], None],
+) -> bytes:
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     pieces: list[bytes] = []
@@ -80,6 +90,7 @@ async def _read_on(message: Mapping[str, object], receive: Receive, limit_bytes:
         size += len(piece)
         if size > limit_bytes:
             raise _too_large(limit_bytes)
+        hold(len(piece))
         pieces.append(piece)
         if not message["more_body"]:
             return b"".join(pieces)

@@ -9,7 +9,15 @@ from typing import Any
 
 import msgspec
 
-from tensor_wasm.errors import Forbidden, InternalError, InvalidTenant, Misdirected, TensorWasmError, Unauthorized
+from tensor_wasm.errors import (
+    Forbidden,
+    InternalError,
+    InvalidTenant,
+    Misdirected,
+    RateLimited,
+    TensorWasmError,
+    Unauthorized,
+)
 from tensor_wasm.http import wire
 from tensor_wasm.http.operations import Audience, Operation
 from tensor_wasm.telemetry.build import build
@@ -22,7 +30,8 @@ _REFERENCE = "#/components/schemas/{name}"
 _OF_AUDIENCE: dict[Audience, tuple[type[TensorWasmError], ...]] = {
     Audience.ANYONE: (InternalError,),
     Audience.SCRAPER: (Misdirected, InternalError),
-    Audience.TENANT: (Unauthorized, Forbidden, InvalidTenant, Misdirected, InternalError),
+    Audience.TENANT: (Unauthorized, Forbidden, InvalidTenant, Misdirected, RateLimited, InternalError),
+    Audience.ADMIN: (Unauthorized, Forbidden, Misdirected, InternalError),
 }
 
 

@@ -11,14 +11,16 @@ from starlette.types import Receive, Scope
 
 from tensor_wasm.errors import MethodNotAllowed, RouteNotFound, TensorWasmError
 from tensor_wasm.http.body import read_body
+from tensor_wasm.http.limits import HeldBodies
+from tensor_wasm.tenancy import Principal
 
 JSON = b"application/json"
 
 
 class Answer:
-    """A whole answer: status, body, its content type, and more headers."""
+    """A whole answer: status, body, its content type, and more headers; the ``kind`` of an error."""
 
-    __slots__ = ("body", "headers", "media_type", "status")
+    __slots__ = ("body", "headers", "kind", "media_type", "status")
 
     def __init__(
         self,
@@ -26,7 +28,9 @@ class Answer:
         status: int = 200,
         media_type: bytes = JSON,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        kind: str | None = None,
     ) -> None:
+        self.kind = kind
         self.body = body
         self.status = status
         self.media_type = media_type
@@ -34,24 +38,68 @@ class Answer:
 
 
 class Call:
-    """One request on its way to its handler. ``tenant`` is 0 where the operation has none."""
+    """One request on its way to its handler.
 
-    __slots__ = ("_limit_bytes", "headers", "id", "parameters", "receive", "scope", "tenant")
+    ``principal`` is None until, and where, it is known; ``tenant`` is then 0. ``resource``, ``detail`` and the
+    tenant it is about (``subject``) are for the audit log: handlers note them as they learn them.
+    """
+
+    __slots__ = (
+        "_bodies",
+        "_held_bytes",
+        "_limit_bytes",
+        "detail",
+        "headers",
+        "id",
+        "parameters",
+        "principal",
+        "receive",
+        "resource",
+        "scope",
+        "subject",
+        "tenant",
+    )
 
     def __init__(
-        self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], identity: str, limit_bytes: int
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: Mapping[bytes, bytes],
+        identity: str,
+        limit_bytes: int,
+        bodies: HeldBodies,
     ) -> None:
         self.scope = scope
         self.receive = receive
         self.headers = headers
         self.id = identity
         self.tenant = 0
+        self.principal: Principal | None = None
         self.parameters: Mapping[str, str] = {}
+        self.subject: int | None = None
+        self.resource: str | None = None
+        self.detail: dict[str, str | int | float | bool | None] | None = None
         self._limit_bytes = limit_bytes
+        self._bodies = bodies
+        self._held_bytes = 0
 
     async def body(self) -> bytes:
-        """The request's body. Raises as :func:`~tensor_wasm.http.body.read_body`."""
-        return await read_body(self.receive, self.headers, self._limit_bytes)
+        """The request's body; it counts as held until :meth:`close`.
+
+        Raises as :func:`~tensor_wasm.http.body.read_body`, and :class:`~tensor_wasm.errors.CapacityExhausted` when the
+        node holds too much.
+        """
+        return await read_body(self.receive, self.headers, self._limit_bytes, self._hold)
+
+    def close(self) -> None:
+        """Give back what was held for the call."""
+        if self._held_bytes:
+            self._bodies.give(self.tenant, self._held_bytes)
+            self._held_bytes = 0
+
+    def _hold(self, size_bytes: int) -> None:
+        self._bodies.take(self.tenant, size_bytes)
+        self._held_bytes += size_bytes
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -63,6 +111,7 @@ class Audience(Enum):
     ANYONE = "anyone"
     SCRAPER = "scraper"
     TENANT = "tenant"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +128,8 @@ class Operation:
     """A method of a path, who may call it, and what the API's description says of it.
 
     ``request`` and ``response`` are wire types (None: no JSON); ``errors`` what it raises besides what all may.
-    ``accepts_wasm`` says that the body may be a module itself.
+    ``accepts_wasm`` says that the body may be a module itself. ``event`` is its name in the audit log, None for what
+    changes nothing; ``is_routine`` for what is written there only when the operator asks for it.
     """
 
     method: str
@@ -94,6 +144,8 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     errors: tuple[type[TensorWasmError], ...] = ()
     accepts_wasm: bool = False
+    event: str | None = None
+    is_routine: bool = False
 
     @property
     def route(self) -> str:

@@ -140,7 +140,7 @@ def decode_deploy(body: bytes) -> DeployRequest:
     try:
         return _deploy_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _invalid(error) from None
+        raise invalid_json(error) from None
 
 
 def decode_invoke(body: bytes) -> InvokeRequest:
@@ -151,10 +151,11 @@ def decode_invoke(body: bytes) -> InvokeRequest:
         found = _OUT_OF_RANGE.search(str(error))
         if found is not None:
             raise InvalidArguments(f"argument {found[1]} is out of the range of every type") from None
-        raise _invalid(error) from None
+        raise invalid_json(error) from None
 
 
-def _invalid(error: Exception) -> InvalidJson:
+def invalid_json(error: Exception) -> InvalidJson:
+    """What the decoder found, in words."""
     if isinstance(error, UnicodeDecodeError):
         return InvalidJson("the body is not UTF-8: encode text as UTF-8, and bytes as base64")
     if isinstance(error, RecursionError):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 
 from blake3 import blake3
 
 from tensor_wasm.abi import CUDA_MODULES, Signature
 from tensor_wasm.dispatch.link_module import LinkedImport
-from tensor_wasm.errors import InvalidName, InvalidWasm, NotFound
+from tensor_wasm.errors import InvalidName, InvalidWasm, NotFound, QuotaExceeded
 from tensor_wasm.host import GuestImports, HostLinker
+from tensor_wasm.node.accounts import Refused
 from tensor_wasm.node.model import Export, Function, Import, Page
 from tensor_wasm.runtime import TABLE_ELEMENTS, ModuleCache
 from tensor_wasm.store import ArtifactStore, FunctionRecord, Registry
+from tensor_wasm.tenancy import Tenants
 from tensor_wasm.wasm.inspector import ModuleInfo, inspect
 
 #: Modules kept ready in memory.
@@ -35,6 +37,14 @@ class ReadyModule:
     info: ModuleInfo
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a tenant has deployed: functions, and the bytes of their modules."""
+
+    functions: int = 0
+    stored_bytes: int = 0
+
+
 class Catalog:
     """The functions of a node. All calls but :meth:`find` may touch the disk or compile."""
 
@@ -45,14 +55,21 @@ class Catalog:
         modules: ModuleCache,
         linker: HostLinker,
         memory_limit_bytes: int,
+        tenants: Tenants,
+        refused: Refused,
     ) -> None:
         self._registry = registry
+        self._tenants = tenants
+        self._refused = refused
         self._artifacts = artifacts
         self._modules = modules
         self._linker = linker
         self._memory_limit_bytes = memory_limit_bytes
         self._lock = threading.Lock()  # deploy and delete, so that no artifact goes while a function comes to need it
         self._records = {record.id: record for record in registry.all()}
+        self._usage: defaultdict[int, Usage] = defaultdict(Usage)
+        for record in self._records.values():
+            self._count(record, 1)
         artifacts.keep_only({record.digest for record in self._records.values()})
         self._ready: OrderedDict[str, ReadyModule] = OrderedDict()
         self._ready_lock = threading.Lock()
@@ -73,20 +90,32 @@ class Catalog:
             raise NotFound("no such function for this tenant")
         return record
 
+    @property
+    def tenants(self) -> list[int]:
+        """Who has functions."""
+        return list(self._usage.copy())
+
+    def usage(self, tenant: int) -> Usage:
+        """What a tenant has deployed."""
+        return self._usage.get(tenant, Usage())
+
     def deploy(self, name: str, wasm: bytes, tenant: int) -> Function:
         """Check, compile and keep a module. When this returns the function survives a crash.
 
-        Raises :class:`InvalidName`, :class:`InvalidWasm`.
+        Raises :class:`InvalidName`, :class:`InvalidWasm`, :class:`QuotaExceeded`.
         """
         if not 0 < len(name) <= _NAME_MAX or not _NAME_CHARACTERS.issuperset(name):
             raise InvalidName(f"a function's name has 1 to {_NAME_MAX} characters of A-Z a-z 0-9 . _ -")
+        self._check_quotas(tenant, len(wasm))  # before the work as well as after it: the work is what an attacker wants
         digest = blake3(wasm).hexdigest()
         ready = self._prepare(digest, wasm)
         with self._lock:
+            self._check_quotas(tenant, len(wasm))
             self._artifacts.put(wasm)
             record = FunctionRecord(str(uuid.uuid4()), tenant, name, digest, len(wasm), time.time())
             self._registry.add(record)
             self._records[record.id] = record
+            self._count(record, 1)
         return _describe(record, ready)
 
     def describe(self, identity: str, tenant: int) -> Function:
@@ -107,6 +136,7 @@ class Catalog:
             if not self._registry.delete(identity, tenant):
                 raise NotFound("no such function for this tenant")
             del self._records[identity]
+            self._count(record, -1)
             if all(other.digest != record.digest for other in self._records.values()):
                 self._artifacts.delete(record.digest)
 
@@ -117,6 +147,25 @@ class Catalog:
         """
         ready = self._ready.get(record.digest)
         return ready if ready is not None else self._prepare(record.digest, None)
+
+    def _count(self, record: FunctionRecord, change: int) -> None:
+        before = self._usage[record.tenant]
+        after = Usage(before.functions + change, before.stored_bytes + change * record.size_bytes)
+        self._usage[record.tenant] = after
+        if after.functions == 0:
+            del self._usage[record.tenant]
+
+    def _check_quotas(self, tenant: int, more_bytes: int) -> None:
+        quotas, usage = self._tenants.quotas(tenant), self.usage(tenant)
+        if quotas.functions is not None and usage.functions >= quotas.functions:
+            self._refused(tenant, "functions")
+            raise QuotaExceeded(f"the tenant has {usage.functions} functions, as many as it may: delete one first")
+        if quotas.stored_bytes is not None and usage.stored_bytes + more_bytes > quotas.stored_bytes:
+            self._refused(tenant, "stored_bytes")
+            raise QuotaExceeded(
+                f"the tenant may store {quotas.stored_bytes} bytes and has {usage.stored_bytes}:"
+                f" {more_bytes} more do not fit"
+            )
 
     def _prepare(self, digest: str, wasm: bytes | None) -> ReadyModule:
         with self._ready_lock:

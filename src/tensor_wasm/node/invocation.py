@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from tensor_wasm.errors import (
 from tensor_wasm.host import Guest, HostServices
 from tensor_wasm.node.arguments import convert
 from tensor_wasm.node.catalog import ReadyModule
+from tensor_wasm.node.instances import Instances, LiveInstance
 from tensor_wasm.node.model import Export, InvocationResult
 from tensor_wasm.node.statistics import Statistics
-from tensor_wasm.runtime import Budget, CallFailed, Engine, Instance, Output, Store
+from tensor_wasm.runtime import CallFailed, Engine, Instance, Output, Store
+from tensor_wasm.store import FunctionRecord
 
 #: What is called when the caller names nothing.
 _DEFAULT_EXPORTS = ("run", "_start")
@@ -52,34 +53,44 @@ class Limits:
 class Invoker:
     """Runs calls on one engine."""
 
-    def __init__(self, engine: Engine, services: HostServices, statistics: Statistics, limits: Limits) -> None:
+    def __init__(
+        self, engine: Engine, services: HostServices, instances: Instances, statistics: Statistics, limits: Limits
+    ) -> None:
         self._engine = engine
         self._services = services
+        self._instances = instances
         self._statistics = statistics
         self._limits = limits
 
-    def run(self, call: Call, module: ReadyModule) -> InvocationResult:
+    def run(self, call: Call, function: FunctionRecord, module: ReadyModule) -> InvocationResult:
         """Make an instance, call it, end it.
 
-        Raises :class:`MissingExport`, :class:`InvalidArguments`, :class:`CapacityExhausted` before there is an
-        instance, an :class:`EndingError` after.
+        Raises :class:`MissingExport`, :class:`InvalidArguments`, :class:`CapacityExhausted`, :class:`QuotaExceeded`
+        before there is an instance, an :class:`EndingError` after.
         """
         export = _choose(module, call.export)
         values = convert(export, call.args)
-        slot = self._services.ledger.open(call.tenant, True)
-        key = self._statistics.begin(call.tenant)
+        live = self._instances.open(function, export.name, call.deadline_ns, self._limits.memory_bytes)
+        try:
+            return self._run(live, call, module, export, values)
+        finally:
+            self._instances.close(live)
+
+    def _run(
+        self, live: LiveInstance, call: Call, module: ReadyModule, export: Export, values: list[int | float]
+    ) -> InvocationResult:
+        slot, statistics = live.slot, self._statistics
         guest = Guest(
             self._services,
             slot,
             call.deadline_ns,
             guest_input=call.input,
             is_cancelled=call.is_cancelled,
-            on_device_bytes=partial(self._statistics.device_bytes_changed, key),
+            device_budget=live.device_budget,
+            on_device_bytes=partial(statistics.device_bytes_changed, live.key),
         )
-        ending = Ending.TRAPPED
-        budget = Budget(self._limits.memory_bytes)
         output = Output(self._limits.output_bytes) if module.imports.uses_wasi else None
-        store = Store(self._engine, budget, guest, guest.interrupt, output)
+        store = Store(self._engine, live.budget, guest, guest.interrupt, output)
         started_ns = time.perf_counter_ns()
         try:
             due = guest.interrupt()
@@ -89,7 +100,7 @@ class Invoker:
             try:
                 instance = module.imports.instantiate(store, guest)
                 spawned_ns = time.perf_counter_ns()
-                self._statistics.spawned(key, (spawned_ns - started_ns) / 1e9, slot.index, budget)
+                statistics.spawned(live.key, (spawned_ns - started_ns) / 1e9, slot.index, live.budget)
                 results = self._call(store, instance, export, values)
             except CallFailed as failed:
                 cause = guest.ending(failed.failure)
@@ -97,24 +108,24 @@ class Invoker:
                     raise cause from None
             finally:
                 guest.take_printed()
-            ending = Ending.RETURNED
+            live.ending = Ending.RETURNED
             duration_s = (time.perf_counter_ns() - started_ns) / 1e9
             launches = slot.dispatches
         except EndingError as error:
-            ending = error.ending
+            live.ending = error.ending
             raise _with_stderr(error, output) from None
         except MemoryError:
-            ending = Ending.QUOTA
+            live.ending = Ending.QUOTA
             raise QuotaExceeded("the node has no memory left for this invocation") from None
         finally:
             guest.close()
             store.close()
-            self._services.ledger.close(slot, guest.gate is not None)
-            self._statistics.end(key, ending, slot.index)
+            live.used_gate = guest.gate is not None
         return InvocationResult(
             results=results,
+            export=export.name,
             function_id=call.function_id,
-            instance_id=_new_id(),
+            instance_id=live.id,
             duration_s=duration_s,
             launches=launches,
             stdout=b"" if output is None else bytes(output.stdout),
@@ -146,12 +157,3 @@ def _with_stderr(error: EndingError, output: Output | None) -> EndingError:
         return error
     tail = bytes(output.stderr[-_STDERR_TAIL_BYTES:]).decode("utf-8", "replace").strip()
     return type(error)(f"{error}; stderr: {tail}")
-
-
-def _new_id() -> str:
-    """A random UUID (version 4), written without the uuid module's object: 1 µs instead of 3."""
-    raw = bytearray(os.urandom(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    text = raw.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -50,6 +50,7 @@ class InvocationResult:
     """An invocation that returned. ``dropped_output_bytes`` did not fit into ``stdout`` and ``stderr``."""
 
     results: list[int | float]
+    export: str
     function_id: str
     instance_id: str
     duration_s: float

@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,21 +14,31 @@ from typing import Self, TypeVar
 from tensor_wasm.config import Config
 from tensor_wasm.device import Compilers, open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
-from tensor_wasm.errors import InvalidDeadline, NotReady, StoreError
+from tensor_wasm.errors import CapacityExhausted, InvalidDeadline, NotReady, StoreError
 from tensor_wasm.host import HostLinker, HostServices
+from tensor_wasm.node.accounts import Accounts
+from tensor_wasm.node.administration import Administration, share_of
 from tensor_wasm.node.catalog import Catalog
+from tensor_wasm.node.housekeeping import Chore, Housekeeping
+from tensor_wasm.node.instances import Instances
 from tensor_wasm.node.invocation import Call, Invoker, Limits
 from tensor_wasm.node.model import Function, InvocationResult, Page
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
-from tensor_wasm.store import ArtifactStore, HomeLock, Registry, node_key
+from tensor_wasm.store import ArtifactStore, Database, HomeLock, Registry, TenantStore, TokenStore, node_key
+from tensor_wasm.tenancy import Tenants, TokenBook
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger("tensor_wasm.node")
 
 #: Threads for deploys and other work that must not stop the event loop.
 _BACKGROUND_THREADS = 4
+#: Longest such work waits for its turn.
+_BACKGROUND_WAIT_NS = 60_000_000_000
+#: How often launches per second are measured, and the last use of tokens is written.
+_SAMPLE_S = 1.0
+_FLUSH_S = 60.0
 #: When the first compiler process is started: a node that lives no longer, for one call, needs none.
 _WARM_UP_DELAY_S = 1.0
 _POLL_S = 0.01
@@ -50,8 +59,12 @@ class Node:
         with ExitStack() as opened:
             opened.callback(HomeLock(config.home).close)
             key = node_key(config.home)
-            registry = Registry(config.home / "node.db")
-            opened.callback(registry.close)
+            database = Database(config.home / "node.db")
+            opened.callback(database.close)
+            registry = Registry(database)
+            self.tenants = Tenants(TenantStore(database))
+            self.tokens = TokenBook(config.api_tokens, TokenStore(database))
+            opened.callback(self.tokens.close)
             engine = self._engine = Engine()
             opened.callback(engine.close)
             engine.start()
@@ -60,25 +73,42 @@ class Node:
             modules = ModuleCache(engine, module_files, compile_elsewhere=compilers.machine_code)
             kernel_directory = config.kernel_cache_dir or config.home / "cache" / "kernels"
             self.device = open_device(config.device, modules, SealedFiles(kernel_directory, key), compilers)
-            self.ledger = Ledger(engine, config.dispatch_permits, config.dispatch_max_wait_ms)
+            self.ledger = Ledger(
+                engine,
+                config.dispatch_permits,
+                config.dispatch_max_wait_ms,
+                lambda tenant: share_of(self.tenants.quotas(tenant)),
+            )
             gates = GateFactory(engine, self.ledger, config.kernel_threads - 1)
             opened.callback(gates.close)
             services = HostServices(self.device, gates, self.ledger)
             self.statistics = Statistics(self.device.statistics)
             limits = Limits(config.instance_memory_bytes, config.output_bytes)
-            self._invoker = Invoker(engine, services, self.statistics, limits)
+            accounts = Accounts(self.statistics.refused)
+            self._instances = Instances(engine, self.ledger, accounts, self.tenants, self.statistics)
+            self._invoker = Invoker(engine, services, self._instances, self.statistics, limits)
             self._catalog = Catalog(
                 registry,
                 ArtifactStore(config.home / "artifacts"),
                 modules,
                 HostLinker(engine),
                 config.instance_memory_bytes,
+                self.tenants,
+                self.statistics.refused,
             )
             self.statistics.functions = self._catalog.count
-            self._background = ThreadPoolExecutor(_BACKGROUND_THREADS, thread_name_prefix="background")
-            opened.callback(self._background.shutdown)
-            self._workers = Workers(config.workers, config.queue_depth)
+            self._background = Workers(_BACKGROUND_THREADS, config.queue_depth, self._weight, "background")
+            opened.callback(self._background.close)
+            self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker")
             opened.callback(self._workers.close)
+            self.administration = Administration(
+                self.tenants, self._instances, accounts, self.ledger, self._catalog, self._workers
+            )
+            housekeeping = Housekeeping(
+                Chore("sampling launches", _SAMPLE_S, self._instances.sample),
+                Chore("writing when tokens were used", _FLUSH_S, self.tokens.flush),
+            )
+            opened.callback(housekeeping.close)
             opened.callback(compilers.close)  # before the threads that may wait for it
             opened.callback(self.drain, 0.0)
             compilers.warm_up(_WARM_UP_DELAY_S)
@@ -89,7 +119,8 @@ class Node:
     def deploy(self, name: str, wasm: bytes, tenant: int = 0) -> Function:
         """Keep a module as a new function. It survives ``kill -9`` once this has returned.
 
-        Raises :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`.
+        Raises :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`,
+        :class:`~tensor_wasm.errors.QuotaExceeded`.
         """
         self._check_open()
         function = self._catalog.deploy(name, wasm, tenant)
@@ -151,14 +182,20 @@ class Node:
         cancelled: list[bool] = []
         call = Call(id, tenant, export, args, input, self._deadline_ns(deadline_s), lambda: bool(cancelled))
         try:
-            return await self._workers.submit(lambda: self._run(call))
+            return await self._workers.run(tenant, lambda: self._run(call), call.deadline_ns)
         except asyncio.CancelledError:
             cancelled.append(True)
+            raise
+        except CapacityExhausted:
+            self.statistics.refused(tenant, "queue")
             raise
 
     def _run(self, call: Call) -> InvocationResult:
         record = self._catalog.find(call.function_id, call.tenant)
-        return self._invoker.run(call, self._catalog.ready(record))
+        return self._invoker.run(call, record, self._catalog.ready(record))
+
+    def _weight(self, tenant: int) -> int:
+        return self.tenants.quotas(tenant).weight
 
     def _deadline_ns(self, deadline_s: float | None) -> int:
         longest = self.config.invoke_deadline_s
@@ -170,9 +207,22 @@ class Node:
 
     # --- the node itself --------------------------------------------------------------------------------
 
-    async def in_background(self, function: Callable[..., _Result], *args: object) -> _Result:
-        """Run a blocking use case (a deploy, a list) off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._background, function, *args)
+    async def in_background(self, tenant: int, function: Callable[..., _Result], *args: object) -> _Result:
+        """Run a blocking use case (a deploy, a list) of a tenant off the event loop; tenants take turns.
+
+        Raises :class:`~tensor_wasm.errors.CapacityExhausted` when too many of the tenant's wait, and
+        :class:`~tensor_wasm.errors.DeadlineExceeded` when its turn does not come.
+        """
+        deadline_ns = time.monotonic_ns() + _BACKGROUND_WAIT_NS
+        try:
+            return await self._background.run(tenant, lambda: function(*args), deadline_ns)
+        except CapacityExhausted:
+            self.statistics.refused(tenant, "queue")
+            raise
+
+    def queued(self) -> dict[int, int]:
+        """How many invocations of each tenant wait for a worker; without those that have none."""
+        return self._workers.waiting()
 
     def readiness(self) -> list[str]:
         """Why the node should get no work now; empty when it is ready. Asks the disk."""
@@ -186,13 +236,16 @@ class Node:
 
     def drain(self, timeout_s: float) -> bool:
         """Take no more work; wait for what runs, then end it. Whether all of it ended by itself."""
+        return self.end_all(timeout_s) == 0
+
+    def end_all(self, timeout_s: float) -> int:
+        """As :meth:`drain`; how many instances had to be ended."""
         self._draining = True
         if self._wait_until_idle(timeout_s):
-            return True
-        for slot in self.ledger.live:
-            slot.ask_to_terminate()
+            return 0
+        count = self._instances.terminate_all()
         self._wait_until_idle(_TERMINATION_S)
-        return False
+        return count
 
     def begin_drain(self) -> None:
         """Take no more work; do not wait."""

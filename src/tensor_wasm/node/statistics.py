@@ -16,6 +16,10 @@ SPAWN_BUCKETS_S: tuple[float, ...] = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 )  # fmt: skip
 
+#: What tenants are refused for: a quota, a rate, or their queue in front of the workers.
+RATE = "rate"
+QUOTAS = ("instances", "guest_memory", "gpu_memory", "functions", "stored_bytes", "queue", RATE)
+
 #: Tenants counted by themselves; those that come later share the key None. A flood of numbers costs no memory.
 _TENANTS_MAX = 1024
 
@@ -44,6 +48,7 @@ class StatisticsView:
     terminations: dict[tuple[Tenant, str], int]
     guest_memory_bytes: dict[Tenant, int]
     gpu_memory_bytes: dict[Tenant, int]
+    refusals: dict[tuple[Tenant, str], int]
     functions: int
 
 
@@ -56,6 +61,7 @@ class Statistics:
         self._spawns: defaultdict[Tenant, int] = defaultdict(int)
         self._active: defaultdict[Tenant, int] = defaultdict(int)
         self._terminations: defaultdict[tuple[Tenant, str], int] = defaultdict(int)
+        self._refusals: defaultdict[tuple[Tenant, str], int] = defaultdict(int)
         self._device_bytes: defaultdict[Tenant, int] = defaultdict(int)
         self._spawn_counts = [0] * (len(SPAWN_BUCKETS_S) + 1)
         self._spawn_sum_s = 0.0
@@ -71,10 +77,15 @@ class Statistics:
     def begin(self, tenant: int) -> Tenant:
         """Count an instance that is being made; the key to pass to the other calls."""
         with self._lock:
-            key: Tenant = tenant if tenant in self._spawns or len(self._spawns) < _TENANTS_MAX else None
+            key = self._key(tenant)
             self._spawns[key] += 1
             self._active[key] += 1
         return key
+
+    def refused(self, tenant: int, quota: str) -> None:
+        """Count what a tenant was refused for one of ``QUOTAS``."""
+        with self._lock:
+            self._refusals[self._key(tenant), quota] += 1
 
     def spawned(self, key: Tenant, duration_s: float, index: int, memory: Budget) -> None:
         """Note that the instance in ledger slot ``index`` is ready, after ``duration_s``."""
@@ -95,6 +106,14 @@ class Statistics:
         with self._lock:
             self._device_bytes[key] += change
 
+    def _key(self, tenant: int) -> Tenant:
+        if tenant in self._spawns:
+            return tenant
+        if len(self._spawns) >= _TENANTS_MAX:
+            return None
+        self._spawns[tenant] = 0
+        return tenant
+
     def read(self) -> StatisticsView:
         """All counts at this moment."""
         kernels = self._kernels
@@ -112,5 +131,6 @@ class Statistics:
                 terminations=dict(self._terminations),
                 guest_memory_bytes=dict(memory),
                 gpu_memory_bytes=dict(self._device_bytes),
+                refusals=dict(self._refusals),
                 functions=self.functions,
             )

@@ -1,74 +1,198 @@
 """The node's own threads, on which guests run: one hop there, one back.
 
-A bounded number of calls waits in front of them. ``run_in_executor`` would cost six times as much a call: a future
-of its own, a lock and two wakes.
+Calls wait in front of them, a bounded number of each tenant's, and are served fairly. ``count`` of them run at once; a
+tenant of which none runs need not wait for another's to end: for its first call there is always a thread. So who fills
+the node with calls that last for minutes holds up nobody but itself.
+
+``run_in_executor`` would cost six times as much a call: a future of its own, a lock and two wakes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
+import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from tensor_wasm.errors import CapacityExhausted
+from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
+from tensor_wasm.node.queue import FairQueue
 
 _Result = TypeVar("_Result")
-_Task = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+
+#: Threads beyond ``count`` for tenants of which nothing runs.
+EXTRA_MAX = 256
+#: A thread beyond ``count`` ends when it had nothing to do for so long.
+_IDLE_S = 10.0
+
+
+class _Task:
+    """One call, and who waits for it."""
+
+    __slots__ = ("call", "future", "loop", "tenant")
+
+    def __init__(self, tenant: int, call: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.tenant = tenant
+        self.call = call
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
 
 
 class Workers:
-    """``count`` threads and a queue of at most ``depth`` calls in front of them."""
+    """Threads that run ``count`` calls at once, and of each tenant a queue of at most ``depth`` calls before them.
 
-    def __init__(self, count: int, depth: int) -> None:
-        self._queue: SimpleQueue[_Task | None] = SimpleQueue()
+    ``weight_of`` gives a tenant's weight against others that wait; threads are named after ``name``.
+    """
+
+    def __init__(self, count: int, depth: int, weight_of: Callable[[int], int], name: str = "worker") -> None:
+        self._name = name
+        self._count = count
         self._depth = depth
-        self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._queue: FairQueue[_Task] = FairQueue(weight_of)
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[_Task | None]] = []
+        self._threads: set[threading.Thread] = set()
+        self._names = itertools.count()
+        self._is_closed = False
 
     @property
     def queued(self) -> int:
         """Calls that wait."""
-        return self._queue.qsize()
+        return self._queue.length
 
-    def submit(self, call: Callable[[], _Result]) -> asyncio.Future[_Result]:
-        """Run ``call`` on a worker; to be called on an event loop, whose future is returned.
+    def waiting(self) -> dict[int, int]:
+        """How many calls of each tenant wait; without those that have none."""
+        with self._lock:
+            return self._queue.tenants()
 
-        Raises :class:`CapacityExhausted` when the queue is full.
+    async def run(self, tenant: int, call: Callable[[], _Result], deadline_ns: int) -> _Result:
+        """Run ``call`` on a worker and wait for it.
+
+        Raises :class:`CapacityExhausted` when the tenant's queue is full, :class:`DeadlineExceeded` when the call
+        waited until ``deadline_ns`` (on :func:`time.monotonic_ns`'s clock). A caller that is cancelled takes its call
+        out of the queue.
         """
-        if self._queue.qsize() >= self._depth:
-            raise CapacityExhausted(f"{self._depth} invocations already wait for a worker: try again later")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_Result] = loop.create_future()
-        self._queue.put((call, loop, future))
-        return future
+        task = _Task(tenant, call, asyncio.get_running_loop())
+        result: _Result
+        if self._submit(task):
+            result = await task.future
+            return result
+        left_s = (deadline_ns - time.monotonic_ns()) / 1e9
+        timer = task.loop.call_later(max(left_s, 0.0), self._expire, task)
+        try:
+            result = await task.future
+        except asyncio.CancelledError:
+            self._withdraw(task)
+            raise
+        finally:
+            timer.cancel()
+        return result
 
     def close(self) -> None:
         """Let the threads end after what is queued."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
+        with self._lock:
+            self._is_closed = True
+            threads = list(self._threads)
+            for inbox in self._idle:
+                inbox.put(None)
+            self._idle.clear()
+        for thread in threads:
             thread.join()
 
-    def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
-            call, loop, future = task
+    # --- on an event loop -------------------------------------------------------------------------------
+
+    def _submit(self, task: _Task) -> bool:
+        """Give a call to a thread, or else queue it; whether a thread has it."""
+        with self._lock:
+            queue = self._queue
+            if self._may_start(queue.running_of(task.tenant)) and not queue.waiting(task.tenant):
+                inbox = self._idle.pop() if self._idle else self._new_thread()
+                queue.start(task.tenant)
+            elif queue.waiting(task.tenant) >= self._depth:
+                raise CapacityExhausted(
+                    f"{self._depth} requests of the tenant already wait for a thread: try again later"
+                )
+            else:
+                queue.push(task.tenant, task)
+                return False
+        inbox.put(task)
+        return True
+
+    def _may_start(self, running: int) -> bool:
+        """Whether a call may start of a tenant of which ``running`` run."""
+        return self._queue.running < self._count + (EXTRA_MAX if running == 0 else 0)
+
+    def _expire(self, task: _Task) -> None:
+        if self._withdraw(task) and not task.future.done():
+            task.future.set_exception(DeadlineExceeded("the deadline came while the request waited for a thread"))
+
+    def _withdraw(self, task: _Task) -> bool:
+        with self._lock:
+            return self._queue.remove(task.tenant, task)
+
+    def _new_thread(self) -> SimpleQueue[_Task | None]:
+        inbox: SimpleQueue[_Task | None] = SimpleQueue()
+        name = f"{self._name}-{next(self._names)}"
+        thread = threading.Thread(target=self._work, args=(inbox,), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise CapacityExhausted("the system gives the node no more threads: try again later") from None
+        self._threads.add(thread)
+        return inbox
+
+    # --- on a worker ------------------------------------------------------------------------------------
+
+    def _work(self, inbox: SimpleQueue[_Task | None]) -> None:
+        try:
+            task = inbox.get()
+            while task is not None:
+                _perform(task)
+                tenant, task = task.tenant, None  # an idle thread keeps nothing of its last call
+                task = self._after(tenant, inbox) or self._wait(inbox)
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _after(self, tenant: int, inbox: SimpleQueue[_Task | None]) -> _Task | None:
+        """Count a call of ``tenant`` as done. The next one to do, else the thread is idle."""
+        with self._lock:
+            self._queue.finish(tenant)
+            found = self._queue.next()
+            if found is not None and self._may_start(found[1]):
+                return self._queue.pop()[1]
+            if self._is_closed:
+                inbox.put(None)
+            else:
+                self._idle.append(inbox)
+            return None
+
+    def _wait(self, inbox: SimpleQueue[_Task | None]) -> _Task | None:
+        """Wait for a call; None when the thread should end."""
+        while True:
             try:
-                outcome, error = call(), None
-            except BaseException as caught:  # goes to whoever waits for the future
-                outcome, error = None, caught
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-                loop.call_soon_threadsafe(_finish, future, outcome, error)
-            del task, call, future, outcome, error
+                return inbox.get(timeout=_IDLE_S)
+            except Empty:
+                with self._lock:
+                    if len(self._threads) > self._count and inbox in self._idle:
+                        self._idle.remove(inbox)
+                        return None
+
+
+def _perform(task: _Task) -> None:
+    try:
+        outcome, error = task.call(), None
+    except BaseException as caught:  # goes to whoever waits for the future
+        outcome, error = None, caught
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+        task.loop.call_soon_threadsafe(_finish, task.future, outcome, error)
 
 
 def _finish(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:
-    if future.cancelled():
+    if future.done():
         return
     if error is None:
         future.set_result(outcome)

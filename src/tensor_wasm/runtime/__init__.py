@@ -4,7 +4,7 @@ from tensor_wasm.runtime.cache import ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, EPOCH_TICK_S, Engine, Module
 from tensor_wasm.runtime.linker import HostFunction, Linker, Template
-from tensor_wasm.runtime.memory import Budget, MemoryPool
+from tensor_wasm.runtime.memory import Budget, MemoryPool, SharedBudget
 from tensor_wasm.runtime.shared import SharedMemory
 from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store
 
@@ -26,6 +26,7 @@ __all__ = [
     "ModuleCache",
     "Output",
     "SealedFiles",
+    "SharedBudget",
     "SharedMemory",
     "Store",
     "Template",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,21 +56,66 @@ _memmove = _libc(_short, "memmove", _pointer, _pointer, _pointer, _size)
 _madvise_releasing = _libc(_long, "madvise", _int, _pointer, _size, _int)
 
 
-class Budget:
-    """Bytes of linear memory one instance may hold, over all memories in its store."""
+def _ignore() -> None:
+    pass
 
-    __slots__ = ("limit_bytes", "used_bytes")
 
-    def __init__(self, limit_bytes: int) -> None:
+class SharedBudget:
+    """Bytes that several instances may hold together. Safe for threads; ``limit_bytes`` (None: no limit) may change.
+
+    ``on_refused`` is called when something was not allowed; it must not raise.
+    """
+
+    __slots__ = ("_lock", "_on_refused", "limit_bytes", "used_bytes")
+
+    def __init__(self, limit_bytes: int | None = None, on_refused: Callable[[], None] = _ignore) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self._on_refused = on_refused
+        self._lock = threading.Lock()
 
     def take(self, size_bytes: int) -> bool:
         """Count ``size_bytes`` more; false, and nothing counted, when that passes the limit."""
+        with self._lock:
+            if self.limit_bytes is None or self.used_bytes + size_bytes <= self.limit_bytes:
+                self.used_bytes += size_bytes
+                return True
+        self._on_refused()
+        return False
+
+    def give(self, size_bytes: int) -> None:
+        """Count ``size_bytes`` less."""
+        with self._lock:
+            self.used_bytes -= size_bytes
+
+
+class Budget:
+    """Bytes of linear memory one instance may hold, over all memories in its store.
+
+    What it takes counts in ``shared`` too, and must fit there. Only the instance's own thread takes and gives.
+    """
+
+    __slots__ = ("limit_bytes", "shared", "used_bytes")
+
+    def __init__(self, limit_bytes: int, shared: SharedBudget | None = None) -> None:
+        self.limit_bytes = limit_bytes
+        self.shared = shared
+        self.used_bytes = 0
+
+    def take(self, size_bytes: int) -> bool:
+        """Count ``size_bytes`` more; false, and nothing counted, when that passes a limit."""
         if self.used_bytes + size_bytes > self.limit_bytes:
+            return False
+        if self.shared is not None and not self.shared.take(size_bytes):
             return False
         self.used_bytes += size_bytes
         return True
+
+    def give(self, size_bytes: int) -> None:
+        """Count ``size_bytes`` less."""
+        self.used_bytes -= size_bytes
+        if self.shared is not None:
+            self.shared.give(size_bytes)
 
 
 class _Reservation:
@@ -154,7 +199,7 @@ class MemoryPool:
         reservation = self._take(max(reserve, minimum) + guard)
         if reservation is None or not self._resize(reservation, minimum):
             if budget is not None:
-                budget.used_bytes -= minimum
+                budget.give(minimum)
             return _error(b"no address space for a linear memory")
         reservation.maximum = min(maximum, reservation.span - guard)
         reservation.budget = budget
@@ -189,7 +234,7 @@ class MemoryPool:
             return _error(b"memory limit of the instance")
         if not self._resize(reservation, new_size):
             if budget is not None:
-                budget.used_bytes -= more
+                budget.give(more)
             return _error(b"the system has no memory left")
         return 0
 
@@ -200,7 +245,7 @@ class MemoryPool:
         budget, reservation.budget = reservation.budget, None
         size = reservation.size
         if budget is not None:
-            budget.used_bytes -= size
+            budget.give(size)
         if size <= _CLEARED_BYTES:
             _memset(reservation.base, 0, size)
         else:

@@ -272,5 +272,5 @@ class Store:
         if cause is not None:
             raise cause
         if failure.code is None and not failure.frames and "memory limit of the instance" in failure.text:
-            raise QuotaExceeded("the function's memory does not fit the limit of an instance")
+            raise QuotaExceeded("the function's memory does not fit what an instance may have or its tenant has left")
         raise CallFailed(failure)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
 from tensor_wasm.errors import Ending
+from tensor_wasm.node.statistics import QUOTAS, RATE
 from tensor_wasm.telemetry.build import build
 from tensor_wasm.telemetry.families import Family, Metric, histogram, labels_text, sample
 from tensor_wasm.telemetry.tenants import OTHER, Tenant, TenantLabels
@@ -32,6 +33,9 @@ ACTIVE = Family("active_instances", "gauge", "Instances that live now.")
 SPAWNS = Family("instance_spawns_total", "counter", "Instances started.")
 TERMINATIONS = Family("instance_terminations_total", "counter", "Instances ended, by how they ended.")
 SPAWN = Family("instance_spawn_seconds", "histogram", "Time to make an instance ready to call.")
+QUEUED = Family("queued_invocations", "gauge", "Invocations that wait for a worker.")
+QUOTA_REJECTIONS = Family("quota_rejections_total", "counter", "What tenants were refused, by the quota that was full.")
+RATE_LIMITED = Family("rate_limited_total", "counter", "Requests refused because they came too often.")
 FUNCTIONS = Family("functions", "gauge", "Functions deployed.")
 GUEST_MEMORY = Family("guest_memory_bytes", "gauge", "Memory of live instances.")
 GPU_MEMORY = Family("gpu_memory_used_bytes", "gauge", "Device memory that guests allocated.")
@@ -66,7 +70,7 @@ class Collector:
         with self._lock:
             ledger, statistics = self._node.ledger.read(), self._node.statistics.read()
             busy: dict[Tenant, int] = {row.tenant: row.dispatches for row in ledger.tenants}
-            for tenant, count in statistics.spawns.items():
+            for tenant, count in statistics.spawns.items():  # who was only ever refused is among them, with 0
                 busy[tenant] = busy.get(tenant, 0) + count
             labels = self._labels.choose(busy)
         device = self._node.device.name
@@ -74,6 +78,7 @@ class Collector:
             *_dispatch(ledger, labels, device),
             *_kernels(statistics),
             *_instances(statistics, labels, device),
+            *_refusals(statistics, self._node.queued(), labels),
             Metric(BUILD_INFO, sample(BUILD_INFO, _build_labels(device), 1)),
         ]
 
@@ -174,6 +179,24 @@ def _kernels(view: StatisticsView) -> list[Metric]:
         tiers(CACHE_HITS, view.cache_hits),
         tiers(CACHE_MISSES, view.cache_misses),
     ]
+
+
+def _refusals(view: StatisticsView, queued: Mapping[int, int], labels: Mapping[Tenant, str]) -> list[Metric]:
+    shown = {OTHER, *labels.values()}
+    counts = {(label, quota): 0 for label in sorted(shown) for quota in QUOTAS}
+    for (tenant, quota), count in view.refusals.items():
+        counts[labels.get(tenant, OTHER), quota] += count
+    waiting = dict.fromkeys(sorted(shown), 0)
+    for who, count in queued.items():
+        waiting[labels.get(who, OTHER)] += count
+    quotas = "".join(
+        sample(QUOTA_REJECTIONS, labels_text(tenant=label, quota=quota), count)
+        for (label, quota), count in counts.items()
+        if quota != RATE
+    )
+    rates = "".join(sample(RATE_LIMITED, labels_text(tenant=label), counts[label, RATE]) for label in waiting)
+    queue = "".join(sample(QUEUED, labels_text(tenant=label), count) for label, count in waiting.items())
+    return [Metric(QUOTA_REJECTIONS, quotas), Metric(RATE_LIMITED, rates), Metric(QUEUED, queue)]
 
 
 def _instances(view: StatisticsView, labels: Mapping[Tenant, str], device: str) -> list[Metric]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
-
 from tensor_wasm.errors import (
     BodyTooLarge,
+    CapacityExhausted,
+    DeadlineExceeded,
     InvalidBase64,
     InvalidJson,
     InvalidName,
     InvalidWasm,
     NotFound,
     NotReady,
+    QuotaExceeded,
     RequestError,
     UnsupportedMediaType,
 )
 from tensor_wasm.http import wire
 from tensor_wasm.http.media import JSON, WASM, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Operation, Parameter
+from tensor_wasm.http.query import read_query
 from tensor_wasm.node import Function, Node
 
 _PAGE = 100
@@ -34,11 +36,12 @@ class Functions:
     async def deploy(self, call: Call) -> Answer:
         """POST /functions."""
         kind = media_type(call.headers, JSON, WASM)
-        name = _query(call).get("name", "") if kind == WASM else None
+        name = read_query(call).get("name", "") if kind == WASM else None
         if name == "":
             raise InvalidName("name the function in the query: POST /functions?name=NAME")
         body = await call.body()
-        function = await self._node.in_background(self._deploy, name, body, call.tenant)
+        function = await self._node.in_background(call.tenant, self._deploy, name, body, call.tenant)
+        call.resource, call.detail = function.id, {"name": function.name, "size_bytes": function.size_bytes}
         location = f"/functions/{function.id}".encode()
         return Answer(wire.encode(wire.Deployed(function.id)), 201, headers=((b"location", location),))
 
@@ -50,19 +53,20 @@ class Functions:
 
     async def list(self, call: Call) -> Answer:
         """GET /functions."""
-        query = _query(call)
+        query = read_query(call)
         limit = _limit(query.get("limit"))
-        page = await self._node.in_background(self._node.functions, call.tenant, limit, query.get("after"))
+        page = await self._node.in_background(call.tenant, self._node.functions, call.tenant, limit, query.get("after"))
         return Answer(wire.encode(wire.FunctionList([wire.describe(item) for item in page.items], page.next)))
 
     async def show(self, call: Call) -> Answer:
         """GET /functions/:id."""
-        function = await self._node.in_background(self._node.function, call.parameters["id"], call.tenant)
+        function = await self._node.in_background(call.tenant, self._node.function, call.parameters["id"], call.tenant)
         return Answer(wire.encode(wire.describe(function)))
 
     async def delete(self, call: Call) -> Answer:
         """DELETE /functions/:id."""
-        await self._node.in_background(self._node.delete, call.parameters["id"], call.tenant)
+        call.resource = call.parameters["id"]
+        await self._node.in_background(call.tenant, self._node.delete, call.parameters["id"], call.tenant)
         return Answer(b"", 204)
 
 
@@ -84,8 +88,10 @@ def operations(node: Node) -> list[Operation]:
             query=(Parameter("name", "The function's name, when the body is the module itself.", text),),
             errors=(
                 InvalidName, InvalidBase64, InvalidWasm, InvalidJson, UnsupportedMediaType, BodyTooLarge, NotReady,
+                QuotaExceeded, CapacityExhausted, DeadlineExceeded,
             ),
             accepts_wasm=True,
+            event="function.deploy",
         ),
         Operation(
             method="GET",
@@ -98,7 +104,7 @@ def operations(node: Node) -> list[Operation]:
                 Parameter("limit", "Functions of a page.", limit),
                 Parameter("after", "The id that the page before gave as `next`.", text),
             ),
-            errors=(RequestError, NotFound),
+            errors=(RequestError, NotFound, CapacityExhausted, DeadlineExceeded),
         ),
         Operation(
             method="GET",
@@ -107,7 +113,7 @@ def operations(node: Node) -> list[Operation]:
             audience=Audience.TENANT,
             summary="Describe a function: exports, imports, sizes",
             response=wire.FunctionDescription,
-            errors=(NotFound,),
+            errors=(NotFound, CapacityExhausted, DeadlineExceeded),
         ),
         Operation(
             method="DELETE",
@@ -116,23 +122,10 @@ def operations(node: Node) -> list[Operation]:
             audience=Audience.TENANT,
             summary="Delete a function; its running invocations finish",
             status=204,
-            errors=(NotFound,),
+            errors=(NotFound, CapacityExhausted, DeadlineExceeded),
+            event="function.delete",
         ),
     ]  # fmt: skip
-
-
-def _query(call: Call) -> dict[str, str]:
-    """The query's parameters. One that comes twice is refused: which was meant cannot be known."""
-    try:
-        values = parse_qs(
-            call.scope["query_string"].decode(), keep_blank_values=True, max_num_fields=32, errors="strict"
-        )
-    except (ValueError, UnicodeDecodeError):
-        raise RequestError("the query cannot be read: use name=value pairs in percent-encoded UTF-8") from None
-    for name, given in values.items():
-        if len(given) > 1:
-            raise RequestError(f"the query gives {name[:40]!r} more than once")
-    return {name: given[0] for name, given in values.items()}
 
 
 def _limit(text: str | None) -> int:

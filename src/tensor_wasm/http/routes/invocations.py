@@ -45,6 +45,7 @@ class Invocations:
 
     async def invoke(self, call: Call) -> Answer:
         """POST /functions/:id/invoke."""
+        call.resource = call.parameters["id"]
         media_type(call.headers, JSON)
         body = await call.body()
         if len(body) <= _SMALL_BYTES:
@@ -54,7 +55,7 @@ class Invocations:
         watch = Watch(call.receive)
         try:
             result = await self._node.invoke_async(
-                call.parameters["id"],
+                call.resource,
                 request.export,
                 request.args,
                 tenant=call.tenant,
@@ -67,6 +68,12 @@ class Invocations:
             raise
         finally:
             watch.stop()
+        call.detail = {
+            "export": result.export,
+            "instance_id": result.instance_id,
+            "duration_ms": round(result.duration_s * 1e3, 3),
+            "launches": result.launches,
+        }
         return Answer(wire.encode_invoked(result))
 
 
@@ -130,5 +137,7 @@ def operations(node: Node) -> list[Operation]:
                 InvalidJson, UnsupportedMediaType, BodyTooLarge, GuestTrap, DeadlineExceeded, Terminated,
                 QuotaExceeded, Cancelled, Saturated, CapacityExhausted, NotReady,
             ),
+            event="function.invoke",
+            is_routine=True,
         )
     ]  # fmt: skip

@@ -6,13 +6,14 @@ They run on asyncio's own threads, not the node's: deploys must not keep an oper
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from tensor_wasm.errors import NotReady, Unauthorized
 from tensor_wasm.http import wire
 from tensor_wasm.http.operations import Answer, Audience, Call, Operation
 from tensor_wasm.node import Node
-from tensor_wasm.telemetry import Collector, HttpMetrics, LagMonitor, render
-from tensor_wasm.telemetry.exposition import PROMETHEUS
+from tensor_wasm.telemetry import Collector, render
+from tensor_wasm.telemetry.exposition import PROMETHEUS, Source
 
 _HEALTHY = wire.encode(wire.Health("ok"))
 
@@ -20,9 +21,9 @@ _HEALTHY = wire.encode(wire.Health("ok"))
 class Probes:
     """The handlers."""
 
-    def __init__(self, node: Node, http_metrics: HttpMetrics, lag: LagMonitor) -> None:
+    def __init__(self, node: Node, sources: Sequence[Source]) -> None:
         self._node = node
-        self._sources = (Collector(node), http_metrics, lag)
+        self._sources = (Collector(node), *sources)
 
     async def health(self, _: Call) -> Answer:
         """GET /healthz: touches no lock, no disk, no thread."""
@@ -42,9 +43,9 @@ class Probes:
         return Answer(body, media_type=content_type.encode())
 
 
-def operations(node: Node, http_metrics: HttpMetrics, lag: LagMonitor) -> list[Operation]:
-    """The probes."""
-    handlers = Probes(node, http_metrics, lag)
+def operations(node: Node, sources: Sequence[Source]) -> list[Operation]:
+    """The probes. ``sources`` are what has metrics besides the node."""
+    handlers = Probes(node, sources)
     return [
         Operation(
             method="GET",

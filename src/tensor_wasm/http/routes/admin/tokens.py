@@ -1,0 +1,80 @@
+"""Tokens: make, list, revoke."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tensor_wasm.errors import BodyTooLarge, Conflict, InvalidJson, NotFound, RequestError, UnsupportedMediaType
+from tensor_wasm.http import wire, wire_admin
+from tensor_wasm.http.media import JSON, media_type
+from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.node import Node
+
+#: The answer holds a secret.
+_NO_STORE = ((b"cache-control", b"no-store"),)
+
+
+class Tokens:
+    """The handlers."""
+
+    def __init__(self, node: Node) -> None:
+        self._tokens = node.tokens
+
+    async def list(self, _: Call) -> Answer:
+        """GET /admin/tokens."""
+        return Answer(wire.encode(wire_admin.TokenList([wire_admin.describe_token(t) for t in self._tokens.list()])))
+
+    async def create(self, call: Call) -> Answer:
+        """POST /admin/tokens."""
+        media_type(call.headers, JSON)
+        request = wire_admin.decode_create_token(await call.body())
+        call.detail = {"name": request.name, "scope": request.scope}
+        record, secret = await asyncio.to_thread(self._tokens.create, request.name, request.scope)
+        call.resource = record.id
+        return Answer(wire.encode(wire_admin.describe_created(record, secret)), 201, headers=_NO_STORE)
+
+    async def revoke(self, call: Call) -> Answer:
+        """DELETE /admin/tokens/:id."""
+        call.resource = call.parameters["id"]
+        known = next((token for token in self._tokens.list() if token.id == call.resource), None)
+        if known is not None:
+            call.detail = {"name": known.name, "scope": known.scope}
+        await asyncio.to_thread(self._tokens.revoke, call.resource)
+        return Answer(b"", 204)
+
+
+def operations(node: Node) -> list[Operation]:
+    """The operations on tokens."""
+    handlers = Tokens(node)
+    return [
+        Operation(
+            method="GET",
+            path="/admin/tokens",
+            handler=handlers.list,
+            audience=Audience.ADMIN,
+            summary="List tokens, without their secrets",
+            response=wire_admin.TokenList,
+        ),
+        Operation(
+            method="POST",
+            path="/admin/tokens",
+            handler=handlers.create,
+            audience=Audience.ADMIN,
+            summary="Make a token; the answer shows it this once",
+            status=201,
+            request=wire_admin.CreateTokenRequest,
+            response=wire_admin.CreatedToken,
+            errors=(RequestError, InvalidJson, UnsupportedMediaType, BodyTooLarge, Conflict),
+            event="token.create",
+        ),
+        Operation(
+            method="DELETE",
+            path="/admin/tokens/{id}",
+            handler=handlers.revoke,
+            audience=Audience.ADMIN,
+            summary="Revoke a token; from the next request on it is unknown",
+            status=204,
+            errors=(NotFound, Conflict),
+            event="token.revoke",
+        ),
+    ]
