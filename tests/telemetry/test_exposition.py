@@ -37,6 +37,9 @@ CONTRACT = {
     "instance_terminations_total": "counter",
     "instance_spawn_seconds": "histogram",
     "functions": "gauge",
+    "queued_invocations": "gauge",
+    "quota_rejections_total": "counter",
+    "rate_limited_total": "counter",
     "gpu_memory_used_bytes": "gauge",
     "guest_memory_bytes": "gauge",
     "http_requests_total": "counter",
@@ -65,11 +68,12 @@ def counters(tenant, dispatches=0, **more):
     return TenantCounters(tenant=tenant, dispatches=dispatches, **(values | more))
 
 
-def node_with(rows=(), statistics=None, permits=64, used=0):
+def node_with(rows=(), statistics=None, permits=64, used=0, queued=None):
     return SimpleNamespace(
         device=FakeDevice(),
         ledger=Reading(LedgerView(permits, used, tuple(rows))),
         statistics=Reading(statistics or no_statistics()),
+        queued=lambda: queued or {},
     )
 
 
@@ -163,7 +167,7 @@ def test_instances_and_kernels_are_counted():
         refusals={(3, "rate"): 7, (3, "instances"): 2, (None, "queue"): 5},
         functions=2,
     )
-    found = samples(scrape(node_with(statistics=statistics)))
+    found = samples(scrape(node_with(statistics=statistics, queued={3: 4, 1 << 40: 1})))
     assert value(found, "kernel_compile_seconds_bucket", le="1.0") == 3
     assert value(found, "kernel_compile_seconds_sum") == 9.5
     assert value(found, "instance_spawn_seconds_count") == 6
@@ -178,6 +182,12 @@ def test_instances_and_kernels_are_counted():
     assert value(found, "guest_memory_bytes", tenant="3") == 65_536
     assert value(found, "gpu_memory_used_bytes", tenant="3", device="cpu") == 4096
     assert value(found, "functions") == 2
+    assert value(found, "rate_limited_total", tenant="3") == 7
+    assert value(found, "quota_rejections_total", tenant="3", quota="instances") == 2
+    assert value(found, "quota_rejections_total", tenant="3", quota="functions") == 0
+    assert value(found, "quota_rejections_total", tenant="other", quota="queue") == 5
+    assert value(found, "queued_invocations", tenant="3") == 4
+    assert value(found, "queued_invocations", tenant="other") == 1
 
 
 def test_past_the_limit_the_least_busy_tenants_are_summed():

@@ -182,21 +182,25 @@ def _kernels(view: StatisticsView) -> list[Metric]:
 
 
 def _refusals(view: StatisticsView, queued: Mapping[int, int], labels: Mapping[Tenant, str]) -> list[Metric]:
-    shown = {OTHER, *labels.values()}
-    counts = {(label, quota): 0 for label in sorted(shown) for quota in QUOTAS}
-    for (tenant, quota), count in view.refusals.items():
-        counts[labels.get(tenant, OTHER), quota] += count
-    waiting = dict.fromkeys(sorted(shown), 0)
+    waiting = dict.fromkeys((OTHER, *labels.values()), 0)
     for who, count in queued.items():
         waiting[labels.get(who, OTHER)] += count
-    quotas = "".join(
-        sample(QUOTA_REJECTIONS, labels_text(tenant=label, quota=quota), count)
-        for (label, quota), count in counts.items()
-        if quota != RATE
-    )
-    rates = "".join(sample(RATE_LIMITED, labels_text(tenant=label), counts[label, RATE]) for label in waiting)
-    queue = "".join(sample(QUEUED, labels_text(tenant=label), count) for label, count in waiting.items())
-    return [Metric(QUOTA_REJECTIONS, quotas), Metric(RATE_LIMITED, rates), Metric(QUEUED, queue)]
+    counts: dict[tuple[str, str], int] = {}
+    for (tenant, quota), count in view.refusals.items():
+        key = labels.get(tenant, OTHER), quota
+        counts[key] = counts.get(key, 0) + count
+    of_quotas, rates, queue = [], [], []
+    quotas = [(quota, "," + labels_text(quota=quota)) for quota in QUOTAS if quota != RATE]
+    for label, length in waiting.items():
+        who_text = labels_text(tenant=label)
+        of_quotas += [sample(QUOTA_REJECTIONS, who_text + text, counts.get((label, q), 0)) for q, text in quotas]
+        rates.append(sample(RATE_LIMITED, who_text, counts.get((label, RATE), 0)))
+        queue.append(sample(QUEUED, who_text, length))
+    return [
+        Metric(QUOTA_REJECTIONS, "".join(of_quotas)),
+        Metric(RATE_LIMITED, "".join(rates)),
+        Metric(QUEUED, "".join(queue)),
+    ]
 
 
 def _instances(view: StatisticsView, labels: Mapping[Tenant, str], device: str) -> list[Metric]:

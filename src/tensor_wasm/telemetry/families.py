@@ -69,6 +69,7 @@ def _histogram_template(name: str, bounds: tuple[float, ...]) -> str:
     return "".join(buckets) + f"{full}_sum\1 %s\n{full}_count\1 %d\n"
 
 
+@lru_cache(maxsize=4096)
 def _escaped(value: str) -> str:
     """A label's value. It may hold no ``%``: labels go into a histogram's template before the numbers do."""
     text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
