@@ -292,10 +292,10 @@ def test_every_error_kind_is_described_with_its_status():
 
 
 def test_the_table_of_routes_is_the_application_s():
-    source = "".join(p.read_text("utf-8") for p in (ROOT / "src" / "tensor_wasm" / "http" / "routes").glob("*.py"))
+    source = "".join(p.read_text("utf-8") for p in (ROOT / "src" / "tensor_wasm" / "http" / "routes").rglob("*.py"))
     served = set(re.findall(r'method="(\w+)",\s*path="([^"]+)"', source))
-    rows = re.findall(r"^\| `(GET|POST|PUT|DELETE) (/\S*)` \|", BY_NAME["docs/http-api.md"], re.MULTILINE)
-    assert {(method, path.replace(":id", "{id}")) for method, path in rows} == served
+    rows = re.findall(r"^\| `(GET|POST|PUT|PATCH|DELETE) (/\S*)` \|", BY_NAME["docs/http-api.md"], re.MULTILINE)
+    assert {(method, re.sub(r":(\w+)", r"{\1}", path)) for method, path in rows} == served
 
 
 def test_modules_named_as_commands_can_be_run():

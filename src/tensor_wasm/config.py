@@ -22,7 +22,16 @@ from tensor_wasm.errors import ConfigurationError
 PREFIX = "TENSOR_WASM_"
 
 #: Variables that the command line reads for itself: no settings of the node, and known all the same.
-CLIENT_VARIABLES = frozenset({"TENSOR_WASM_TOKEN", "TENSOR_WASM_SERVER", "TENSOR_WASM_TENANT"})
+CLIENT_VARIABLES = frozenset(
+    {
+        "TENSOR_WASM_TOKEN",
+        "TENSOR_WASM_SERVER",
+        "TENSOR_WASM_TENANT",
+        "TENSOR_WASM_CA_CERT",
+        "TENSOR_WASM_CLIENT_CERT",
+        "TENSOR_WASM_CLIENT_KEY",
+    }
+)
 
 _SIZE_UNITS = {"": 1, "b": 1, "k": 1024, "kib": 1024, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
 _SIZE = re.compile(r"([0-9]{1,20})\s*([A-Za-z]{0,3})", re.ASCII)
@@ -517,7 +526,8 @@ def settings_page() -> str:
         lines.append(f"| `{row.variable}` | {row.form.type} | {row.default_text} | {scope} | {row.description} |")
     lines += [
         "",
-        "The command line reads for itself: `TENSOR_WASM_SERVER`, `TENSOR_WASM_TOKEN`, `TENSOR_WASM_TENANT`.",
+        "The command line reads for itself: `TENSOR_WASM_SERVER`, `TENSOR_WASM_TOKEN`, `TENSOR_WASM_TENANT`,",
+        "`TENSOR_WASM_CA_CERT`, `TENSOR_WASM_CLIENT_CERT`, `TENSOR_WASM_CLIENT_KEY`.",
     ]
     return "\n".join(lines) + "\n"
 

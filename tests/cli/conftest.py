@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,6 +38,12 @@ class FakeNode:
 
 @pytest.fixture
 def node() -> Iterator[FakeNode]:
+    with fake_node() as fake:
+        yield fake
+
+
+@contextlib.contextmanager
+def fake_node(tls: ssl.SSLContext | None = None) -> Iterator[FakeNode]:
     fake = FakeNode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,19 +62,29 @@ def node() -> Iterator[FakeNode]:
             self.end_headers()
             self.wfile.write(raw)
 
-        do_GET = do_POST = do_DELETE = handle_any
+        do_GET = do_POST = do_PATCH = do_DELETE = handle_any
 
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    class Server(ThreadingHTTPServer):
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            if tls is None:
+                super().finish_request(request, client_address)
+                return
+            with contextlib.suppress(OSError), tls.wrap_socket(request, server_side=True) as wrapped:
+                super().finish_request(wrapped, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
+    fake.url = f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield fake
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,18 @@ def test_a_terminal_gets_colour_and_a_drawn_table_unless_it_wants_none():
     assert "\x1b[31m" not in _on_a_terminal(script, NO_COLOR="1")
 
 
+@pytest.mark.parametrize("width", ["40", "60", "100", "200"])
+def test_an_id_can_be_copied_from_a_table_on_a_terminal_of_any_width(width):
+    identity = "00000000-0000-4000-8000-000000000000"
+    script = (
+        "from tensor_wasm.cli.output import print_table\n"
+        f"print_table(['ID', *(f'COLUMN {{n}}' for n in range(6))], [['{identity}', *['some words'] * 6]])"
+    )
+    written = _on_a_terminal(script, COLUMNS=width)
+    assert identity in written
+    assert all(f"COLUMN {n}" in written for n in range(6))
+
+
 def test_guest_output_cannot_move_a_terminal():
     script = "from tensor_wasm.cli.output import print_guest_output as p; p(b'a\\x1b[2Jb\\nc')"
     assert _on_a_terminal(script) == "a\\x1b[2Jb\r\nc\r\n"

@@ -100,6 +100,16 @@ def test_version_command_and_option_agree(cli):
         ["--server", "http://[::1", "function", "list"],
         ["function", "list", "--limit", "0"],
         ["completions", "cobol"],
+        ["admin"],
+        ["admin", "instance"],
+        ["admin", "instance", "terminate"],
+        ["admin", "instance", "list", "--tenant", "x"],
+        ["admin", "tenant", "show", "-1"],
+        ["admin", "token", "create"],
+        ["admin", "token", "revoke"],
+        ["admin", "drain", "--timeout", "nan"],
+        ["admin", "drain", "--timeout", "-1"],
+        ["admin", "drain", "--tenant", "7"],
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(cli, arguments):

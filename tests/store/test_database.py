@@ -159,6 +159,14 @@ def test_only_the_owner_may_read_it(tmp_path):
     database.close()
 
 
+def test_a_file_that_others_could_read_is_closed_to_them(tmp_path):
+    path = tmp_path / "node.db"
+    Database(path).close()
+    path.chmod(0o644)
+    Database(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_a_directory_that_was_there_keeps_its_mode(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()

@@ -425,10 +425,10 @@ def test_no_request_waits_for_the_disk(book, database, work):
         thread.start()
         time.sleep(0.05)  # until it waits
         answered = []
-        asking = threading.Thread(target=lambda: answered.append((book.find(b"x"), book.is_empty)))
+        asking = threading.Thread(target=lambda: answered.append((book.find(b"x"), book.is_empty, len(book.list()))))
         asking.start()
         asking.join(5)
-        assert answered == [(None, False)]
+        assert answered == [(None, False, 2)]
         assert (book.find(secret.encode()) is None) == (work == "revoke")
     thread.join()
 

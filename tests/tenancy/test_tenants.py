@@ -67,7 +67,7 @@ def test_what_a_tenant_has_not_comes_from_the_row_default(tenants, store):
         assert reader.overrides(None) == {"weight": 2, "permits": 8, "cuda": False}
         assert reader.known() == [1]
     tenants.change(1, {"cuda": True})
-    assert tenants.quotas(1).cuda
+    assert tenants.quotas(1) == Quotas(weight=5, permits=8, cuda=True)
     tenants.change(None, {"weight": None, "permits": None, "cuda": None})
     assert tenants.quotas(1) == Quotas(weight=5)
     assert tenants.defaults() == Quotas()

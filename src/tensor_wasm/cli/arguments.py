@@ -23,6 +23,9 @@ _MAX_DEADLINE_S = 86_400.0
 _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_NAME_CHARACTERS = 64
 _STDIN = "-"
+_MAX_COUNT_DIGITS = 20
+_SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,20})\s*(|b|k|kib|m|mib|g|gib)", re.ASCII | re.IGNORECASE)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -107,6 +110,32 @@ def check_deadline(value: float | None) -> float | None:
     """A deadline in seconds, as given. Raises a usage failure when it is none."""
     if value is not None and not (math.isfinite(value) and 0.001 <= value <= _MAX_DEADLINE_S):
         raise usage(f"--deadline must be from 0.001 to {_MAX_DEADLINE_S:g} seconds")
+    return value
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size written as in settings: a whole number, alone or with KiB, MiB or GiB. Raises a usage error."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no size: write a whole number of bytes, or one with KiB, MiB or GiB")
+    return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+
+
+def read_count(text: str) -> int:
+    """A whole number, 0 or more. Raises a usage error."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_COUNT_DIGITS):
+        raise click.BadParameter(f"{text!r} is no whole number of at most {_MAX_COUNT_DIGITS} digits")
+    return int(text)
+
+
+def read_rate(text: str) -> float:
+    """A finite number, 0 or more. Raises a usage error."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise click.BadParameter(f"{text!r} is no number of requests a second")
     return value
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from itertools import islice
 from typing import Any
 
 import click
 
 from tensor_wasm.cli.output import print_json, print_line, print_table, safe
+from tensor_wasm.cli.quantities import moment
 from tensor_wasm.cli.session import Session, with_session
 
 
@@ -27,7 +27,7 @@ def list_functions(session: Session, limit: int | None) -> None:
     if session.is_json:
         print_json({"functions": items})
         return
-    rows = [[_text(item, "id"), _text(item, "name"), _size(item), _time(item)] for item in items]
+    rows = [[_text(item, "id"), _text(item, "name"), _size(item), moment(item.get("created_at"))] for item in items]
     print_table(["ID", "NAME", "BYTES", "DEPLOYED"], rows)
 
 
@@ -46,7 +46,7 @@ def show(session: Session, id: str) -> None:  # noqa: A002 - the field's word
         ("id", _text(found, "id")),
         ("name", _text(found, "name")),
         ("tenant", _text(found, "tenant")),
-        ("deployed", _time(found)),
+        ("deployed", moment(found.get("created_at"))),
         ("size", f"{_size(found)} bytes"),
         ("digest", _text(found, "digest")),
         ("memory", f"{pages} pages of 64 KiB"),
@@ -82,14 +82,6 @@ def _text(item: dict[str, Any], name: str) -> str:
 def _size(item: dict[str, Any]) -> str:
     size = item.get("size_bytes")
     return f"{size:,}" if isinstance(size, int) else ""
-
-
-def _time(item: dict[str, Any]) -> str:
-    try:
-        moment = dt.datetime.fromtimestamp(item.get("created_at", ""), dt.UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return _text(item, "created_at")
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _signature(export: dict[str, Any]) -> str:

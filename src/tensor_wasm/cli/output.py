@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ import click
 from tensor_wasm.cli.failures import Failure
 from tensor_wasm.errors import InternalError
 
+#: Characters between two columns of a drawn table.
+_BETWEEN = 3
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _KEPT_CONTROLS = "\n\t"
 
@@ -86,12 +89,16 @@ def paint(text: str, status: str, to_stderr: bool = False) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn on a terminal, padded columns elsewhere. Cells are made safe here."""
+    """A table: drawn on a terminal that has the width for it, padded columns elsewhere. Cells are made safe here.
+
+    The first column has what rows are called by: it is never broken into pieces that cannot be copied.
+    """
     cells = [[safe(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    widths = [max(len(row[index]) for row in [list(columns), *cells]) for index in range(len(columns))]
+    least_width = widths[0] + sum(_BETWEEN + len(column) for column in columns[1:]) + _BETWEEN
+    if sys.stdout.isatty() and least_width <= shutil.get_terminal_size().columns:
         _draw_table(columns, cells)
         return
-    widths = [max(len(row[index]) for row in [list(columns), *cells]) for index in range(len(columns))]
     for row in [list(columns), *cells]:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print_line("  ".join(padded).rstrip())
@@ -104,8 +111,8 @@ def _draw_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a name are not markup
     Console().print(table)

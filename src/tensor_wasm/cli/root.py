@@ -36,6 +36,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("function", "tensor_wasm.cli.function", "function", "List, show and delete functions."),
     Entry("kernel", "tensor_wasm.cli.kernel", "kernel", "Check, compile and run PTX kernels."),
     Entry("metrics", "tensor_wasm.cli.metrics", "metrics", "Print a node's metrics."),
+    Entry("admin", "tensor_wasm.cli.admin", "admin", "See and end instances; set quotas; manage tokens; drain a node."),
     Entry("bench", "tensor_wasm.cli.bench", "bench", "Measure dispatch, kernels, instances and invocations."),
     Entry("doctor", "tensor_wasm.cli.doctor", "doctor", "Say whether this host can run a node, and what to do if not."),
     Entry("config", "tensor_wasm.cli.config", "config", "Show the settings and where each value comes from."),

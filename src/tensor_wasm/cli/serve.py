@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 @click.option("--workers", metavar="N", help="Invocations that run at once.")
 @click.option("--log", metavar="LEVEL", help="Least severe level that is logged: debug, info, warning, error.")
 @click.option("--log-format", metavar="FORM", help="Log lines as text or json.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain (PEM) to serve HTTPS with.")
+@click.option("--tls-key", metavar="FILE", help="The certificate's private key (PEM).")
+@click.option("--tls-client-ca", metavar="FILE", help="Authorities (PEM) of clients' certificates; asks each for one.")
+@click.option("--audit", metavar="DESTINATION", help="Where the audit log goes: stdout, none or file:PATH.")
 @with_session
 @click.pass_obj
 def serve(session: Session, /, **flags: str | None) -> None:
@@ -60,7 +64,8 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 def _announce(session: Session, node: Node, host: str, port: int) -> None:
     """Say on stdout where the node is; the log on stderr says the rest, and that there are no tokens."""
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "http" if node.config.tls_cert is None else "https"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     device, home = node.device.name, str(node.config.home)
     with contextlib.suppress(OSError):  # nobody reads stdout: the node serves all the same
         if session.is_json:

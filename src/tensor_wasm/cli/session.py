@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tensor_wasm.cli.client import Client
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
-_MAX_TENANT = (1 << 64) - 1
+MAX_TENANT = (1 << 64) - 1
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -26,13 +26,20 @@ class Session:
     server: str = DEFAULT_SERVER
     token: str | None = field(default=None, repr=False)
     tenant: int | None = None
+    ca_cert: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     is_json: bool = False
 
     def client(self) -> Client:
-        """A client of the server, as this caller. Raises :class:`~tensor_wasm.cli.failures.Failure` for a bad URL."""
-        from tensor_wasm.cli.client import Client
+        """A client of the server, as this caller.
 
-        return Client(self.server, self.token, self.tenant)
+        Raises :class:`~tensor_wasm.cli.failures.Failure` for a bad URL, or a certificate or key that cannot be used.
+        """
+        from tensor_wasm.cli.client import Client
+        from tensor_wasm.cli.tls import TlsFiles
+
+        return Client(self.server, self.token, self.tenant, TlsFiles(self.ca_cert, self.client_cert, self.client_key))
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -48,26 +55,44 @@ def _token(context: click.Context, parameter: click.Parameter, value: str | None
     _remember(context, parameter, value)
 
 
+def read_tenant(text: str) -> int | None:
+    """A tenant's number, None for what is none."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_TENANT):
+        return None
+    return int(text)
+
+
 def _tenant(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if value is None:
-        _remember(context, parameter, None)
-        return
-    if not (value.isascii() and value.isdecimal() and len(value) <= 20 and int(value) <= _MAX_TENANT):
-        raise usage(f"the tenant (--tenant, TENSOR_WASM_TENANT) must be a decimal number from 0 to {_MAX_TENANT}")
-    _remember(context, parameter, int(value))
+    tenant = None if value is None else read_tenant(value)
+    if value is not None and tenant is None:
+        raise usage(f"the tenant (--tenant, TENSOR_WASM_TENANT) must be a decimal number from 0 to {MAX_TENANT}")
+    _remember(context, parameter, tenant)
 
 
-def global_options(*, from_environment: bool) -> Callable[[_Command], _Command]:
+def global_options(
+    *, from_environment: bool, tenant_help: str | None = "The tenant to act for."
+) -> Callable[[_Command], _Command]:
     """Give a command the global options; they reach it as a :class:`Session` through ``click.pass_obj``.
 
     The root command reads the environment too. Subcommands do not, or the environment would outdo what was written
-    before the subcommand.
+    before the subcommand. ``tenant_help`` says what ``--tenant`` does here; None: the command has no such option.
     """
 
     def environment(name: str) -> str | None:
         return name if from_environment else None
 
-    options = (
+    def file_option(name: str, variable: str, text: str) -> Callable[[_Command], _Command]:
+        return click.option(
+            name,
+            metavar="FILE",
+            envvar=environment(variable),
+            show_envvar=True,
+            expose_value=False,
+            callback=_remember,
+            help=text,
+        )
+
+    options = [
         click.option(
             "--server",
             metavar="URL",
@@ -86,15 +111,11 @@ def global_options(*, from_environment: bool) -> Callable[[_Command], _Command]:
             callback=_token,
             help="Bearer token. The environment keeps it out of the process list.",
         ),
-        click.option(
-            "--tenant",
-            metavar="NUMBER",
-            envvar=environment("TENSOR_WASM_TENANT"),
-            show_envvar=True,
-            expose_value=False,
-            callback=_tenant,
-            help="The tenant to act for.",
+        file_option(
+            "--ca-cert", "TENSOR_WASM_CA_CERT", "Authorities (PEM) to trust, instead of the system's, for https."
         ),
+        file_option("--client-cert", "TENSOR_WASM_CLIENT_CERT", "Certificate chain (PEM) to show an https node."),
+        file_option("--client-key", "TENSOR_WASM_CLIENT_KEY", "Its private key (PEM), if that is in another file."),
         click.option(
             "--json",
             "is_json",
@@ -104,7 +125,18 @@ def global_options(*, from_environment: bool) -> Callable[[_Command], _Command]:
             callback=_remember,
             help="Print one JSON document instead of text for people.",
         ),
-    )
+    ]
+    if tenant_help is not None:
+        tenant = click.option(
+            "--tenant",
+            metavar="NUMBER",
+            envvar=environment("TENSOR_WASM_TENANT"),
+            show_envvar=True,
+            expose_value=False,
+            callback=_tenant,
+            help=tenant_help,
+        )
+        options.insert(2, tenant)
 
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):

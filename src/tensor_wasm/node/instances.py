@@ -157,8 +157,9 @@ class Instances:
             raise
         live.enter(slot, account, memory_bytes, self._statistics.begin(tenant))
         self._live[live.id] = live
-        current = self._tenants.quotas(tenant)
-        if current is not quotas:  # changed meanwhile: whoever changed them has not seen this instance
+        # Where they change meanwhile, whoever changes them may not have seen this instance.
+        while (current := self._tenants.quotas(tenant)) is not quotas:
+            quotas = current
             slot.is_capable = current.cuda
             self._accounts.limit(tenant, current)
         return live

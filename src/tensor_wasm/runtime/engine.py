@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 #: effect within 50 ms and one tick.
 EPOCH_TICK_S = 0.01
 CHECK_TICKS = 5
+
+#: How long an order is urgent, and how long a store rests meanwhile that it does not concern.
+_HURRY_S = 0.02
+_REST_S = 0.002
 
 #: What compiled code depends on besides the module's bytes; part of every cache key.
 CONFIGURATION = f"wasmtime {version('wasmtime')}; epochs simd relaxed-deterministic threads shared no-cow host-memory 1"
@@ -87,6 +92,7 @@ class Engine:
         self.stderr_callback = native.OutputCallback(self._on_stderr)
         #: The type of an immutable i32 global; lives as long as the engine.
         self.i32_constant: int = native.globaltype_new(native.valtype_new(native.VALUE_I32), 0)
+        self._hurry_until_s = 0.0
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -105,7 +111,12 @@ class Engine:
         self.pool.close()
 
     def hurry(self) -> None:
-        """Have every running store look at its flags at its next chance, not at the end of its ticks."""
+        """Have every running store look at its flags at its next chance, not at the end of its ticks.
+
+        A store that goes on then rests for a moment: with many more of them than cores, the one that is to end would
+        wait for its turn on a core for longer than an order may take.
+        """
+        self._hurry_until_s = time.monotonic() + _HURRY_S
         for _ in range(CHECK_TICKS):
             native.engine_increment_epoch(self.pointer)
 
@@ -147,6 +158,8 @@ class Engine:
         except Exception as error:  # must not pass through C
             store.failure = error
         if store.failure is None:
+            if time.monotonic() < self._hurry_until_s:
+                time.sleep(_REST_S)
             return None
         pointer: int = native.error_new(b"interrupted")
         return pointer

@@ -1,6 +1,6 @@
 """Who may do what and how much of it: tokens, tenants and their quotas, rate limits. Knows no protocol."""
 
-from tensor_wasm.tenancy.book import TokenBook, TokenInfo
+from tensor_wasm.tenancy.book import NAME_MAX, TokenBook, TokenInfo
 from tensor_wasm.tenancy.quotas import QUOTA_FIELDS, QuotaField, Quotas, QuotaValue
 from tensor_wasm.tenancy.rates import Rate, RateLimiter
 from tensor_wasm.tenancy.scopes import ANYBODY, TENANT_MAX, Principal, Scope, parse_scope, parse_tenant
@@ -9,6 +9,7 @@ from tensor_wasm.tenancy.tokens import Token, Tokens, parse_tokens
 
 __all__ = [
     "ANYBODY",
+    "NAME_MAX",
     "QUOTA_FIELDS",
     "TENANT_MAX",
     "Principal",

@@ -9,6 +9,7 @@ from tensor_wasm.http import wire, wire_admin
 from tensor_wasm.http.media import JSON, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Operation
 from tensor_wasm.node import Node
+from tensor_wasm.tenancy import NAME_MAX
 
 #: The answer holds a secret.
 _NO_STORE = ((b"cache-control", b"no-store"),)
@@ -28,7 +29,7 @@ class Tokens:
         """POST /admin/tokens."""
         media_type(call.headers, JSON)
         request = wire_admin.decode_create_token(await call.body())
-        call.detail = {"name": request.name, "scope": request.scope}
+        call.detail = {"name": request.name[:NAME_MAX], "scope": request.scope[:NAME_MAX]}
         record, secret = await asyncio.to_thread(self._tokens.create, request.name, request.scope)
         call.resource = record.id
         return Answer(wire.encode(wire_admin.describe_created(record, secret)), 201, headers=_NO_STORE)
