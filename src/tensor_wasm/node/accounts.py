@@ -1,4 +1,4 @@
-"""What each tenant holds at this moment, against its quotas. A tenant with nothing live has no account."""
+"""What each tenant holds at this moment, against its quotas."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ class Holdings:
     gpu_memory_bytes: int = 0
 
 
+#: Accounts of tenants with nothing live are kept up to this many: to open one costs as much as a short call.
+_IDLE_ACCOUNTS = 1024
+
+
 class Account:
-    """A tenant with live instances: their number, and what they hold together."""
+    """What a tenant's live instances hold: their number, and what they hold together."""
 
     __slots__ = ("device", "instances", "instances_max", "memory", "tenant")
 
@@ -52,6 +56,7 @@ class Accounts:
     def __init__(self, refused: Refused) -> None:
         self._refused = refused
         self._accounts: dict[int, Account] = {}
+        self._accounts_max = _IDLE_ACCOUNTS
         self._lock = threading.Lock()
 
     def open(self, tenant: int, quotas: Quotas) -> Account:
@@ -59,10 +64,8 @@ class Accounts:
         with self._lock:
             account = self._accounts.get(tenant)
             if account is None:
-                account = self._accounts[tenant] = Account(tenant, quotas, self._refused)
+                account = self._new(tenant, quotas)
             if account.instances_max is not None and account.instances >= account.instances_max:
-                if account.instances == 0:
-                    del self._accounts[tenant]
                 self._refused(tenant, "instances")
                 raise QuotaExceeded(
                     f"the tenant already runs {account.instances} instances, as many as it may: wait until one ends,"
@@ -75,8 +78,6 @@ class Accounts:
         """Count one instance less; all its memory was given back."""
         with self._lock:
             account.instances -= 1
-            if account.instances == 0:
-                del self._accounts[account.tenant]
 
     def limit(self, tenant: int, quotas: Quotas) -> None:
         """Take on a tenant's new quotas."""
@@ -91,7 +92,20 @@ class Accounts:
         return Holdings() if account is None else account.holdings()
 
     @property
+    def known(self) -> list[int]:
+        """Who has an account, with something live or not."""
+        with self._lock:
+            return list(self._accounts)
+
+    @property
     def tenants(self) -> list[int]:
         """Who has live instances."""
         with self._lock:
-            return list(self._accounts)
+            return [tenant for tenant, account in self._accounts.items() if account.instances]
+
+    def _new(self, tenant: int, quotas: Quotas) -> Account:
+        if len(self._accounts) >= self._accounts_max:
+            self._accounts = {number: one for number, one in self._accounts.items() if one.instances}
+            self._accounts_max = 2 * len(self._accounts) + _IDLE_ACCOUNTS
+        account = self._accounts[tenant] = Account(tenant, quotas, self._refused)
+        return account

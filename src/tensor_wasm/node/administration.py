@@ -137,7 +137,7 @@ class Administration:
 
     def _apply(self, changed: int | None) -> None:
         """Have new quotas hold for what is live already."""
-        seen = {*self._ledger.tenants, *self._accounts.tenants}
+        seen = {*self._ledger.tenants, *self._accounts.known}
         for tenant in seen if changed is None else {changed} & seen:
             quotas = self._tenants.quotas(tenant)
             self._ledger.set_share(tenant, share_of(quotas))

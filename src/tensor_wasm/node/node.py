@@ -39,6 +39,8 @@ _BACKGROUND_WAIT_NS = 60_000_000_000
 #: How often launches per second are measured, and the last use of tokens is written.
 _SAMPLE_S = 1.0
 _FLUSH_S = 60.0
+#: How often threads that were needed for a while are ended.
+_TRIM_S = 10.0
 #: When the first compiler process is started: a node that lives no longer, for one call, needs none.
 _WARM_UP_DELAY_S = 1.0
 _POLL_S = 0.01
@@ -106,6 +108,7 @@ class Node:
             )
             housekeeping = Housekeeping(
                 Chore("sampling launches", _SAMPLE_S, self._instances.sample),
+                Chore("ending idle threads", _TRIM_S, self._trim),
                 Chore("writing when tokens were used", _FLUSH_S, self.tokens.flush),
             )
             opened.callback(housekeeping.close)
@@ -193,6 +196,10 @@ class Node:
     def _run(self, call: Call) -> InvocationResult:
         record = self._catalog.find(call.function_id, call.tenant)
         return self._invoker.run(call, record, self._catalog.ready(record))
+
+    def _trim(self) -> None:
+        for workers in (self._workers, self._background):
+            workers.trim()
 
     def _weight(self, tenant: int) -> int:
         return self.tenants.quotas(tenant).weight

@@ -15,6 +15,10 @@ from typing import Generic, TypeVar
 _Item = TypeVar("_Item")
 
 
+#: Tenants of which nothing waits or runs are remembered up to this many: to make a line anew costs as much as a call.
+_IDLE_LINES = 1024
+
+
 @dataclass(slots=True)
 class _Line(Generic[_Item]):
     """A tenant that waits or runs. ``version`` tells its entry in the heap from older ones."""
@@ -37,6 +41,7 @@ class FairQueue(Generic[_Item]):
         self._lines: dict[int, _Line[_Item]] = {}
         self._heap: list[tuple[float, float, int, int]] = []
         self._now = 0.0
+        self._lines_max = _IDLE_LINES
         self.length = 0
         self.running = 0
 
@@ -66,8 +71,6 @@ class FairQueue(Generic[_Item]):
         self.running -= 1
         if line.items:
             self._reckon(line)
-        elif line.running == 0:
-            del self._lines[tenant]
 
     def push(self, tenant: int, item: _Item) -> None:
         """Put an item at its tenant's tail."""
@@ -91,8 +94,6 @@ class FairQueue(Generic[_Item]):
         self.length -= 1
         if not line.items:
             line.version += 1
-            if line.running == 0:
-                del self._lines[tenant]
         return True
 
     def next(self) -> tuple[int, int] | None:
@@ -122,6 +123,9 @@ class FairQueue(Generic[_Item]):
     def _line(self, tenant: int) -> _Line[_Item]:
         line = self._lines.get(tenant)
         if line is None:
+            if len(self._lines) >= self._lines_max:
+                self._lines = {number: one for number, one in self._lines.items() if one.items or one.running}
+                self._lines_max = 2 * len(self._lines) + _IDLE_LINES
             line = self._lines[tenant] = _Line(tenant)
         return line
 

@@ -15,7 +15,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
@@ -25,8 +25,6 @@ _Result = TypeVar("_Result")
 
 #: Threads beyond ``count`` for tenants of which nothing runs.
 EXTRA_MAX = 256
-#: A thread beyond ``count`` ends when it had nothing to do for so long.
-_IDLE_S = 10.0
 
 
 class _Task:
@@ -53,10 +51,12 @@ class Workers:
         self._depth = depth
         self._queue: FairQueue[_Task] = FairQueue(weight_of)
         self._lock = threading.Lock()
-        self._idle: list[SimpleQueue[_Task | None]] = []
+        # What may start and has no thread yet: one queue for all threads, so that one that is through with a call takes
+        # the next without going to sleep.
+        self._ready: SimpleQueue[_Task | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
+        self._leaving = 0  # threads that were told to end and have not seen it yet
         self._names = itertools.count()
-        self._is_closed = False
 
     @property
     def queued(self) -> int:
@@ -91,14 +91,22 @@ class Workers:
             timer.cancel()
         return result
 
+    def trim(self) -> None:
+        """End idle threads beyond ``count``; to be called now and then."""
+        with self._lock:
+            staying = len(self._threads) - self._leaving
+            surplus = min(staying - self._count, staying - self._queue.running)
+            for _ in range(surplus):
+                self._leaving += 1
+                self._ready.put(None)
+
     def close(self) -> None:
         """Let the threads end after what is queued."""
         with self._lock:
-            self._is_closed = True
             threads = list(self._threads)
-            for inbox in self._idle:
-                inbox.put(None)
-            self._idle.clear()
+            for _ in range(len(threads) - self._leaving):
+                self._leaving += 1
+                self._ready.put(None)
         for thread in threads:
             thread.join()
 
@@ -109,17 +117,17 @@ class Workers:
         with self._lock:
             queue = self._queue
             if self._may_start(queue.running_of(task.tenant)) and not queue.waiting(task.tenant):
-                inbox = self._idle.pop() if self._idle else self._new_thread()
+                if queue.running >= len(self._threads) - self._leaving:
+                    self._add_thread()
                 queue.start(task.tenant)
-            elif queue.waiting(task.tenant) >= self._depth:
+                self._ready.put(task)
+                return True
+            if queue.waiting(task.tenant) >= self._depth:
                 raise CapacityExhausted(
                     f"{self._depth} requests of the tenant already wait for a thread: try again later"
                 )
-            else:
-                queue.push(task.tenant, task)
-                return False
-        inbox.put(task)
-        return True
+            queue.push(task.tenant, task)
+            return False
 
     def _may_start(self, running: int) -> bool:
         """Whether a call may start of a tenant of which ``running`` run."""
@@ -133,53 +141,35 @@ class Workers:
         with self._lock:
             return self._queue.remove(task.tenant, task)
 
-    def _new_thread(self) -> SimpleQueue[_Task | None]:
-        inbox: SimpleQueue[_Task | None] = SimpleQueue()
+    def _add_thread(self) -> None:
         name = f"{self._name}-{next(self._names)}"
-        thread = threading.Thread(target=self._work, args=(inbox,), name=name, daemon=True)
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:
             raise CapacityExhausted("the system gives the node no more threads: try again later") from None
         self._threads.add(thread)
-        return inbox
 
     # --- on a worker ------------------------------------------------------------------------------------
 
-    def _work(self, inbox: SimpleQueue[_Task | None]) -> None:
+    def _work(self) -> None:
         try:
-            task = inbox.get()
+            task = self._ready.get()
             while task is not None:
                 _perform(task)
                 tenant, task = task.tenant, None  # an idle thread keeps nothing of its last call
-                task = self._after(tenant, inbox) or self._wait(inbox)
+                task = self._after(tenant) or self._ready.get()
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
+                self._leaving -= 1
 
-    def _after(self, tenant: int, inbox: SimpleQueue[_Task | None]) -> _Task | None:
-        """Count a call of ``tenant`` as done. The next one to do, else the thread is idle."""
+    def _after(self, tenant: int) -> _Task | None:
+        """Count a call of ``tenant`` as done; one that waited and may start now."""
         with self._lock:
             self._queue.finish(tenant)
             found = self._queue.next()
-            if found is not None and self._may_start(found[1]):
-                return self._queue.pop()[1]
-            if self._is_closed:
-                inbox.put(None)
-            else:
-                self._idle.append(inbox)
-            return None
-
-    def _wait(self, inbox: SimpleQueue[_Task | None]) -> _Task | None:
-        """Wait for a call; None when the thread should end."""
-        while True:
-            try:
-                return inbox.get(timeout=_IDLE_S)
-            except Empty:
-                with self._lock:
-                    if len(self._threads) > self._count and inbox in self._idle:
-                        self._idle.remove(inbox)
-                        return None
+            return self._queue.pop()[1] if found is not None and self._may_start(found[1]) else None
 
 
 def _perform(task: _Task) -> None:
