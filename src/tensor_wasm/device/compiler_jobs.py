@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,8 @@ class Job:
     """One compilation.
 
     ``subject`` is what is compiled, in words; ``refusal`` makes the error for a text that is at fault; ``result`` makes
-    the future's value of the answer's fields and the seconds taken.
+    the future's value of the answer's fields and the seconds taken. ``caller`` is for whom it is, None for nobody in
+    particular.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class Job:
     refusal: Callable[[str], TensorWasmError]
     result: Callable[[tuple[bytes, ...], float], Any]
     future: Future[Any] = field(default_factory=Future)
+    caller: Hashable = None
 
     @property
     def is_small(self) -> bool:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections.abc import Hashable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,8 @@ from tensor_wasm.device import compiler_messages as messages
 from tensor_wasm.device.compiler_handle import CompilerDied, CompilerHandle, CompilerLate
 from tensor_wasm.device.compiler_jobs import SMALL_BYTES, Job, KernelCode, kernel_job, module_job
 from tensor_wasm.device.compiler_messages import Message
-from tensor_wasm.errors import CapacityExhausted, InternalError, NotReady
+from tensor_wasm.device.compiler_queue import JobQueue
+from tensor_wasm.errors import InternalError, NotReady
 
 _log = logging.getLogger("tensor_wasm.device")
 
@@ -52,7 +54,8 @@ class Compilers:
         self._count = count
         self._limit_s = limit_s
         self._memory_bytes = memory_bytes
-        self._queue: deque[Job] = deque()
+        self._queue = JobQueue(_QUEUE_MAX)
+        self._acting = threading.local()
         self._lanes: list[_Lane] = []
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -76,6 +79,15 @@ class Compilers:
         """
         return self._count > 0 and (self._is_warm or size_bytes > small_bytes)
 
+    @contextmanager
+    def acting_for(self, caller: Hashable) -> Iterator[None]:
+        """In a ``with`` block this thread's jobs are of ``caller``: callers take turns at the compilers."""
+        self._acting.caller = caller
+        try:
+            yield
+        finally:
+            self._acting.caller = None
+
     def warm_up(self, delay_s: float = 0.0) -> None:
         """Start a process in the background, ``delay_s`` seconds from now."""
         if self._count:
@@ -85,7 +97,8 @@ class Compilers:
         """Compile a kernel. Cancelling the future before the job has begun takes it out of the queue.
 
         The future raises :class:`~tensor_wasm.errors.PtxError`, also when the time or the memory does not suffice.
-        Raises :class:`CapacityExhausted` when too many jobs wait, :class:`NotReady` when the pool is closing.
+        Raises :class:`~tensor_wasm.errors.CapacityExhausted` when too many jobs wait, :class:`NotReady` when the pool
+        is closing.
         """
         return self._submit(kernel_job(ptx, entry))
 
@@ -93,7 +106,7 @@ class Compilers:
         """The serialized machine code of a module, waited for; None when it is not for the pool: see :meth:`takes`.
 
         Raises :class:`~tensor_wasm.errors.InvalidWasm`, also when the time or the memory does not suffice;
-        :class:`CapacityExhausted`, :class:`NotReady`.
+        :class:`~tensor_wasm.errors.CapacityExhausted`, :class:`NotReady`.
         """
         if not self.takes(len(wasm), _SMALL_MODULE_BYTES):
             return None
@@ -104,8 +117,7 @@ class Compilers:
         """End the processes. What waits or runs fails with :class:`NotReady`. Safe to call twice."""
         with self._changed:
             self._closing.set()
-            waiting = list(self._queue)
-            self._queue.clear()
+            waiting = self._queue.clear()
             self._changed.notify_all()
             for lane in self._lanes:
                 if lane.handle is not None:
@@ -123,26 +135,22 @@ class Compilers:
         with self._changed:
             if self._closing.is_set():
                 raise _closing()
-            if len(self._queue) >= _QUEUE_MAX:
-                self._queue = deque(waiting for waiting in self._queue if not waiting.future.cancelled())
-            if len(self._queue) >= _QUEUE_MAX:
-                raise CapacityExhausted(f"{_QUEUE_MAX} compilations already wait: try again later")
-            self._queue.append(job)
+            job.caller = getattr(self._acting, "caller", None)
+            self._queue.push(job)
             self._add_lane(job)
             self._changed.notify_all()
         return job.future
 
     def _take(self, lane: _Lane) -> Job | None:
-        """The oldest job that the lane may take, when there is one; None when the pool closes."""
+        """The next job that the lane may take, when there is one; None when the pool closes."""
         with self._changed:
             lane.is_busy = False
             while not self._closing.is_set():
-                job = next((job for job in self._queue if job.is_small or lane.takes_large), None)
+                job = self._queue.take(small_only=not lane.takes_large)
                 if job is not None:
-                    self._queue.remove(job)
                     lane.is_busy = True
-                    if self._queue:
-                        self._add_lane(self._queue[0])
+                    for waiting in self._queue:
+                        self._add_lane(waiting)
                     return job
                 self._changed.wait()
         return None
@@ -172,7 +180,10 @@ class Compilers:
     def _work(self, lane: _Lane) -> None:
         self._open(lane)
         while (job := self._take(lane)) is not None:
-            if job.future.set_running_or_notify_cancel() and not self._run(job, lane):
+            is_fit = not job.future.set_running_or_notify_cancel() or self._run(job, lane)
+            with self._changed:
+                self._queue.done(job)
+            if not is_fit:
                 # At once, not when the next job comes: that one is not to wait for the start.
                 self._drop(lane)
                 self._open(lane)

@@ -70,7 +70,7 @@ class Node:
             engine = self._engine = Engine()
             opened.callback(engine.close)
             engine.start()
-            compilers = Compilers(config.compilers, config.compile_timeout_s)
+            compilers = self._compilers = Compilers(config.compilers, config.compile_timeout_s)
             module_files = SealedFiles(config.home / "cache" / "modules", key)
             modules = ModuleCache(engine, module_files, compile_elsewhere=compilers.machine_code)
             kernel_directory = config.kernel_cache_dir or config.home / "cache" / "kernels"
@@ -126,7 +126,8 @@ class Node:
         :class:`~tensor_wasm.errors.QuotaExceeded`.
         """
         self._check_open()
-        function = self._catalog.deploy(name, wasm, tenant)
+        with self._compilers.acting_for(tenant):
+            function = self._catalog.deploy(name, wasm, tenant)
         self.statistics.functions = self._catalog.count
         return function
 
@@ -195,7 +196,8 @@ class Node:
 
     def _run(self, call: Call) -> InvocationResult:
         record = self._catalog.find(call.function_id, call.tenant)
-        return self._invoker.run(call, record, self._catalog.ready(record))
+        with self._compilers.acting_for(call.tenant):
+            return self._invoker.run(call, record, self._catalog.ready(record))
 
     def _trim(self) -> None:
         for workers in (self._workers, self._background):
