@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from administered import guest
 from node import guests
+from tensor_wasm.abi import Code
 from tensor_wasm.config import load
+from tensor_wasm.dispatch.layout import INSTANCE_SLOTS
 from tensor_wasm.errors import (
     CapacityExhausted,
     DeadlineExceeded,
@@ -329,3 +332,15 @@ def test_a_node_whose_store_is_gone_is_not_ready(node: Node, tmp_path: Path) -> 
         database.execute("DROP TABLE functions")
     database.close()
     assert node.readiness() == ["the store cannot be read"]
+
+
+def test_a_refusal_for_quota_is_counted_for_its_own_tenant(node: Node) -> None:
+    """An instance without a gate leaves its place in the ledger to another tenant's: its counts must not stay there."""
+    node.tenants.change(1, {"gpu_memory_bytes": 1000})
+    one, two = node.deploy("one", guest(), tenant=1).id, node.deploy("two", guest(), tenant=2).id
+    assert node.invoke(one, "alloc", [1001], tenant=1).results == [Code.QUOTA_EXCEEDED]
+    # The slots are taken in turn.
+    for _ in range(INSTANCE_SLOTS):
+        node.invoke(two, "nothing", tenant=2)
+    assert node.invoke(two, "launch", tenant=2).results == [0]
+    assert {row.tenant: row.rejected_quota for row in node.ledger.read().tenants} == {1: 1, 2: 0}

@@ -216,15 +216,48 @@ def test_64_mib_that_are_nearly_a_module_take_linear_time():
     long_type = b"\x60" + unsigned(1_000) + b"\x7f" * 1_000 + b"\x00"
     types = unsigned(60_000) + long_type * 60_000
     functions = unsigned(1_000_000) + b"\x00" * 1_000_000
-    exports = unsigned(100_000) + b"".join(text(f"f{i}") + b"\x00\x00" for i in range(100_000))
+    exports = unsigned(100) + b"".join(text(f"f{i}") + b"\x00\x00" for i in range(100))
     bodies = unsigned(1_000_000) + b"\x02\x00\x0b" * 1_000_000
     data = module((1, types), (3, functions), (7, exports), (10, bodies))
     assert len(data) > 60 << 20
     started = time.process_time()
     info = inspect(data)
     assert time.process_time() - started < 4
-    assert len(info.exports) == 100_000
+    assert len(info.exports) == 100
     assert info.exports[0].parameters is info.exports[-1].parameters
+
+
+@pytest.mark.parametrize(
+    ("count", "letters", "values", "fits"),
+    [
+        (25_000, "", 0, True),
+        (40_000, "", 0, False),
+        (10, "x" * 99_000, 0, True),
+        (11, "x" * 99_000, 0, False),
+        (170, "", 1_000, True),
+        (180, "", 1_000, False),
+    ],
+)
+def test_what_a_module_offers_has_a_bound_however_little_it_takes_in_the_binary(count, letters, values, fits):
+    exports = unsigned(count) + b"".join(text(f"{letters}{i}") + b"\x00\x00" for i in range(count))
+    signature = b"\x60" + unsigned(values) + b"\x7f" * values + b"\x00"
+    data = module((1, b"\x01" + signature), (3, b"\x01\x00"), (7, exports), (10, b"\x01\x02\x00\x0b"))
+    if fits:
+        assert len(inspect(data).exports) == count
+    else:
+        with pytest.raises(InvalidWasm, match="too many"):
+            inspect(data)
+
+
+def test_what_a_module_needs_counts_too():
+    item = text("m" * 50_000) + text("n" * 50_000) + b"\x00\x00"
+    for count, fits in ((10, True), (11, False)):
+        data = module((1, b"\x01\x60\x00\x00"), (2, unsigned(count) + item * count))
+        if fits:
+            assert len(inspect(data).imports) == count
+        else:
+            with pytest.raises(InvalidWasm, match="too many"):
+                inspect(data)
 
 
 def look(data: bytes) -> ModuleInfo | None:

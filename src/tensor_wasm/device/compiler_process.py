@@ -33,7 +33,7 @@ from tensor_wasm.runtime import Engine
 from tensor_wasm.wasm import Module
 
 #: Above the guests' own priority (0), so that compiling slows them the least; not so low that it starves.
-_NICENESS = 5
+_NICENESS = 10
 #: The kernel's killer takes a compiler before anything else when the machine is out of memory.
 _FIRST_TO_KILL = b"1000"
 #: What it may write to files: the end of an error on standard error, which is a file in memory.

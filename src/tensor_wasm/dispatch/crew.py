@@ -22,7 +22,17 @@ from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, STOPPED
 from tensor_wasm.dispatch import crew_module, scratch
 from tensor_wasm.dispatch.crew_module import BOARD_BYTES
 from tensor_wasm.errors import InternalError, TensorWasmError
-from tensor_wasm.runtime import Budget, Engine, Failure, Instance, Module, SharedMemory, Store
+from tensor_wasm.runtime import (
+    GUEST_NICENESS,
+    Budget,
+    Engine,
+    Failure,
+    Instance,
+    Module,
+    SharedMemory,
+    Store,
+    step_back,
+)
 from tensor_wasm.runtime import bindings as native
 from tensor_wasm.runtime.endings import from_call
 from tensor_wasm.wasm import Module as ModuleWriter
@@ -52,9 +62,10 @@ def is_worth(blocks: int, threads: int, thread_ns: float) -> bool:
 
 
 class HelperThread:
-    """A thread that does what it is given, one thing after another."""
+    """A thread that does what it is given, one thing after another; it steps back by ``niceness``."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -73,6 +84,7 @@ class HelperThread:
         return self._thread is threading.current_thread()
 
     def _run(self) -> None:
+        step_back(self._niceness)
         while (work := self._work.get()) is not None:
             work()
 
@@ -264,7 +276,7 @@ class CrewPool:
         with self._lock:
             threads, self._free = self._free, []
             for number in range(self._unborn):
-                threads.append(HelperThread(f"kernel-helper-{number}"))
+                threads.append(HelperThread(f"kernel-helper-{number}", GUEST_NICENESS))
             self._unborn = 0
         if not threads:
             return None

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 
 from tensor_wasm.abi import Code
 from tensor_wasm.abi.limits import ALLOCATION_MAX_BYTES, ALLOCATIONS_MAX
 from tensor_wasm.runtime import Budget
+
+#: From this many bytes on a buffer is pages of its own: those are made one by one where they are touched, and given
+#: back, without the interpreter lock. To clear a large ``bytearray`` holds up every other thread, the event loop too.
+_PAGED_BYTES = 1 << 20
+
+Buffer = bytearray | mmap.mmap
 
 
 class DeviceMemory:
@@ -20,7 +27,7 @@ class DeviceMemory:
         self._budget = budget
         self._quota = quota
         self._on_change = on_change
-        self._buffers: dict[int, bytearray] = {}
+        self._buffers: dict[int, Buffer] = {}
         self._next = 1
         self.used_bytes = 0
 
@@ -38,8 +45,8 @@ class DeviceMemory:
         handle = self._next
         self._next += 1
         try:
-            self._buffers[handle] = bytearray(size_bytes)
-        except MemoryError:
+            self._buffers[handle] = bytearray(size_bytes) if size_bytes < _PAGED_BYTES else mmap.mmap(-1, size_bytes)
+        except (MemoryError, OSError):
             self._give(size_bytes)
             return Code.QUOTA_EXCEEDED
         self._count(size_bytes)
@@ -50,11 +57,14 @@ class DeviceMemory:
         buffer = self._buffers.pop(handle, None)
         if buffer is None:
             return Code.INVALID_HANDLE
-        self._give(len(buffer))
-        self._count(-len(buffer))
+        size_bytes = len(buffer)
+        if isinstance(buffer, mmap.mmap):
+            buffer.close()
+        self._give(size_bytes)
+        self._count(-size_bytes)
         return Code.OK
 
-    def get(self, handle: int) -> bytearray | None:
+    def get(self, handle: int) -> Buffer | None:
         """The bytes behind a handle."""
         return self._buffers.get(handle)
 

@@ -25,7 +25,7 @@ from tensor_wasm.errors import (
     Terminated,
 )
 from tensor_wasm.host.device_memory import DeviceMemory
-from tensor_wasm.runtime import Budget, Failure, Instance, Store
+from tensor_wasm.runtime import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Budget, Failure, Instance, Store
 
 #: What a guest calls the memory its kernels work on.
 _REASONS = REASONS | {Fault.ADDRESS: "address outside guest memory"}
@@ -41,6 +41,7 @@ class HostServices:
 
 
 _UNBOUNDED_BYTES = 1 << 62
+_TICK_NS = round(EPOCH_TICK_S * 1e9)
 
 
 def _ignore(_change: int) -> None:
@@ -63,6 +64,7 @@ class Guest:
         "device_memory",
         "error_text",
         "gate",
+        "has_refusals",
         "input",
         "is_cancelled",
         "kernels",
@@ -102,6 +104,7 @@ class Guest:
         #: Kernels that may print, and where the region of each starts in scratch memory.
         self.printers: list[tuple[LoadedKernel, int]] = []
         self.ptx_bytes = 0
+        self.has_refusals = False
         self.error_text = b""
         self.clock_started_ns = 0
         self.device_memory: DeviceMemory | None = None
@@ -112,6 +115,16 @@ class Guest:
         """Whether the tenant may use the device, now."""
         return self.slot.is_capable
 
+    @property
+    def is_to_settle(self) -> bool:
+        """Whether its slot of the ledger may have permits or counts, which are to go to its tenant."""
+        return self.gate is not None or self.has_refusals
+
+    def count_quota(self) -> None:
+        """Count a refusal for quota; a guest without a gate may meet one too."""
+        self.has_refusals = True
+        self.services.ledger.count_quota(self.slot)
+
     # --- time and orders --------------------------------------------------------------------------------
 
     def left_ns(self) -> int | None:
@@ -119,6 +132,24 @@ class Guest:
         if self.deadline_ns is None:
             return None
         return max(self.deadline_ns - time.monotonic_ns(), 0)
+
+    def check(self) -> EndingError | None:
+        """As :meth:`interrupt`, for the store's looks at it: the next one is due with the deadline.
+
+        Whoever gives an order, or cancels, has the engine look at once.
+        """
+        ending = self.interrupt()
+        if self.store is not None:
+            self.store.check_ticks = self._ticks_left()
+        return ending
+
+    def _ticks_left(self) -> int:
+        if self.crew is not None:  # it may fail on another core, and nobody says so
+            return CHECK_TICKS
+        left_ns = self.left_ns()
+        if left_ns is None:
+            return CHECK_TICKS_MAX
+        return min(left_ns // _TICK_NS + 1, CHECK_TICKS_MAX)
 
     def interrupt(self) -> EndingError | None:
         """The ending that is due now, if one is; that of a launch which failed on another core is."""
@@ -214,6 +245,9 @@ class Guest:
                 kernel.entry.cost.thread_ns = self.gate.thread_ns(number)
         if self.device_memory is not None:
             self.device_memory.close()
+        if self.store is not None:
+            # Without the way back there is no cycle: an input of many megabytes must not wait for its collector.
+            self.store.owner = self.store.interrupt = None
 
     # --- endings ----------------------------------------------------------------------------------------
 

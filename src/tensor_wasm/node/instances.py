@@ -169,6 +169,8 @@ class Instances:
         self._statistics.end(live.key, live.ending, live.slot.index)
         with self._lock:
             del self._live[live.id]
+            if live.slot.terminate_asked:
+                self._engine.carried_out()
             self._ledger.close(live.slot, live.used_gate)
         self._accounts.close(live.account)
         live.is_over = True
@@ -186,18 +188,20 @@ class Instances:
             live = self._live.get(identity)
             if live is None:
                 raise NotFound("no live instance has this id: it may have ended")
-            live.slot.ask_to_terminate()
-        self._engine.hurry()
+            self._order_end(live)
         return live
 
     def terminate_all(self) -> int:
         """Order the end of every instance; how many there were."""
         with self._lock:
             for live in self._live.values():
-                live.slot.ask_to_terminate()
-            count = len(self._live)
-        self._engine.hurry()
-        return count
+                self._order_end(live)
+            return len(self._live)
+
+    def _order_end(self, live: LiveInstance) -> None:
+        if not live.slot.terminate_asked:
+            live.slot.ask_to_terminate()
+            self._engine.order()
 
     def allow_device(self, tenant: int, is_capable: bool) -> None:
         """Let a tenant's live instances use the device, or no longer."""

@@ -90,7 +90,7 @@ class Invoker:
             on_device_bytes=partial(statistics.device_bytes_changed, live.key),
         )
         output = Output(self._limits.output_bytes) if module.imports.uses_wasi else None
-        store = Store(self._engine, live.budget, guest, guest.interrupt, output)
+        store = Store(self._engine, live.budget, guest, guest.check, output)
         started_ns = time.perf_counter_ns()
         try:
             due = guest.interrupt()
@@ -120,7 +120,7 @@ class Invoker:
         finally:
             guest.close()
             store.close()
-            live.used_gate = guest.gate is not None
+            live.used_gate = guest.is_to_settle
         return InvocationResult(
             results=results,
             export=export.name,

@@ -25,7 +25,7 @@ from tensor_wasm.node.invocation import Call, Invoker, Limits
 from tensor_wasm.node.model import Function, InvocationResult, Page
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.workers import Workers
-from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
+from tensor_wasm.runtime import GUEST_NICENESS, Engine, ModuleCache, SealedFiles
 from tensor_wasm.store import ArtifactStore, Database, HomeLock, Registry, TenantStore, TokenStore, node_key
 from tensor_wasm.tenancy import Tenants, TokenBook
 
@@ -101,7 +101,7 @@ class Node:
             self.statistics.functions = self._catalog.count
             self._background = Workers(_BACKGROUND_THREADS, config.queue_depth, self._weight, "background")
             opened.callback(self._background.close)
-            self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker")
+            self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker", GUEST_NICENESS)
             opened.callback(self._workers.close)
             self.administration = Administration(
                 self.tenants, self._instances, accounts, self.ledger, self._catalog, self._workers
@@ -189,6 +189,7 @@ class Node:
             return await self._workers.run(tenant, lambda: self._run(call), call.deadline_ns)
         except asyncio.CancelledError:
             cancelled.append(True)
+            self._engine.look_soon()
             raise
         except CapacityExhausted:
             self.statistics.refused(tenant, "queue")

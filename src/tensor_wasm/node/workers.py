@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
 from tensor_wasm.node.queue import FairQueue
+from tensor_wasm.runtime import step_back
 
 _Result = TypeVar("_Result")
 
@@ -42,11 +43,15 @@ class _Task:
 class Workers:
     """Threads that run ``count`` calls at once, and of each tenant a queue of at most ``depth`` calls before them.
 
-    ``weight_of`` gives a tenant's weight against others that wait; threads are named after ``name``.
+    ``weight_of`` gives a tenant's weight against others that wait; threads are named after ``name``, and step back by
+    ``niceness`` for the rest of the process.
     """
 
-    def __init__(self, count: int, depth: int, weight_of: Callable[[int], int], name: str = "worker") -> None:
+    def __init__(
+        self, count: int, depth: int, weight_of: Callable[[int], int], name: str = "worker", niceness: int = 0
+    ) -> None:
         self._name = name
+        self._niceness = niceness
         self._count = count
         self._depth = depth
         self._queue: FairQueue[_Task] = FairQueue(weight_of)
@@ -154,6 +159,7 @@ class Workers:
 
     def _work(self) -> None:
         try:
+            step_back(self._niceness)
             task = self._ready.get()
             while task is not None:
                 _perform(task)

@@ -2,15 +2,18 @@
 
 from tensor_wasm.runtime.cache import ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame
-from tensor_wasm.runtime.engine import CHECK_TICKS, EPOCH_TICK_S, Engine, Module
+from tensor_wasm.runtime.engine import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Engine, Module
 from tensor_wasm.runtime.linker import HostFunction, Linker, Template
 from tensor_wasm.runtime.memory import Budget, MemoryPool, SharedBudget
+from tensor_wasm.runtime.priority import GUEST_NICENESS, step_back
 from tensor_wasm.runtime.shared import SharedMemory
 from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store
 
 __all__ = [
     "CHECK_TICKS",
+    "CHECK_TICKS_MAX",
     "EPOCH_TICK_S",
+    "GUEST_NICENESS",
     "MAX_VALUES",
     "TABLE_ELEMENTS",
     "Budget",
@@ -30,4 +33,5 @@ __all__ = [
     "SharedMemory",
     "Store",
     "Template",
+    "step_back",
 ]

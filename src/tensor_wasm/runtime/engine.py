@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -20,17 +21,25 @@ from tensor_wasm.runtime.memory import MemoryPool
 if TYPE_CHECKING:
     from tensor_wasm.runtime.store import Store
 
-#: Length of an epoch. A running store looks at its flags every ``CHECK_TICKS`` epochs, so an order to end takes
-#: effect within 50 ms and one tick.
+#: Length of an epoch. A running store looks at its flags every ``CHECK_TICKS`` epochs unless it says otherwise, so an
+#: order to end takes effect within 50 ms and one tick. Where the engine is told of orders (:meth:`Engine.order`) it may
+#: be ``CHECK_TICKS_MAX``: each look enters Python, and takes its lock.
 EPOCH_TICK_S = 0.01
 CHECK_TICKS = 5
+CHECK_TICKS_MAX = 100
 
-#: How long an order is urgent, and how long a store rests meanwhile that it does not concern.
-_HURRY_S = 0.02
-_REST_S = 0.002
+#: How long other stores rest at most while an order is carried out, and how long at a time.
+_REST_MAX_S = 0.02
+_REST_S = 0.001
+#: At how many ticks stores look after :meth:`Engine.look_soon`.
+_LOOKS = 5
 
 #: What compiled code depends on besides the module's bytes; part of every cache key.
 CONFIGURATION = f"wasmtime {version('wasmtime')}; epochs simd relaxed-deterministic threads shared no-cow host-memory 1"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _configuration(pool: MemoryPool) -> wasmtime.Config:
@@ -92,7 +101,10 @@ class Engine:
         self.stderr_callback = native.OutputCallback(self._on_stderr)
         #: The type of an immutable i32 global; lives as long as the engine.
         self.i32_constant: int = native.globaltype_new(native.valtype_new(native.VALUE_I32), 0)
-        self._hurry_until_s = 0.0
+        self._rest_until_s = 0.0
+        self._looks = 0
+        self._orders = 0
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -110,14 +122,31 @@ class Engine:
             self._ticker = None
         self.pool.close()
 
-    def hurry(self) -> None:
-        """Have every running store look at its flags at its next chance, not at the end of its ticks.
+    def order(self) -> None:
+        """An order to end was given to a store: have every running one look at its flags at its next chance.
 
-        A store that goes on then rests for a moment: with many more of them than cores, the one that is to end would
-        wait for its turn on a core for longer than an order may take.
+        They look at each tick until :meth:`carried_out`: one may have been about to go on when the order was given. A
+        store that goes on rests for a moment: with many more of them than cores, the one that is to end would wait for
+        its turn on a core for longer than an order may take.
         """
-        self._hurry_until_s = time.monotonic() + _HURRY_S
-        for _ in range(CHECK_TICKS):
+        with self._lock:
+            self._orders += 1
+        if len(self.stores) > _cores():
+            self._rest_until_s = time.monotonic() + _REST_MAX_S
+        self._skip_ahead()
+
+    def carried_out(self) -> None:
+        """One of the orders was carried out."""
+        with self._lock:
+            self._orders -= 1
+        self._rest_until_s = 0.0
+
+    def look_soon(self) -> None:
+        """Have every running store look at its flags at the next ticks, without rest: for what may be asked often."""
+        self._looks = _LOOKS
+
+    def _skip_ahead(self) -> None:
+        for _ in range(CHECK_TICKS_MAX):
             native.engine_increment_epoch(self.pointer)
 
     def compile(self, wasm: bytes) -> Module:
@@ -143,6 +172,9 @@ class Engine:
 
     def _tick(self) -> None:
         while not self._stop.wait(EPOCH_TICK_S):
+            if self._orders or self._looks:
+                self._looks = max(self._looks - 1, 0)
+                self._skip_ahead()
             native.engine_increment_epoch(self.pointer)
 
     # Callbacks from C: they find their store by key, and none raises.
@@ -155,11 +187,13 @@ class Engine:
             return None
         try:
             store.failure = store.interrupt()
+            while store.failure is None and time.monotonic() < self._rest_until_s:
+                time.sleep(_REST_S)
+                store.failure = store.interrupt()
         except Exception as error:  # must not pass through C
             store.failure = error
         if store.failure is None:
-            if time.monotonic() < self._hurry_until_s:
-                time.sleep(_REST_S)
+            delta[0] = store.check_ticks
             return None
         pointer: int = native.error_new(b"interrupted")
         return pointer

@@ -98,15 +98,17 @@ class Instance:
 class Store:
     """One sandbox.
 
-    ``owner`` is what host functions are given; ``interrupt`` is asked every 50 ms of running whether to go on (None)
-    or which error to end with; ``budget`` bounds the bytes of all memories together. A store belongs to one thread
-    at a time. Close it: C holds no reference to this object, the engine does.
+    ``owner`` is what host functions are given; ``interrupt`` is asked every ``check_ticks`` epochs of running whether
+    to go on (None) or which error to end with, the first time after ``CHECK_TICKS``; ``budget`` bounds the bytes of all
+    memories together. A store belongs to one thread at a time. Close it: C holds no reference to this object, the
+    engine does.
     """
 
     __slots__ = (
         "_key",
         "_template",
         "budget",
+        "check_ticks",
         "context",
         "engine",
         "failure",
@@ -128,6 +130,7 @@ class Store:
         self.budget = budget
         self.owner = owner
         self.interrupt = interrupt
+        self.check_ticks = CHECK_TICKS
         self.output = output
         self.failure: BaseException | None = None
         self._template: Template | None = None  # keeps the callbacks that its imports call

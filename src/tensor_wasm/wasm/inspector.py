@@ -28,6 +28,11 @@ GLOBALS_MAX = 100_000
 EXPORTS_MAX = 100_000
 VALUES_MAX = 1_000
 SEGMENTS_MAX = 100_000
+#: What imports and exports may come to together, in bytes of their description: their names, and as below for each and
+#: for each of its values. Every function's is held in memory and sent to whoever lists functions, and a module of a few
+#: bytes can have an export of a thousand values under a name of 100,000 letters, many times.
+DESCRIPTION_MAX_BYTES = 1 << 20
+_ENTRY_BYTES, _VALUE_BYTES = 32, 6
 #: A 32-bit memory has at most this many pages of 64 KiB.
 PAGES_MAX = 65_536
 
@@ -150,6 +155,7 @@ class _Inspector:
         self.data_count: int | None = None
         self.data_entries = 0
         self._signatures: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._described_bytes = 0
 
     def read(self, data: bytes) -> ModuleInfo:
         """Go through the sections in order."""
@@ -243,6 +249,8 @@ class _Inspector:
                 text = f"import {_shown(module)}.{_shown(name)} is {what}; guests may import functions only"
                 raise invalid(text, start)
             parameters, results = self._signature(self._type_index(section))
+            values = len(parameters) + len(results)
+            self._describe(_ENTRY_BYTES + len(module) + len(name) + _VALUE_BYTES * values, start)
             self.imports.append(FunctionImport(module, name, parameters, results))
 
     def _functions(self, section: Reader) -> None:
@@ -286,6 +294,7 @@ class _Inspector:
             if name in names:
                 raise invalid(f"two exports are named {_shown(name)}", start)
             names.add(name)
+            self._describe(_ENTRY_BYTES + len(name), start)
             kind = section.byte()
             if kind >= len(sizes):
                 raise invalid(_EXCEPTIONS if kind == 4 else f"export {_shown(name)} is of unknown kind {kind}", start)
@@ -294,7 +303,9 @@ class _Inspector:
                 text = f"export {_shown(name)} is {_MODULE_SPACES[kind]} {index}: the module has {sizes[kind]}"
                 raise invalid(text, start)
             if kind == 0:
-                self.exports.append(FunctionExport(name, *self._signature(self.functions[index])))
+                parameters, results = self._signature(self.functions[index])
+                self._describe(_VALUE_BYTES * (len(parameters) + len(results)), start)
+                self.exports.append(FunctionExport(name, parameters, results))
             elif kind == 2 and name == "memory":
                 self.exports_memory = True
 
@@ -312,6 +323,12 @@ class _Inspector:
         self.data_count = section.u32()
         if self.data_count > SEGMENTS_MAX:
             raise invalid(f"{self.data_count} data segments: at most {SEGMENTS_MAX}", start)
+
+    def _describe(self, size_bytes: int, start: int) -> None:
+        """Count what an import or export comes to. Raises :class:`InvalidWasm` when all of them are too much."""
+        self._described_bytes += size_bytes
+        if self._described_bytes > DESCRIPTION_MAX_BYTES:
+            raise invalid("the module's imports and exports are too many, or their names or signatures too long", start)
 
     # --- parts of sections ------------------------------------------------------------------------------------
 
