@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,7 @@ from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.protocol import Interrupt, KernelStatistics, LoadedKernel
 from tensor_wasm.dispatch import KernelEntry
 from tensor_wasm.errors import InternalError, InvalidWasm
-from tensor_wasm.runtime import Module, ModuleCache, SealedFiles
+from tensor_wasm.runtime import KEPT_CODE_BYTES, Module, ModuleCache, Recent, SealedFiles
 
 #: Kernels kept ready in memory, over all tenants.
 _KEPT_KERNELS = 1024
@@ -64,7 +63,7 @@ class CpuDevice:
         self._modules = modules
         self._files = files
         self._compilers = compilers
-        self._kernels: OrderedDict[str, LoadedKernel] = OrderedDict()
+        self._kernels: Recent[str, LoadedKernel] = Recent(_KEPT_KERNELS, KEPT_CODE_BYTES, _size)
         self._flights: dict[str, _Flight] = {}
         self._lock = threading.Lock()
         self.statistics = KernelStatistics()
@@ -135,9 +134,7 @@ class CpuDevice:
             if self._flights.get(digest) is flight:
                 del self._flights[digest]
             if isinstance(outcome, LoadedKernel):
-                self._kernels[digest] = outcome
-                while len(self._kernels) > _KEPT_KERNELS:
-                    self._kernels.popitem(last=False)
+                self._kernels.put(digest, outcome)
         if flight.kernel.done():
             return
         if isinstance(outcome, LoadedKernel):
@@ -157,10 +154,7 @@ class CpuDevice:
     # --- kernels ----------------------------------------------------------------------------------------
 
     def _find(self, digest: str) -> LoadedKernel | None:
-        kernel = self._kernels.get(digest)
-        if kernel is not None:
-            self._kernels.move_to_end(digest)
-        return kernel
+        return self._kernels.get(digest)
 
     def _read(self, digest: str) -> LoadedKernel | None:
         """The kernel from disk, when its machine code is there too."""
@@ -197,6 +191,10 @@ def _digest(ptx: bytes, entry: str) -> str:
 
 def _module_digest(compiled: CompiledKernel) -> str:
     return blake3(compiled.wasm).hexdigest()
+
+
+def _size(kernel: LoadedKernel) -> int:
+    return len(kernel.compiled.wasm) + kernel.module.code_bytes
 
 
 def _loaded(compiled: CompiledKernel, module: Module) -> LoadedKernel:

@@ -143,7 +143,9 @@ class Application:
                 self.access.check_metrics(call.headers)
             return await operation.handler(call)
         except TensorWasmError as error:
-            return self._refused(error, call)
+            answer = self._refused(error, call)
+            _let_go(error)
+            return answer
         except Exception:
             _log.exception("a request failed", extra={"request_id": call.id})
             return _error_answer(InternalError.kind, _GENERIC, InternalError.http_status, call.id)
@@ -197,6 +199,17 @@ def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[O
         *admin.operations(node, config),
     ]
     return described + documents.operations(described)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Take from an error, and those before it, what they were raised through.
+
+    Frames and errors refer to each other, so all that a failed request held, a body of 64 MiB perhaps, would stay
+    until the collector of cycles comes by.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error.__context__, error = None, error.__context__
 
 
 def _check_single(pairs: Sequence[tuple[bytes, bytes]]) -> None:

@@ -12,6 +12,7 @@ from tensor_wasm.errors import BodyTooLarge, Cancelled, RequestTimeout
 #: Longest pause within a body, and the slowest rate over all of it: a trickle must not hold a connection for ever.
 PAUSE_S = 10.0
 _GRACE_S = 30.0
+_LARGE_BYTES = 1 << 20
 _SLOWEST_BYTES_PER_S = 64 * 1024
 
 
@@ -93,12 +94,13 @@ async def _read_on(
         hold(len(piece))
         pieces.append(piece)
         if not message["more_body"]:
-            return b"".join(pieces)
+            # To join more than a MiB lets go of the interpreter lock, and so of the event loop if done elsewhere.
+            return await asyncio.to_thread(b"".join, pieces) if size > _LARGE_BYTES else b"".join(pieces)
         patience.renew(started_s + _GRACE_S + size / _SLOWEST_BYTES_PER_S - loop.time())
         message = await receive()
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"the body is larger than {limit_bytes} bytes; the node's operator sets TENSOR_WASM_MAX_BODY_BYTES"
+        f"the body is larger than {limit_bytes} bytes; the node's operator sets TENSOR_WASM_MAX_BODY_BYTES for all"
     )

@@ -83,13 +83,15 @@ class Call:
         self._bodies = bodies
         self._held_bytes = 0
 
-    async def body(self) -> bytes:
-        """The request's body; it counts as held until :meth:`close`.
+    async def body(self, limit_bytes: int | None = None) -> bytes:
+        """The request's body, of at most ``limit_bytes`` (the node's limit when None); it counts as held until
+        :meth:`close`.
 
         Raises as :func:`~tensor_wasm.http.body.read_body`, and :class:`~tensor_wasm.errors.CapacityExhausted` when the
         node holds too much.
         """
-        return await read_body(self.receive, self.headers, self._limit_bytes, self._hold)
+        most_bytes = self._limit_bytes if limit_bytes is None else min(limit_bytes, self._limit_bytes)
+        return await read_body(self.receive, self.headers, most_bytes, self._hold)
 
     def close(self) -> None:
         """Give back what was held for the call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -16,7 +16,7 @@ from tensor_wasm.errors import InvalidName, InvalidWasm, NotFound, QuotaExceeded
 from tensor_wasm.host import GuestImports, HostLinker
 from tensor_wasm.node.accounts import Refused
 from tensor_wasm.node.model import Export, Function, Import, Page
-from tensor_wasm.runtime import TABLE_ELEMENTS, ModuleCache
+from tensor_wasm.runtime import KEPT_CODE_BYTES, TABLE_ELEMENTS, ModuleCache, Recent
 from tensor_wasm.store import ArtifactStore, FunctionRecord, Registry
 from tensor_wasm.tenancy import Tenants
 from tensor_wasm.wasm.inspector import ModuleInfo, inspect
@@ -71,7 +71,7 @@ class Catalog:
         for record in self._records.values():
             self._count(record, 1)
         artifacts.keep_only({record.digest for record in self._records.values()})
-        self._ready: OrderedDict[str, ReadyModule] = OrderedDict()
+        self._ready: Recent[str, ReadyModule] = Recent(_KEPT_MODULES, KEPT_CODE_BYTES, _code_bytes)
         self._ready_lock = threading.Lock()
 
     @property
@@ -139,13 +139,16 @@ class Catalog:
             self._count(record, -1)
             if all(other.digest != record.digest for other in self._records.values()):
                 self._artifacts.delete(record.digest)
+                with self._ready_lock:
+                    self._ready.drop(record.digest)
+                self._modules.forget(record.digest)
 
     def ready(self, record: FunctionRecord) -> ReadyModule:
         """The function's module, ready to instantiate.
 
         Raises :class:`~tensor_wasm.errors.StoreError` when its bytes are gone or damaged.
         """
-        ready = self._ready.get(record.digest)
+        ready = self._ready.peek(record.digest)
         return ready if ready is not None else self._prepare(record.digest, None)
 
     def _count(self, record: FunctionRecord, change: int) -> None:
@@ -171,7 +174,6 @@ class Catalog:
         with self._ready_lock:
             ready = self._ready.get(digest)
             if ready is not None:
-                self._ready.move_to_end(digest)
                 return ready
         data = self._artifacts.get(digest) if wasm is None else wasm
         info = inspect(data)
@@ -183,9 +185,7 @@ class Catalog:
         exports = {e.name: Export(e.name, e.parameters, e.results) for e in info.exports}
         ready = ReadyModule(imports, exports, info)
         with self._ready_lock:
-            self._ready[digest] = ready
-            while len(self._ready) > _KEPT_MODULES:
-                self._ready.popitem(last=False)
+            self._ready.put(digest, ready)
         return ready
 
     def _check(self, info: ModuleInfo) -> None:
@@ -200,6 +200,10 @@ class Catalog:
             raise InvalidWasm(f"a table has more than {TABLE_ELEMENTS} entries")
         if any(item.module in CUDA_MODULES for item in info.imports) and not info.exports_memory:
             raise InvalidWasm("a module that imports wasi:cuda must export its memory as `memory`")
+
+
+def _code_bytes(ready: ReadyModule) -> int:
+    return ready.imports.module.code_bytes
 
 
 def _describe(record: FunctionRecord, ready: ReadyModule) -> Function:

@@ -23,6 +23,8 @@ from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.runtime import CallFailed, Engine, Instance, Output, Store
 from tensor_wasm.store import FunctionRecord
 
+#: How much of a name a message tells.
+_NAME_SHOWN = 64
 #: What is called when the caller names nothing.
 _DEFAULT_EXPORTS = ("run", "_start")
 #: How much of stderr an error tells.
@@ -146,9 +148,14 @@ def _choose(module: ReadyModule, name: str | None) -> Export:
         export = module.exports.get(candidate)
         if export is not None:
             return export
-    wanted = "run or _start" if name is None else repr(name)
-    known = ", ".join(list(module.exports)[:20]) or "none"
+    wanted = "run or _start" if name is None else repr(_cut(name))
+    known = ", ".join(_cut(other) for other in list(module.exports)[:20]) or "none"
     raise MissingExport(f"the function has no export {wanted}; its exported functions are: {known}")
+
+
+def _cut(name: str) -> str:
+    """A name in a message: callers and modules may have ones of megabytes."""
+    return name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}..."
 
 
 def _with_stderr(error: EndingError, output: Output | None) -> EndingError:

@@ -10,7 +10,6 @@ the node with calls that last for minutes holds up nobody but itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import threading
 import time
@@ -183,8 +182,14 @@ def _perform(task: _Task) -> None:
         outcome, error = task.call(), None
     except BaseException as caught:  # goes to whoever waits for the future
         outcome, error = None, caught
-    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+    try:
         task.loop.call_soon_threadsafe(_finish, task.future, outcome, error)
+    except RuntimeError:
+        pass  # the loop was closed meanwhile: nobody waits any more
+    finally:
+        # The error's traceback has this frame, so this frame must not have the error: what a failed call held, a
+        # body of 64 MiB perhaps, would stay until the collector of cycles comes by.
+        del outcome, error, task
 
 
 def _finish(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:

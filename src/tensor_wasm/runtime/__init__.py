@@ -1,11 +1,12 @@
 """The boundary with Wasmtime: bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
 
-from tensor_wasm.runtime.cache import ModuleCache, SealedFiles
+from tensor_wasm.runtime.cache import KEPT_CODE_BYTES, ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Engine, Module
 from tensor_wasm.runtime.linker import HostFunction, Linker, Template
 from tensor_wasm.runtime.memory import Budget, MemoryPool, SharedBudget
 from tensor_wasm.runtime.priority import GUEST_NICENESS, step_back
+from tensor_wasm.runtime.recent import Recent
 from tensor_wasm.runtime.shared import SharedMemory
 from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store
 
@@ -14,6 +15,7 @@ __all__ = [
     "CHECK_TICKS_MAX",
     "EPOCH_TICK_S",
     "GUEST_NICENESS",
+    "KEPT_CODE_BYTES",
     "MAX_VALUES",
     "TABLE_ELEMENTS",
     "Budget",
@@ -28,6 +30,7 @@ __all__ = [
     "Module",
     "ModuleCache",
     "Output",
+    "Recent",
     "SealedFiles",
     "SharedBudget",
     "SharedMemory",

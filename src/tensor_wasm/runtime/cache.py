@@ -12,7 +12,6 @@ import hmac
 import os
 import tempfile
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +19,11 @@ from blake3 import blake3
 
 from tensor_wasm.errors import InternalError
 from tensor_wasm.runtime.engine import CONFIGURATION, Engine, Module
+from tensor_wasm.runtime.recent import Recent
 
 _MAC_BYTES = 32
+#: Serialized code of what a cache keeps in memory.
+KEPT_CODE_BYTES = 384 << 20
 
 
 class SealedFiles:
@@ -84,13 +86,17 @@ class ModuleCache:
     """
 
     def __init__(
-        self, engine: Engine, files: SealedFiles, capacity: int = 512, compile_elsewhere: Compile | None = None
+        self,
+        engine: Engine,
+        files: SealedFiles,
+        count_max: int = 512,
+        bytes_max: int = KEPT_CODE_BYTES,
+        compile_elsewhere: Compile | None = None,
     ) -> None:
         self._engine = engine
         self._files = files
-        self._capacity = capacity
         self._compile_elsewhere = compile_elsewhere
-        self._modules: OrderedDict[str, Module] = OrderedDict()
+        self._modules: Recent[str, Module] = Recent(count_max, bytes_max, lambda module: module.code_bytes)
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
 
@@ -102,12 +108,11 @@ class ModuleCache:
         with self._lock:
             module = self._modules.get(digest)
             if module is not None:
-                self._modules.move_to_end(digest)
                 return module
             busy = self._busy.setdefault(digest, threading.Lock())
         try:
             with busy:
-                module = self._modules.get(digest)
+                module = self._modules.peek(digest)
                 return module if module is not None else self._keep(digest, self._load(digest, wasm))
         finally:
             with self._lock:
@@ -118,7 +123,6 @@ class ModuleCache:
         with self._lock:
             module = self._modules.get(digest)
             if module is not None:
-                self._modules.move_to_end(digest)
                 return module
         module = self._read(_file_name(digest))
         return None if module is None else self._keep(digest, module)
@@ -132,13 +136,18 @@ class ModuleCache:
         self._files.write(_file_name(digest), code)
         return module
 
+    def forget(self, digest: str) -> None:
+        """Let go of a module that nobody needs any more; who runs it keeps it. Its file stays."""
+        with self._lock:
+            self._modules.drop(digest)
+
     def _keep(self, digest: str, module: Module) -> Module:
         """Keep a module in memory; the one to use, which is another when somebody was faster."""
         with self._lock:
-            module = self._modules.setdefault(digest, module)
-            self._modules.move_to_end(digest)
-            while len(self._modules) > self._capacity:
-                self._modules.popitem(last=False)
+            found = self._modules.get(digest)
+            if found is not None:
+                return found
+            self._modules.put(digest, module)
         return module
 
     def _load(self, digest: str, wasm: bytes | Callable[[], bytes]) -> Module:

@@ -60,11 +60,12 @@ def _configuration(pool: MemoryPool) -> wasmtime.Config:
 
 
 class Module:
-    """Compiled code. Freed with the last reference."""
+    """Compiled code, of ``code_bytes`` when serialized, as far as that is known. Freed with the last reference."""
 
-    __slots__ = ("_engine", "pointer")
+    __slots__ = ("_engine", "code_bytes", "pointer")
 
-    def __init__(self, engine: Engine, pointer: int) -> None:
+    def __init__(self, engine: Engine, pointer: int, code_bytes: int = 0) -> None:
+        self.code_bytes = code_bytes
         self._engine = engine  # the engine must outlive its modules
         self.pointer = pointer
 
@@ -76,6 +77,7 @@ class Module:
             raise InternalError(f"compiled code cannot be serialized: {native.take_error(error)}")
         data = ctypes.string_at(vector.data, vector.size)
         native.byte_vec_delete(ctypes.byref(vector))
+        self.code_bytes = len(data)
         return data
 
     def __del__(self) -> None:
@@ -168,7 +170,7 @@ class Engine:
         if error:
             raise InternalError(native.take_error(error))
         assert out.value is not None
-        return Module(self, out.value)
+        return Module(self, out.value, len(data))
 
     def _tick(self) -> None:
         while not self._stop.wait(EPOCH_TICK_S):

@@ -51,7 +51,7 @@ class Invocations:
         if len(body) <= _SMALL_BYTES:
             request, guest_input, deadline_s = _decode(body)
         else:
-            request, guest_input, deadline_s = await asyncio.to_thread(_decode, body)
+            request, guest_input, deadline_s = await self._node.in_background(call.tenant, _decode, body)
         watch = Watch(call.receive)
         try:
             result = await self._node.invoke_async(

@@ -11,6 +11,7 @@ from tensor_wasm.errors import BodyTooLarge, InvalidJson, RequestError, Unsuppor
 from tensor_wasm.http import wire, wire_admin
 from tensor_wasm.http.media import JSON, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.routes.admin.bodies import BODY_BYTES_MAX
 from tensor_wasm.node import Node
 
 _TIMEOUT_MAX_S = 3600.0
@@ -26,7 +27,7 @@ class Drain:
     async def drain(self, call: Call) -> Answer:
         """POST /admin/drain."""
         media_type(call.headers, JSON)
-        asked = wire_admin.decode_drain(await call.body()).timeout_s
+        asked = wire_admin.decode_drain(await call.body(BODY_BYTES_MAX)).timeout_s
         timeout_s = self._default_s if asked is None else asked
         if not math.isfinite(timeout_s) or not 0 <= timeout_s <= _TIMEOUT_MAX_S:
             raise RequestError(f"timeout_s must be a number from 0 to {_TIMEOUT_MAX_S:g}")

@@ -8,6 +8,7 @@ from tensor_wasm.errors import BodyTooLarge, Conflict, InvalidJson, InvalidTenan
 from tensor_wasm.http import wire, wire_admin
 from tensor_wasm.http.media import JSON, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.routes.admin.bodies import BODY_BYTES_MAX
 from tensor_wasm.node import Node
 from tensor_wasm.tenancy import parse_tenant
 
@@ -36,7 +37,7 @@ class Tenants:
         tenant = _tenant(call)
         call.resource, call.subject = call.parameters["tenant"], tenant
         media_type(call.headers, JSON)
-        changes = wire_admin.changes(wire_admin.decode_quota_changes(await call.body()))
+        changes = wire_admin.changes(wire_admin.decode_quota_changes(await call.body(BODY_BYTES_MAX)))
         call.detail = dict(changes)
         view = await asyncio.to_thread(self._administration.change_tenant, tenant, changes)
         return Answer(wire.encode(wire_admin.describe_tenant(view)))

@@ -8,6 +8,7 @@ from tensor_wasm.errors import BodyTooLarge, Conflict, InvalidJson, NotFound, Re
 from tensor_wasm.http import wire, wire_admin
 from tensor_wasm.http.media import JSON, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.routes.admin.bodies import BODY_BYTES_MAX
 from tensor_wasm.node import Node
 from tensor_wasm.tenancy import NAME_MAX
 
@@ -28,7 +29,7 @@ class Tokens:
     async def create(self, call: Call) -> Answer:
         """POST /admin/tokens."""
         media_type(call.headers, JSON)
-        request = wire_admin.decode_create_token(await call.body())
+        request = wire_admin.decode_create_token(await call.body(BODY_BYTES_MAX))
         call.detail = {"name": request.name[:NAME_MAX], "scope": request.scope[:NAME_MAX]}
         record, secret = await asyncio.to_thread(self._tokens.create, request.name, request.scope)
         call.resource = record.id
