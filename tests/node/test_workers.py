@@ -1,0 +1,153 @@
+"""The threads that run calls: how many at once, for whom, and that none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
+from tensor_wasm.node.workers import Workers
+
+FAR_NS = 1 << 62
+
+
+def even(_tenant: int) -> int:
+    return 1
+
+
+class Gate:
+    """Calls that wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def call(self) -> str:
+        self.entered.release()
+        assert self.opened.wait(20)
+        return "done"
+
+
+def run(work) -> None:
+    """Run a test that gets workers; they must end with it."""
+
+    async def main() -> None:
+        workers = Workers(2, 3, even)
+        try:
+            await asyncio.wait_for(work(workers), 30)
+        finally:
+            await asyncio.to_thread(workers.close)
+        assert workers.queued == 0
+        assert not [t for t in threading.enumerate() if t.name.startswith("worker-")]
+
+    asyncio.run(main())
+
+
+async def begun(gate: Gate, count: int) -> None:
+    for _ in range(count):
+        assert await asyncio.to_thread(gate.entered.acquire, timeout=10)
+
+
+def test_a_call_gives_its_result_or_its_error() -> None:
+    async def work(workers: Workers) -> None:
+        assert await workers.run(1, lambda: 42, FAR_NS) == 42
+        with pytest.raises(ZeroDivisionError):
+            await workers.run(1, lambda: 1 // 0, FAR_NS)
+
+    run(work)
+
+
+def test_so_many_run_at_once_and_the_next_waits() -> None:
+    async def work(workers: Workers) -> None:
+        gate = Gate()
+        tasks = [asyncio.create_task(workers.run(1, gate.call, FAR_NS)) for _ in range(4)]
+        await begun(gate, 2)
+        assert workers.waiting() == {1: 2}
+        assert not gate.entered.acquire(blocking=False)
+        gate.opened.set()
+        assert await asyncio.gather(*tasks) == ["done"] * 4
+
+    run(work)
+
+
+def test_a_tenant_of_which_nothing_runs_does_not_wait_for_others() -> None:
+    async def work(workers: Workers) -> None:
+        gate = Gate()
+        tasks = [asyncio.create_task(workers.run(1, gate.call, FAR_NS)) for _ in range(4)]
+        await begun(gate, 2)
+        for tenant in (2, 3):
+            assert await workers.run(tenant, lambda: "at once", FAR_NS) == "at once"
+        second = Gate()
+        tasks.append(asyncio.create_task(workers.run(2, second.call, FAR_NS)))
+        await begun(second, 1)
+        tasks.append(asyncio.create_task(workers.run(2, second.call, FAR_NS)))
+        await asyncio.sleep(0.05)
+        assert workers.waiting() == {1: 2, 2: 1}, "a second call of the tenant waits like the others'"
+        gate.opened.set()
+        second.opened.set()
+        await asyncio.gather(*tasks)
+
+    run(work)
+
+
+def test_a_tenants_queue_is_bounded_and_another_tenants_is_not_full() -> None:
+    async def work(workers: Workers) -> None:
+        gate = Gate()
+        tasks = [asyncio.create_task(workers.run(1, gate.call, FAR_NS)) for _ in range(5)]
+        await begun(gate, 2)
+        with pytest.raises(CapacityExhausted):
+            await workers.run(1, gate.call, FAR_NS)
+        assert await workers.run(2, lambda: 1, FAR_NS) == 1
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+
+    run(work)
+
+
+def test_a_call_that_waits_too_long_or_is_cancelled_leaves_the_queue() -> None:
+    async def work(workers: Workers) -> None:
+        gate = Gate()
+        tasks = [asyncio.create_task(workers.run(1, gate.call, FAR_NS)) for _ in range(2)]
+        await begun(gate, 2)
+        ran: list[int] = []
+        with pytest.raises(DeadlineExceeded):
+            await workers.run(1, lambda: ran.append(1), time.monotonic_ns() + 50_000_000)
+        cancelled = asyncio.create_task(workers.run(1, lambda: ran.append(2), FAR_NS))
+        await asyncio.sleep(0.02)
+        assert workers.queued == 1
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert workers.queued == 0
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+        assert ran == []
+
+    run(work)
+
+
+def test_threads_that_were_needed_for_a_while_end() -> None:
+    async def work(workers: Workers) -> None:
+        gate = Gate()
+        tasks = [asyncio.create_task(workers.run(tenant, gate.call, FAR_NS)) for tenant in range(6)]
+        await begun(gate, 6)
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0.05)
+        workers.trim()
+        workers.trim()
+        assert await workers.run(1, lambda: 1, FAR_NS) == 1
+        until = time.monotonic() + 10
+        while len([t for t in threading.enumerate() if t.name.startswith("worker-")]) != 2:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+        gate = Gate()
+        tasks = [asyncio.create_task(workers.run(tenant, gate.call, FAR_NS)) for tenant in range(4)]
+        await begun(gate, 4)
+        gate.opened.set()
+        await asyncio.gather(*tasks)
+
+    run(work)
