@@ -5,6 +5,7 @@ import http.client
 import json
 import logging
 import math
+import socket
 import time
 
 import pytest
@@ -177,6 +178,23 @@ def test_a_client_that_goes_away_ends_its_invocation_quietly(server, caplog):
             time.sleep(0.01)
         assert server.node.cancelled == 1
         assert server.counted()["/functions/:id/invoke", "POST", "499"] == before + 1
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("behind", [1, 3])
+def test_a_client_that_asked_more_behind_it_ends_its_invocation_as_quietly(server, caplog, behind):
+    server.node.slow_s = 30
+    request = b"POST /functions/abc/invoke HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    request += b"Content-Length: 2\r\n\r\n{}"
+    with caplog.at_level(logging.WARNING):
+        with socket.create_connection((server.host, server.port), timeout=10) as connection:
+            connection.sendall(request * (1 + behind))
+            time.sleep(0.2)
+        until = time.monotonic() + 5
+        while not server.node.cancelled and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert server.node.cancelled == len(server.node.calls) == 1
     assert caplog.records == []
 
 

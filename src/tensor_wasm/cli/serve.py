@@ -50,11 +50,15 @@ def serve(session: Session, /, **flags: str | None) -> None:
     from tensor_wasm.http.server import Server
     from tensor_wasm.node import Node
     from tensor_wasm.telemetry import logs
+    from tensor_wasm.telemetry.audit import AuditLog
 
     logs.configure(config.log, config.log_format)
     with Node(config) as node:
-        server = Server(node, config, on_started=lambda host, port: _announce(session, node, host, port))
-        server.run()
+        audit = AuditLog(config.audit)
+        try:
+            Server(node, config, lambda host, port: _announce(session, node, host, port), audit).run()
+        finally:
+            audit.close()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

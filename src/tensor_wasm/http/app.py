@@ -36,7 +36,7 @@ from tensor_wasm.http.limits import HeldBodies, RateLimits
 from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, Table
 from tensor_wasm.http.routes import admin, documents, functions, invocations, probes
 from tensor_wasm.node import Node
-from tensor_wasm.telemetry import HttpMetrics, LagMonitor
+from tensor_wasm.telemetry import HttpMetrics
 from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.exposition import Source
 from tensor_wasm.telemetry.http_metrics import OTHER
@@ -65,7 +65,7 @@ class Application:
         node: Node,
         config: Config,
         http_metrics: HttpMetrics,
-        lag: LagMonitor | None = None,
+        sources: Sequence[Source] = (),
         audit: AuditLog | None = None,
     ) -> None:
         self.access = Access(config, node.tokens)
@@ -74,7 +74,7 @@ class Application:
         self._bodies = HeldBodies(config.held_body_bytes)
         self._auditor = Auditor(audit or AuditLog("none"), config.audit_invocations)
         self.metrics = http_metrics
-        self.table = Table(_operations(node, config, [http_metrics, lag or LagMonitor(), self._auditor.log]))
+        self.table = Table(_operations(node, config, [http_metrics, *sources, self._auditor.log]))
         self._limit_bytes = config.max_body_bytes
         self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)
@@ -180,15 +180,15 @@ def create_app(
     node: Node,
     config: Config,
     http_metrics: HttpMetrics,
-    lag: LagMonitor | None = None,
+    sources: Sequence[Source] = (),
     audit: AuditLog | None = None,
 ) -> Application:
-    """The ASGI application of a node. Without ``audit`` nothing is audited.
+    """The ASGI application of a node. ``sources`` have more metrics; without ``audit`` nothing is audited.
 
     Raises :class:`~tensor_wasm.errors.ConfigurationError` for tokens that cannot be read, and for an address that
     others can reach on a node without tokens.
     """
-    return Application(node, config, http_metrics, lag, audit)
+    return Application(node, config, http_metrics, sources, audit)
 
 
 def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[Operation]:

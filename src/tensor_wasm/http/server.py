@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,34 +16,60 @@ from collections.abc import Callable, Generator
 import uvicorn
 
 from tensor_wasm.config import Config
-from tensor_wasm.errors import ConfigurationError, InternalError
+from tensor_wasm.errors import ConfigurationError, InternalError, TensorWasmError
+from tensor_wasm.http.acceptor import Acceptor
 from tensor_wasm.http.app import create_app
-from tensor_wasm.http.protocol import protocol_for
+from tensor_wasm.http.protocol import ConnectionLimit, Protocol, connections_max, protocol_for
+from tensor_wasm.http.tls import tls_for
 from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics, LagMonitor
+from tensor_wasm.telemetry.audit import AuditLog
+from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
 
 _log = logging.getLogger("tensor_wasm.http")
 
 _BACKLOG = 2048
+_SWITCH_INTERVAL_S = 0.001
 _KEEP_ALIVE_S = 75
 _POLL_S = 0.02
 _LAST_ANSWERS_S = 2
 _WARNING_INTERVAL_S = 60.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (*_END_SIGNALS, signal.SIGHUP)
 
 OnStarted = Callable[[str, int], None]
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn with this server's own signals, which says when it listens."""
+    """uvicorn with this server's own signals and TLS, which says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, acceptor: Acceptor | None, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
+        self._acceptor = acceptor
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._acceptor is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._acceptor.start(self._create_protocol)
+            # Of its servers uvicorn wants no more than that they close.
+            self.servers = [self._acceptor]  # type: ignore[list-item]
         self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # What did not end in time: clients that do not read, or that do not end TLS as they should.
+        late = [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
+        for connection in late:
+            connection.abandon()
+        if late:
+            await asyncio.sleep(_POLL_S)
+
+    def _create_protocol(self) -> Protocol:
+        create: Callable[..., Protocol] = self.config.http_protocol_class  # type: ignore[assignment]
+        return create(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -54,19 +81,32 @@ class Server:
 
     :meth:`run` serves until a signal or :meth:`stop`; :meth:`start_in_thread` does so beside the caller. The node
     stays open: whoever made it closes it. ``on_started`` is called with host and port when requests are taken.
+    ``audit`` is told of calls that change state or are refused; it stays its maker's to close.
 
-    Raises :class:`ConfigurationError` when the address cannot be had, or would open a node without tokens to others.
+    What is in ``on_hangup`` is called on SIGHUP, one after the other in a thread of its own: it reads files again. What
+    one raises is logged, and the next is called.
+
+    Raises :class:`ConfigurationError` when the address cannot be had, or would open a node without tokens to others,
+    and when the files for TLS cannot be used.
     """
 
-    def __init__(self, node: Node, config: Config, on_started: OnStarted | None = None) -> None:
+    def __init__(
+        self, node: Node, config: Config, on_started: OnStarted | None = None, audit: AuditLog | None = None
+    ) -> None:
         self._node = node
         self._config = config
         self._on_started = on_started
         self._metrics = HttpMetrics()
         self._lag = LagMonitor()
-        self._app = create_app(node, config, self._metrics, self._lag)
+        self._limit = ConnectionLimit(connections_max(), ConnectionMetrics())
+        self._tls = tls_for(config)
+        self.on_hangup: list[Callable[[], None]] = [] if self._tls is None else [self._tls.reload]
+        if audit is not None:
+            self.on_hangup.append(audit.reopen)
+        self._app = create_app(node, config, self._metrics, [self._lag, self._limit.metrics], audit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._hung_up = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -83,9 +123,13 @@ class Server:
         """Serve until SIGTERM, SIGINT or :meth:`stop`; 0 when all requests got their answers.
 
         On the first signal the node takes no more work, and what runs may finish within ``drain_s``; then it is ended.
-        A second signal ends the process at once. On another than the main thread signals are left alone.
+        A second signal ends the process at once. SIGHUP calls ``on_hangup``. On another than the main thread signals
+        are left alone.
         """
         listener = _listen(self._config)
+        # Guests that call the host all the time hold the interpreter lock in turns; at Python's 5 ms a turn the event
+        # loop, which needs it several times a request, would answer after seconds.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
             settings = self._uvicorn_config()
             with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
@@ -125,17 +169,20 @@ class Server:
 
     async def _serve(self, listener: socket.socket, settings: uvicorn.Config) -> None:
         loop = asyncio.get_running_loop()
-        self._loop, self._stopping = loop, asyncio.Event()
-        server = _Uvicorn(settings, lambda: self._started(listener))
+        self._loop, self._stopping, self._hung_up = loop, asyncio.Event(), asyncio.Event()
+        acceptor = None if self._tls is None else Acceptor(listener, self._tls, self._limit)
+        server = _Uvicorn(settings, acceptor, lambda: self._started(listener))
         restore = self._take_signals(loop) if threading.current_thread() is threading.main_thread() else None
         self._lag.start()
         warner = loop.create_task(self._warn()) if self._app.access.is_exposed else None
         stopper = loop.create_task(self._stop_when_asked(server))
+        reader = loop.create_task(self._read_again_when_asked())
         try:
             await server.serve(sockets=[listener])
         finally:
             self._lag.stop()
             stopper.cancel()
+            reader.cancel()
             if warner is not None:
                 warner.cancel()
             if restore is not None:
@@ -146,7 +193,7 @@ class Server:
         return uvicorn.Config(
             self._app,
             loop="uvloop",
-            http=protocol_for(self._metrics),  # type: ignore[arg-type]  # a class made at run time
+            http=protocol_for(self._metrics, self._limit),  # type: ignore[arg-type]  # a class made at run time
             ws="none",
             lifespan="off",
             log_config=None,
@@ -161,17 +208,20 @@ class Server:
     def _started(self, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
         self._address = host, port
-        _log.info("listening on %s port %d", host, port)
+        _log.info("listening on %s port %d%s", host, port, "" if self._tls is None else " with TLS")
         if self._app.access.is_open and not self._app.access.is_exposed:
             _log.warning("no tokens are set: every caller on this machine is admin for any tenant")
         if self._on_started is not None:
             self._on_started(host, port)
         self._ready.set()
 
-    # --- the end ----------------------------------------------------------------------------------------
+    # --- signals ----------------------------------------------------------------------------------------
 
     def _take_signals(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-        """First signal: drain. Second: the process ends as if it had no handler. Returns how to undo this."""
+        """First signal to end: drain. Second: the process ends as if it had no handler. SIGHUP: files are read again.
+
+        Returns how to undo this.
+        """
         before = {number: signal.getsignal(number) for number in _SIGNALS}
 
         def received(number: int) -> None:
@@ -181,8 +231,9 @@ class Server:
                 os.kill(os.getpid(), number)
             self._stopping.set()
 
-        for number in _SIGNALS:
+        for number in _END_SIGNALS:
             loop.add_signal_handler(number, received, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
 
         def restore() -> None:
             for number, handler in before.items():
@@ -190,6 +241,21 @@ class Server:
                 signal.signal(number, handler)
 
         return restore
+
+    async def _read_again_when_asked(self) -> None:
+        """Call what is in ``on_hangup``. A signal that comes meanwhile makes one more round, not several at once."""
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            for callback in tuple(self.on_hangup):
+                try:
+                    await asyncio.to_thread(callback)
+                except TensorWasmError as error:
+                    _log.error("SIGHUP: %s", error)
+                except Exception:
+                    _log.exception("SIGHUP: a file could not be read again")
+
+    # --- the end ----------------------------------------------------------------------------------------
 
     async def _stop_when_asked(self, server: _Uvicorn) -> None:
         """Drain: refuse new work, let running requests finish, end what does not, then close the listener.

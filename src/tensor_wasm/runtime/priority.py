@@ -7,8 +7,9 @@ import os
 import threading
 
 #: By how much a thread of a node that runs guests and kernels steps back. A thread of the same priority as theirs,
-#: the event loop's, would wait for its turn behind each of them: with 30 busy guests a core for 100 ms, now for 2.
-GUEST_NICENESS = 10
+#: the event loop's, would wait for its turn behind each of them. Not by more: such a thread holds the interpreter lock
+#: now and then, and must come to a core with it also beside other processes that are busy.
+GUEST_NICENESS = 5
 
 
 def step_back(niceness: int) -> None:
