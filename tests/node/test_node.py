@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ from tensor_wasm.errors import (
     Terminated,
 )
 from tensor_wasm.node import Node
+from tensor_wasm.node.instances import LiveInstance
 from tensor_wasm.store import ArtifactStore
 
 
@@ -344,3 +345,23 @@ def test_a_refusal_for_quota_is_counted_for_its_own_tenant(node: Node) -> None:
         node.invoke(two, "nothing", tenant=2)
     assert node.invoke(two, "launch", tenant=2).results == [0]
     assert {row.tenant: row.rejected_quota for row in node.ledger.read().tenants} == {1: 1, 2: 0}
+
+
+@pytest.mark.parametrize("look", ["sample", "list", "terminate_all", "allow_device"])
+def test_instances_may_come_while_all_are_looked_at(node: Node, look: str) -> None:
+    instances, record = node._instances, node._catalog.find(node.deploy("add", guests.add()).id, 0)
+    opened = [instances.open(record, "run", None, 1 << 20) for _ in range(2)]
+
+    class Arriving(dict[str, LiveInstance]):
+        """Another instance comes with each that is looked at."""
+
+        def values(self) -> Iterator[LiveInstance]:  # type: ignore[override]
+            for live in super().values():
+                opened.append(instances.open(record, "run", None, 1 << 20))
+                yield live
+
+    instances._live = Arriving(instances._live)
+    getattr(instances, look)(*([0, True] if look == "allow_device" else []))
+    for live in opened:
+        instances.close(live)
+    assert node.administration.instances(None) == []

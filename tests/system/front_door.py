@@ -17,7 +17,7 @@ from tensor_wasm.cli.client import Client
 ROOT = Path(__file__).resolve().parents[2]
 VECTOR_ADD = ROOT / "examples" / "vector_add" / "vector_add.wasm"
 _END_S = 30
-_URL = re.compile(r"http://[0-9.:]+")
+_URL = re.compile(r"https?://[0-9.:]+")
 
 
 def environment(**settings: str) -> dict[str, str]:

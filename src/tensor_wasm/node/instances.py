@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tensor_wasm.dispatch import Ledger, Slot
@@ -179,7 +180,7 @@ class Instances:
         """Every live instance, of one tenant or of all, oldest first."""
         with self._lock:
             now_ns = time.monotonic_ns()
-            found = [live for live in self._live.values() if tenant is None or live.function.tenant == tenant]
+            found = [live for live in self._all() if tenant is None or live.function.tenant == tenant]
             return [live.view(now_ns) for live in found]
 
     def terminate(self, identity: str) -> LiveInstance:
@@ -194,9 +195,13 @@ class Instances:
     def terminate_all(self) -> int:
         """Order the end of every instance; how many there were."""
         with self._lock:
-            for live in self._live.values():
+            for live in self._all():
                 self._order_end(live)
             return len(self._live)
+
+    def _all(self) -> Iterable[LiveInstance]:
+        # A copy, which is one step of the interpreter's: new ones come without the lock.
+        return self._live.copy().values()
 
     def _order_end(self, live: LiveInstance) -> None:
         if not live.slot.terminate_asked:
@@ -206,7 +211,7 @@ class Instances:
     def allow_device(self, tenant: int, is_capable: bool) -> None:
         """Let a tenant's live instances use the device, or no longer."""
         with self._lock:
-            for live in self._live.values():
+            for live in self._all():
                 if live.function.tenant == tenant:
                     live.slot.is_capable = is_capable
 
@@ -214,7 +219,7 @@ class Instances:
         """Measure every instance's launches per second; to be called about every second."""
         with self._lock:
             now_ns = time.monotonic_ns()
-            for live in self._live.values():
+            for live in self._all():
                 live.sample(now_ns)
 
 
