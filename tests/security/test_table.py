@@ -37,7 +37,8 @@ def test_every_test_says_what_bound_holds():
 
 
 def test_the_document_has_every_row():
-    rows = [text for text in _DOCUMENT.splitlines() if "`tests/security/" in text and text.startswith("| ")]
+    table = _DOCUMENT.partition("\n## Attacks\n")[2].partition("\n## ")[0]
+    rows = [text for text in table.splitlines() if "`tests/security/" in text]
     assert sorted(rows) == sorted(map(line, ATTACKS))
 
 
