@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import threading
 from pathlib import Path
 
@@ -126,3 +128,43 @@ def test_a_module_is_compiled_elsewhere_when_that_is_possible(engine: Engine, tm
         assert cache.get(f"d{value}", wasm) is cache.get(f"d{value}", wasm)
     assert asked == [small_module(6), small_module(7)]
     assert len(files_in(tmp_path)) == 2
+
+
+def aged(path: Path, seconds: float) -> None:
+    status = path.stat()
+    os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+
+
+def test_files_do_not_fill_the_disk_and_the_oldest_go_first(tmp_path: Path) -> None:
+    block = 16 << 10
+    files = SealedFiles(tmp_path, KEY, bytes_max=8 * block)
+    for number in range(8):
+        files.write(f"{number}", bytes(block // 2))
+        aged(tmp_path / f"{number}", 1000 - number)
+    assert len(files_in(tmp_path)) == 8
+    files.write("8", b"one too many")
+    assert {path.name for path in files_in(tmp_path)} == {"3", "4", "5", "6", "7", "8"}
+    assert files.read("3") == bytes(block // 2)
+    assert files.read("2") is None
+
+
+def test_files_that_were_there_before_count_too(tmp_path: Path) -> None:
+    large = bytes(1 << 20)
+    for number in range(4):
+        SealedFiles(tmp_path, KEY).write(f"{number}", large)
+        aged(tmp_path / f"{number}", 1000 - number)
+    SealedFiles(tmp_path, KEY, bytes_max=3 << 20).write("4", b"code")
+    assert {path.name for path in files_in(tmp_path)} == {"2", "3", "4"}
+
+
+def test_random_writes_keep_to_the_bound(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 31)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    bytes_max = 1 << 20
+    files = SealedFiles(tmp_path, KEY, bytes_max)
+    for _ in range(300):
+        name = str(draw.randrange(200))
+        files.write(name, draw.randbytes(draw.randrange(1, 40_000)))
+        assert files.read(name) is not None
+        assert sum(path.stat().st_size for path in files_in(tmp_path)) <= bytes_max

@@ -20,17 +20,17 @@ _LONGEST_S = 600.0
 _SETTLE_S = 0.5
 
 
-def bench_config(home: Path) -> Config:
-    """Default settings on a free port, nothing of the environment."""
+def bench_config(home: Path, **settings: object) -> Config:
+    """Default settings but for ``settings``, on a free port, nothing of the environment."""
     # The report is the output: what the server has to say at its start is not.
     logging.getLogger("tensor_wasm").addHandler(logging.NullHandler())
-    return load({}, {"home": home, "listen_addr": "127.0.0.1:0"}).config
+    return load({}, {"home": home, "listen_addr": "127.0.0.1:0", **settings}).config
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[tuple[Node, str]]:
-    """A node with its HTTP server in a thread; gives the node and its base URL."""
-    config = bench_config(home)
+def serving(home: Path, **settings: object) -> Iterator[tuple[Node, str]]:
+    """A node with its HTTP server in a thread; gives the node and its base URL. ``settings`` by field name."""
+    config = bench_config(home, **settings)
     with Node(config) as node:
         server = Server(node, config)
         server.start_in_thread()

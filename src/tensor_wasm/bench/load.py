@@ -31,12 +31,13 @@ class HttpResult:
 
 @dataclass(frozen=True, slots=True)
 class HttpLoad:
-    """Requests to one URL over ``connections`` kept-alive connections for ``duration_s``."""
+    """Requests for a tenant to one URL over ``connections`` kept-alive connections for ``duration_s``."""
 
     url: str
     connections: int
     duration_s: float
     body: bytes | None = None
+    tenant: int = 0
 
     def start(self) -> subprocess.Popen[str]:
         """Begin; pass the process to :meth:`finish`."""
@@ -55,15 +56,15 @@ class HttpLoad:
         if not shutil.which("wrk"):
             body = "" if self.body is None else self.body.decode()
             numbers = [str(self.connections), str(self.duration_s)]
-            return [sys.executable, "-m", "tensor_wasm.bench.client", self.url, *numbers, body]
+            return [sys.executable, "-m", "tensor_wasm.bench.client", self.url, *numbers, body, str(self.tenant)]
         script = Path(tempfile.mkdtemp(prefix="tensor-wasm-bench-")) / "load.lua"
-        script.write_text(_lua(self.body))
+        script.write_text(_lua(self.body, self.tenant))
         seconds = f"{max(round(self.duration_s), 1)}s"
         return ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}", "-s", str(script), self.url]
 
 
-def _lua(body: bytes | None) -> str:
-    lines = ['wrk.headers["Content-Type"] = "application/json"']
+def _lua(body: bytes | None, tenant: int) -> str:
+    lines = ['wrk.headers["Content-Type"] = "application/json"', f'wrk.headers["X-TensorWasm-Tenant"] = "{tenant}"']
     if body is not None:
         lines += ['wrk.method = "POST"', f"wrk.body = {json.dumps(body.decode())}"]
     lines.append(

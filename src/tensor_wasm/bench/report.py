@@ -17,7 +17,8 @@ from tensor_wasm.device.processor import processor_name
 class Case:
     """One measured case: ``unit`` of the percentiles, ``rate`` per second where that is what is measured.
 
-    ``bar`` says what the case should reach, ``peer`` names the case it is to be compared with.
+    ``bar`` says what the case should reach, ``peer`` names the case it is to be compared with; ``highest`` is the
+    highest sample, where samples were kept.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Case:
     rate: float | None = None
     bar: str | None = None
     peer: str | None = None
+    highest: float | None = None
 
 
 @dataclass(slots=True)
@@ -51,9 +53,15 @@ class Report:
         """Summarise samples as a case."""
         values = np.fromiter(samples, float)
         p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
-        case = Case(name, unit, len(values), p50, p95, p99, rate, bar, peer)
+        case = Case(name, unit, len(values), p50, p95, p99, rate, bar, peer, float(values.max()))
         self.cases.append(case)
         return case
+
+    def add_value(
+        self, name: str, value: float, unit: str, *, rate: float | None = None, bar: str | None = None
+    ) -> Case:
+        """Add a case that is one number."""
+        return self.add(name, [value], unit, rate=rate, bar=bar)
 
     def ratio(self, case: Case) -> float | None:
         """How many times better a case is than its peer: by rate where both have one, else by P50."""

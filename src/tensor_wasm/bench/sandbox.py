@@ -32,13 +32,13 @@ def guest_wasm(name: str = "bench") -> bytes:
 class Workshop:
     """An engine with ledger and device; makes guests of one module. ``home`` is where caches go."""
 
-    def __init__(self, home: Path, wasm: bytes) -> None:
+    def __init__(self, home: Path, wasm: bytes, permits: int = _PERMITS) -> None:
         self.engine = Engine()
         self.engine.start()
         key = bytes(_KEY_BYTES)
         modules = ModuleCache(self.engine, SealedFiles(home / "modules", key))
         device = open_device("cpu", modules, SealedFiles(home / "kernels", key))
-        self.ledger = Ledger(self.engine, _PERMITS)
+        self.ledger = Ledger(self.engine, permits)
         self.services = HostServices(device, GateFactory(self.engine, self.ledger), self.ledger)
         info = inspect(wasm)
         imports = [LinkedImport(i.module, i.name, Signature(i.parameters, i.results)) for i in info.imports]
@@ -47,9 +47,9 @@ class Workshop:
         )
 
     @contextmanager
-    def guest(self) -> Iterator[KeptGuest]:
+    def guest(self, tenant: int = 0) -> Iterator[KeptGuest]:
         """A new instance, ended with the context."""
-        kept = KeptGuest(self)
+        kept = KeptGuest(self, tenant)
         try:
             yield kept
         finally:
@@ -61,11 +61,11 @@ class Workshop:
 
 
 class KeptGuest:
-    """One instance of the workshop's module."""
+    """One instance of the workshop's module, of a tenant."""
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, workshop: Workshop, tenant: int = 0) -> None:
         self._workshop = workshop
-        self.slot = workshop.ledger.open(0, True)
+        self.slot = workshop.ledger.open(tenant, True)
         self.guest = Guest(workshop.services, self.slot, None)
         self._store = Store(workshop.engine, Budget(_MEMORY_BYTES), self.guest, self.guest.interrupt, Output(1 << 16))
         self._instance = workshop.module.instantiate(self._store, self.guest)

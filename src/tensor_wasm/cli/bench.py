@@ -67,6 +67,43 @@ def invoke(session: Session, seconds: float) -> None:
     _run(session, lambda home: measure(home, seconds))
 
 
+@bench.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long each case lasts."
+)
+@with_session
+@click.pass_obj
+def fairness(session: Session, seconds: float) -> None:
+    """Share permits between guests and tenants."""
+    from tensor_wasm.bench.fairness import measure
+
+    _run(session, lambda home: measure(home, seconds))
+
+
+@bench.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=5.0, show_default=True, help="How long each case lasts."
+)
+@with_session
+@click.pass_obj
+def admission(session: Session, seconds: float) -> None:
+    """Invoke over HTTP while another tenant floods the node."""
+    from tensor_wasm.bench.admission import measure
+
+    _run(session, lambda home: measure(home, seconds))
+
+
+@bench.command()
+@click.option("--instances", type=click.IntRange(4, 1000), default=100, show_default=True, help="How many are ended.")
+@with_session
+@click.pass_obj
+def termination(session: Session, instances: int) -> None:
+    """End instances in every state."""
+    from tensor_wasm.bench.termination import measure
+
+    _run(session, lambda home: measure(home, instances))
+
+
 def _run(session: Session | None, measure: Callable[[Path], Report]) -> None:
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-bench-") as home:
         report = measure(Path(home))
@@ -78,13 +115,22 @@ def _run(session: Session | None, measure: Callable[[Path], Report]) -> None:
 
 
 def _lines(report: Report) -> list[str]:
-    """The report as a table."""
+    """The report as a table. A case that is one number has it in the first column."""
     width = max(len(case.name) for case in report.cases)
-    lines = [f"{'case':<{width}}  {'P50':>10} {'P95':>10} {'P99':>10}  {'rate/s':>9}  {'vs peer':>8}  bar"]
+    unit_width = max(len(case.unit) for case in report.cases)
+    titles = [f"{title:>{8 + unit_width}}" for title in ("P50", "P95", "P99", "max")]
+    lines = [f"{'case':<{width}}  {' '.join(titles)}  {'rate/s':>9}  {'vs peer':>8}  bar"]
     for case in report.cases:
         ratio = report.ratio(case)
-        numbers = " ".join(f"{value:>7.3f} {case.unit}" for value in (case.p50, case.p95, case.p99))
+        values = [case.p50, case.p95, case.p99, case.highest]
+        if case.count == 1 and case.highest is not None:
+            values[1:] = [None] * 3
+        numbers = " ".join(_number(value, case.unit, unit_width) for value in values)
         rate = "" if case.rate is None else f"{case.rate:,.0f}"
         shown = "" if ratio is None else f"{ratio:.1f} x"
         lines.append(f"{case.name:<{width}}  {numbers}  {rate:>9}  {shown:>8}  {case.bar or ''}".rstrip())
     return lines
+
+
+def _number(value: float | None, unit: str, unit_width: int) -> str:
+    return " " * (8 + unit_width) if value is None else f"{value:>7.3f} {unit:<{unit_width}}"

@@ -25,7 +25,7 @@ from tensor_wasm.node.invocation import Call, Invoker, Limits
 from tensor_wasm.node.model import Function, InvocationResult, Page
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.workers import Workers
-from tensor_wasm.runtime import GUEST_NICENESS, Engine, ModuleCache, SealedFiles
+from tensor_wasm.runtime import GUEST_NICENESS, Engine, ModuleCache, SealedFiles, give_back_large_blocks
 from tensor_wasm.store import ArtifactStore, Database, HomeLock, Registry, TenantStore, TokenStore, node_key
 from tensor_wasm.tenancy import Tenants, TokenBook
 
@@ -57,6 +57,7 @@ class Node:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._draining = False
+        give_back_large_blocks()
         self._closing = ExitStack()
         with ExitStack() as opened:
             opened.callback(HomeLock(config.home).close)

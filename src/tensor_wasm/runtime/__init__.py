@@ -1,5 +1,6 @@
 """The boundary with Wasmtime: bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
 
+from tensor_wasm.runtime.allocator import give_back_large_blocks
 from tensor_wasm.runtime.cache import KEPT_CODE_BYTES, ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Engine, Module
@@ -36,5 +37,6 @@ __all__ = [
     "SharedMemory",
     "Store",
     "Template",
+    "give_back_large_blocks",
     "step_back",
 ]

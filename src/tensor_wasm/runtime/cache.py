@@ -12,7 +12,7 @@ import hmac
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
@@ -24,15 +24,25 @@ from tensor_wasm.runtime.recent import Recent
 _MAC_BYTES = 32
 #: Serialized code of what a cache keeps in memory.
 KEPT_CODE_BYTES = 384 << 20
+#: Files of one directory, together; each counts as a whole number of blocks, so that there are not too many of them.
+KEPT_FILES_BYTES = 1 << 30
+_BLOCK_BYTES = 16 << 10
 
 
 class SealedFiles:
-    """Files in one directory, each sealed by a MAC over its name and content under ``key`` (32 bytes)."""
+    """Files in one directory, each sealed by a MAC over its name and content under ``key`` (32 bytes).
 
-    def __init__(self, directory: Path, key: bytes) -> None:
+    Together they have about ``bytes_max`` bytes at most: what is deployed and deleted must not fill the disk. The files
+    go first that were written, or read as far as the system notes it, the longest time ago.
+    """
+
+    def __init__(self, directory: Path, key: bytes, bytes_max: int = KEPT_FILES_BYTES) -> None:
         self._directory = directory
         self._prefix = os.path.join(directory, "")  # noqa: PTH118 - a path of pathlib's takes 25 µs to join and open
         self._key = key
+        self._bytes_max = bytes_max
+        self._size_bytes: int | None = None  # not known before the first write
+        self._size_lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def read(self, name: str) -> bytes | None:
@@ -55,11 +65,48 @@ class SealedFiles:
                 Path(temporary).replace(self._directory / name)
             except OSError:
                 Path(temporary).unlink()
+            else:
+                self._count(_MAC_BYTES + len(content))
+
+    def _count(self, size_bytes: int) -> None:
+        """A file was written. Makes room where there are too many. Raises :class:`OSError`."""
+        with self._size_lock:
+            if self._size_bytes is None:
+                self._size_bytes = sum(size for _, size, _ in self._files())
+            else:
+                self._size_bytes += _blocks(
+                    size_bytes
+                )  # one that was there before counts twice until files are counted
+            if self._size_bytes > self._bytes_max:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Delete the oldest files, more than there must: so that all are looked at seldom."""
+        files = sorted(self._files())
+        self._size_bytes = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if self._size_bytes <= self._bytes_max * 3 // 4:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108 - of the paths that scandir gives
+            self._size_bytes -= size
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """When each file was used, its size, its path."""
+        with os.scandir(self._prefix) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    yield max(status.st_atime, status.st_mtime), _blocks(status.st_size), entry.path
 
     def _seal(self, name: str, content: bytes) -> bytes:
         seal = blake3(name.encode() + b"\0", key=self._key)
         seal.update(content)  # by itself: a copy of much code holds the interpreter lock
         return seal.digest()
+
+
+def _blocks(size_bytes: int) -> int:
+    return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def _read_all(path: str) -> bytes:
