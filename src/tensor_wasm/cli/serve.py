@@ -42,6 +42,7 @@ def serve(session: Session, /, **flags: str | None) -> None:
     from tensor_wasm.config import load
 
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server listens there is nothing to read again
     loaded = load(os.environ, flags)
     for warning in loaded.warnings:
         print_note(f"warning: {safe(warning)}")
