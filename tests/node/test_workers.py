@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 
@@ -10,6 +12,7 @@ import pytest
 
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
 from tensor_wasm.node.workers import Workers
+from tensor_wasm.runtime import let_others_first
 
 FAR_NS = 1 << 62
 
@@ -149,5 +152,47 @@ def test_threads_that_were_needed_for_a_while_end() -> None:
         await begun(gate, 4)
         gate.opened.set()
         await asyncio.gather(*tasks)
+
+    run(work)
+
+
+def test_threads_whose_guests_ran_long_are_replaced() -> None:
+    async def work(_: Workers) -> None:
+        workers = Workers(2, 50, even, "spent", (1, 2))
+
+        def long_call(number: int) -> int:
+            let_others_first()
+            return number
+
+        try:
+            for _round in range(20):
+                calls = (workers.run(n % 3, lambda n=n: long_call(n), FAR_NS) for n in range(20))
+                assert await asyncio.gather(*calls) == list(range(20))
+        finally:
+            await asyncio.to_thread(workers.close)
+        assert workers.queued == 0
+        assert not [t for t in threading.enumerate() if t.name.startswith("spent-")]
+
+    run(work)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_a_tenants_further_calls_step_back_more_than_its_first() -> None:
+    async def work(_: Workers) -> None:
+        workers = Workers(4, 50, even, "stepping", (3, 6))
+        base = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        gate = Gate()
+
+        def niceness() -> int:
+            gate.call()
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) - base
+
+        try:
+            tasks = [asyncio.create_task(workers.run(tenant, niceness, FAR_NS)) for tenant in (1, 1, 1, 2)]
+            await begun(gate, 4)
+            gate.opened.set()
+            assert await asyncio.gather(*tasks) == [3, 6, 6, 3]
+        finally:
+            await asyncio.to_thread(workers.close)
 
     run(work)

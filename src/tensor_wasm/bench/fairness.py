@@ -27,7 +27,7 @@ from tensor_wasm.bench.working_guest import steps_for, working_guest
 from tensor_wasm.dispatch import Ledger, Share
 from tensor_wasm.dispatch.layout import COUNTERS, HISTOGRAM_SUM, INSTANCE_COUNTERS
 from tensor_wasm.errors import InternalError, Terminated
-from tensor_wasm.runtime import GUEST_NICENESS, CallFailed, step_back
+from tensor_wasm.runtime import FIRST_NICENESS, FURTHER_NICENESS, CallFailed, step_back
 
 _GUESTS = 64
 _PERMITS_FOR_ALL = 64
@@ -97,9 +97,10 @@ def _beside_a_flood(report: Report, workshop: Workshop, permits: int, duration_s
         steps = _steps(one)
         meter = Meter(workshop.ledger, [one])
         others = Meter(workshop.ledger, flood)
+        niceness = FIRST_NICENESS if is_fair else FURTHER_NICENESS
         with flooding(flood, "flood", steps):
             before = others.read()
-            with ThreadPoolExecutor(1, initializer=step_back, initargs=(GUEST_NICENESS,)) as pool:
+            with ThreadPoolExecutor(1, initializer=step_back, initargs=(niceness,)) as pool:
                 found = pool.submit(_one_at_a_time, one, meter, steps, duration_s).result()
             flood_s = (others.read() - before).held_s
     held_s, waited_s = sum(times.held_s for times in found), sum(times.wait_s for times in found)
@@ -191,17 +192,21 @@ def flooding(guests: list[KeptGuest], export: str, *args: int) -> Iterator[None]
     """
     early: list[str] = []
 
-    def run(guest: KeptGuest) -> None:
-        step_back(GUEST_NICENESS)
+    def run(guest: KeptGuest, niceness: int) -> None:
+        step_back(niceness)
         try:
             early.append(f"{export} gave {guest.call(export, *args)}")
         except (Terminated, CallFailed) as ended:  # the latter when it was waiting for a permit
             if not guest.slot.terminate_asked:
                 early.append(str(ended))
 
-    threads = [threading.Thread(target=run, args=(guest,), daemon=True) for guest in guests]
-    for thread in threads:
-        thread.start()
+    threads = []
+    tenants: set[int] = set()
+    for guest in guests:
+        niceness = FURTHER_NICENESS if guest.slot.tenant_index in tenants else FIRST_NICENESS
+        tenants.add(guest.slot.tenant_index)
+        threads.append(threading.Thread(target=run, args=(guest, niceness), daemon=True))
+        threads[-1].start()
     try:
         time.sleep(_SETTLE_S)
         yield

@@ -23,7 +23,7 @@ from tensor_wasm.dispatch import crew_module, scratch
 from tensor_wasm.dispatch.crew_module import BOARD_BYTES
 from tensor_wasm.errors import InternalError, TensorWasmError
 from tensor_wasm.runtime import (
-    GUEST_NICENESS,
+    FURTHER_NICENESS,
     Budget,
     Engine,
     Failure,
@@ -276,7 +276,7 @@ class CrewPool:
         with self._lock:
             threads, self._free = self._free, []
             for number in range(self._unborn):
-                threads.append(HelperThread(f"kernel-helper-{number}", GUEST_NICENESS))
+                threads.append(HelperThread(f"kernel-helper-{number}", FURTHER_NICENESS))
             self._unborn = 0
         if not threads:
             return None

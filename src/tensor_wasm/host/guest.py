@@ -25,7 +25,16 @@ from tensor_wasm.errors import (
     Terminated,
 )
 from tensor_wasm.host.device_memory import DeviceMemory
-from tensor_wasm.runtime import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Budget, Failure, Instance, Store
+from tensor_wasm.runtime import (
+    CHECK_TICKS,
+    CHECK_TICKS_MAX,
+    EPOCH_TICK_S,
+    Budget,
+    Failure,
+    Instance,
+    Store,
+    let_others_first,
+)
 
 #: What a guest calls the memory its kernels work on.
 _REASONS = REASONS | {Fault.ADDRESS: "address outside guest memory"}
@@ -136,11 +145,13 @@ class Guest:
     def check(self) -> EndingError | None:
         """As :meth:`interrupt`, for the store's looks at it: the next one is due with the deadline.
 
-        Whoever gives an order, or cancels, has the engine look at once.
+        Whoever gives an order, or cancels, has the engine look at once. A guest that is asked has run for a while: on a
+        thread of the node's it steps back.
         """
         ending = self.interrupt()
         if self.store is not None:
             self.store.check_ticks = self._ticks_left()
+        let_others_first()
         return ending
 
     def _ticks_left(self) -> int:

@@ -23,7 +23,7 @@ _ABSOLUTE = 1
 _HANGUP = 1
 _SUBSCRIPTION_BYTES, _EVENT_BYTES = 48, 32
 _MAX_SUBSCRIPTIONS = 1024
-_SLICE_S = 0.05
+_SLICE_S = 0.02
 
 
 def functions() -> Iterator[HostFunction]:

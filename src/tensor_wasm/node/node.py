@@ -25,7 +25,14 @@ from tensor_wasm.node.invocation import Call, Invoker, Limits
 from tensor_wasm.node.model import Function, InvocationResult, Page
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.workers import Workers
-from tensor_wasm.runtime import GUEST_NICENESS, Engine, ModuleCache, SealedFiles, give_back_large_blocks
+from tensor_wasm.runtime import (
+    FIRST_NICENESS,
+    FURTHER_NICENESS,
+    Engine,
+    ModuleCache,
+    SealedFiles,
+    give_back_large_blocks,
+)
 from tensor_wasm.store import ArtifactStore, Database, HomeLock, Registry, TenantStore, TokenStore, node_key
 from tensor_wasm.tenancy import Tenants, TokenBook
 
@@ -102,7 +109,8 @@ class Node:
             self.statistics.functions = self._catalog.count
             self._background = Workers(_BACKGROUND_THREADS, config.queue_depth, self._weight, "background")
             opened.callback(self._background.close)
-            self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker", GUEST_NICENESS)
+            niceness = FIRST_NICENESS, FURTHER_NICENESS
+            self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker", niceness)
             opened.callback(self._workers.close)
             self.administration = Administration(
                 self.tenants, self._instances, accounts, self.ledger, self._catalog, self._workers

@@ -10,6 +10,7 @@ the node with calls that last for minutes holds up nobody but itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -19,10 +20,12 @@ from typing import Any, TypeVar
 
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
 from tensor_wasm.node.queue import FairQueue
-from tensor_wasm.runtime import step_back
+from tensor_wasm.runtime import is_spent, step_back
 
 _Result = TypeVar("_Result")
 
+#: How often :meth:`Workers.close` looks whether its threads have ended.
+_CLOSE_POLL_S = 0.05
 #: Threads beyond ``count`` for tenants of which nothing runs.
 EXTRA_MAX = 256
 
@@ -39,27 +42,54 @@ class _Task:
         self.future: asyncio.Future[Any] = loop.create_future()
 
 
+class _Crew:
+    """Threads of one priority: ``running`` of them have a call, or will at once."""
+
+    def __init__(self, niceness: int) -> None:
+        self.niceness = niceness
+        # What may start and has no thread yet: one queue for all threads, so that one that is through with a call takes
+        # the next without going to sleep.
+        self.ready: SimpleQueue[_Task | None] = SimpleQueue()
+        self.threads: set[threading.Thread] = set()
+        self.leaving = 0  # threads that were told to end and have not seen it yet
+        self.running = 0
+
+    @property
+    def staying(self) -> int:
+        """Threads that will take another call."""
+        return len(self.threads) - self.leaving
+
+    def dismiss(self, count: int) -> None:
+        """Tell idle threads to end."""
+        for _ in range(count):
+            self.leaving += 1
+            self.ready.put(None)
+
+
 class Workers:
     """Threads that run ``count`` calls at once, and of each tenant a queue of at most ``depth`` calls before them.
 
-    ``weight_of`` gives a tenant's weight against others that wait; threads are named after ``name``, and step back by
-    ``niceness`` for the rest of the process.
+    ``weight_of`` gives a tenant's weight against others that wait; threads are named after ``name``. They step back for
+    the rest of the process by ``niceness``: the first number is for a tenant's only call, the second for those that it
+    runs besides.
     """
 
     def __init__(
-        self, count: int, depth: int, weight_of: Callable[[int], int], name: str = "worker", niceness: int = 0
+        self,
+        count: int,
+        depth: int,
+        weight_of: Callable[[int], int],
+        name: str = "worker",
+        niceness: tuple[int, int] = (0, 0),
     ) -> None:
         self._name = name
-        self._niceness = niceness
         self._count = count
         self._depth = depth
         self._queue: FairQueue[_Task] = FairQueue(weight_of)
         self._lock = threading.Lock()
-        # What may start and has no thread yet: one queue for all threads, so that one that is through with a call takes
-        # the next without going to sleep.
-        self._ready: SimpleQueue[_Task | None] = SimpleQueue()
-        self._threads: set[threading.Thread] = set()
-        self._leaving = 0  # threads that were told to end and have not seen it yet
+        first, further = niceness
+        self._first = _Crew(first)
+        self._further = self._first if further == first else _Crew(further)
         self._names = itertools.count()
 
     @property
@@ -98,21 +128,22 @@ class Workers:
     def trim(self) -> None:
         """End idle threads beyond ``count``; to be called now and then."""
         with self._lock:
-            staying = len(self._threads) - self._leaving
-            surplus = min(staying - self._count, staying - self._queue.running)
-            for _ in range(surplus):
-                self._leaving += 1
-                self._ready.put(None)
+            for crew in {self._first, self._further}:
+                crew.dismiss(min(crew.staying - self._count, crew.staying - crew.running))
 
     def close(self) -> None:
         """Let the threads end after what is queued."""
-        with self._lock:
-            threads = list(self._threads)
-            for _ in range(len(threads) - self._leaving):
-                self._leaving += 1
-                self._ready.put(None)
-        for thread in threads:
-            thread.join()
+        while True:
+            with self._lock:
+                crews = {self._first, self._further}
+                threads = [thread for crew in crews for thread in crew.threads]
+                if not self._queue.length:  # else those that run take what waits first
+                    for crew in crews:
+                        crew.dismiss(crew.staying)
+            if not threads:
+                return
+            for thread in threads:
+                thread.join(_CLOSE_POLL_S)
 
     # --- on an event loop -------------------------------------------------------------------------------
 
@@ -120,13 +151,12 @@ class Workers:
         """Give a call to a thread, or else queue it; whether a thread has it."""
         with self._lock:
             queue = self._queue
-            if self._may_start(queue.running_of(task.tenant)) and not queue.waiting(task.tenant):
-                if queue.running >= len(self._threads) - self._leaving:
-                    self._add_thread()
+            running, waiting = queue.running_of(task.tenant), queue.waiting(task.tenant)
+            if not waiting and self._may_start(running):
+                self._start(task, running)
                 queue.start(task.tenant)
-                self._ready.put(task)
                 return True
-            if queue.waiting(task.tenant) >= self._depth:
+            if waiting >= self._depth:
                 raise CapacityExhausted(
                     f"{self._depth} requests of the tenant already wait for a thread: try again later"
                 )
@@ -137,6 +167,18 @@ class Workers:
         """Whether a call may start of a tenant of which ``running`` run."""
         return self._queue.running < self._count + (EXTRA_MAX if running == 0 else 0)
 
+    def _crew(self, running: int) -> _Crew:
+        """The threads for a call of a tenant of which ``running`` run."""
+        return self._further if running else self._first
+
+    def _start(self, task: _Task, running: int) -> None:
+        """Have a thread take a call. Raises :class:`CapacityExhausted` when there can be none."""
+        crew = self._crew(running)
+        if crew.running >= crew.staying:
+            self._add_thread(crew)
+        crew.running += 1
+        crew.ready.put(task)
+
     def _expire(self, task: _Task) -> None:
         if self._withdraw(task) and not task.future.done():
             task.future.set_exception(DeadlineExceeded("the deadline came while the request waited for a thread"))
@@ -145,36 +187,72 @@ class Workers:
         with self._lock:
             return self._queue.remove(task.tenant, task)
 
-    def _add_thread(self) -> None:
+    def _add_thread(self, crew: _Crew) -> None:
         name = f"{self._name}-{next(self._names)}"
-        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread = threading.Thread(target=self._work, args=(crew,), name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:
             raise CapacityExhausted("the system gives the node no more threads: try again later") from None
-        self._threads.add(thread)
+        crew.threads.add(thread)
 
     # --- on a worker ------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        try:
-            step_back(self._niceness)
-            task = self._ready.get()
-            while task is not None:
-                _perform(task)
-                tenant, task = task.tenant, None  # an idle thread keeps nothing of its last call
-                task = self._after(tenant) or self._ready.get()
-        finally:
-            with self._lock:
-                self._threads.discard(threading.current_thread())
-                self._leaving -= 1
-
-    def _after(self, tenant: int) -> _Task | None:
-        """Count a call of ``tenant`` as done; one that waited and may start now."""
+    def _work(self, crew: _Crew) -> None:
+        step_back(crew.niceness)
+        task = crew.ready.get()
+        while task is not None:
+            _perform(task)
+            tenant, task = task.tenant, None  # an idle thread keeps nothing of its last call
+            task = self._after(tenant, crew)
+            if is_spent():
+                break
+            if task is None:
+                task = crew.ready.get()
         with self._lock:
+            crew.threads.discard(threading.current_thread())
+            if not is_spent():
+                crew.leaving -= 1
+            if task is not None:
+                crew.ready.put(task)
+            # A call may have been given to this thread, as it seemed, since it was through with its last one.
+            if crew.running > crew.staying:
+                with contextlib.suppress(CapacityExhausted):
+                    self._add_thread(crew)
+
+    def _after(self, tenant: int, crew: _Crew) -> _Task | None:
+        """Count a call of ``tenant`` as done. One that waited and may start now, when it is for this thread."""
+        with self._lock:
+            crew.running -= 1
             self._queue.finish(tenant)
             found = self._queue.next()
-            return self._queue.pop()[1] if found is not None and self._may_start(found[1]) else None
+            if found is None or not self._may_start(found[1]):
+                return None
+            task = self._queue.pop()[1]
+            if self._crew(found[1]) is crew:
+                crew.running += 1
+                return task
+            self._pass_on(task, self._crew(found[1]))
+            return None
+
+    def _pass_on(self, task: _Task, crew: _Crew) -> None:
+        """Give a call that counts as running to another thread of ``crew``."""
+        try:
+            if crew.running >= crew.staying:
+                self._add_thread(crew)
+        except CapacityExhausted:
+            if not crew.threads:  # nobody would ever take it
+                _fail(task)
+                self._queue.finish(task.tenant)
+                return
+        crew.running += 1
+        crew.ready.put(task)
+
+
+def _fail(task: _Task) -> None:
+    error = CapacityExhausted("the system gives the node no more threads: try again later")
+    with contextlib.suppress(RuntimeError):
+        task.loop.call_soon_threadsafe(_finish, task.future, None, error)
 
 
 def _perform(task: _Task) -> None:

@@ -6,7 +6,13 @@ from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Engine, Module
 from tensor_wasm.runtime.linker import HostFunction, Linker, Template
 from tensor_wasm.runtime.memory import Budget, MemoryPool, SharedBudget
-from tensor_wasm.runtime.priority import GUEST_NICENESS, step_back
+from tensor_wasm.runtime.priority import (
+    FIRST_NICENESS,
+    FURTHER_NICENESS,
+    is_spent,
+    let_others_first,
+    step_back,
+)
 from tensor_wasm.runtime.recent import Recent
 from tensor_wasm.runtime.shared import SharedMemory
 from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store
@@ -15,7 +21,8 @@ __all__ = [
     "CHECK_TICKS",
     "CHECK_TICKS_MAX",
     "EPOCH_TICK_S",
-    "GUEST_NICENESS",
+    "FIRST_NICENESS",
+    "FURTHER_NICENESS",
     "KEPT_CODE_BYTES",
     "MAX_VALUES",
     "TABLE_ELEMENTS",
@@ -38,5 +45,7 @@ __all__ = [
     "Store",
     "Template",
     "give_back_large_blocks",
+    "is_spent",
+    "let_others_first",
     "step_back",
 ]

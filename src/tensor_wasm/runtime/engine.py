@@ -28,9 +28,10 @@ EPOCH_TICK_S = 0.01
 CHECK_TICKS = 5
 CHECK_TICKS_MAX = 100
 
-#: How long other stores rest at most while an order is carried out, and how long at a time.
+#: How long other stores rest at most while an order is carried out, and how long at a time: not less, for fifty of them
+#: that wake every millisecond keep the interpreter lock to themselves.
 _REST_MAX_S = 0.02
-_REST_S = 0.001
+_REST_S = 0.01
 #: At how many ticks stores look after :meth:`Engine.look_soon`.
 _LOOKS = 5
 

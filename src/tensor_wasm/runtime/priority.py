@@ -10,10 +10,14 @@ import struct
 import sys
 import threading
 
-#: By how much a thread of a node that runs guests and kernels steps back. A thread of the same priority as theirs,
-#: the event loop's, would wait for its turn behind each of them. Not by more: such a thread holds the interpreter lock
-#: now and then, and must come to a core with it also beside other processes that are busy.
-GUEST_NICENESS = 5
+#: By how much threads of a node that run guests and kernels step back. A thread of the same priority as theirs, the
+#: event loop's, would wait for its turn behind each of them.
+#:
+#: ``FIRST``: a tenant's only invocation. Not by more: such a thread holds the interpreter lock now and then, and must
+#: come to a core with it also beside other processes that are busy.
+#: ``FURTHER``: those that a tenant runs besides. ``LONG``: those that have run for a while, of whoever it is: a short
+#: one comes to a core before them.
+FIRST_NICENESS, FURTHER_NICENESS, LONG_NICENESS = 5, 8, 14
 #: How long such a thread keeps a core when others want it. Linux takes 3 ms by itself, and with more guests than cores
 #: each waits for its turn behind several: a launch that was granted a permit, or a guest that is to end.
 GUEST_TURN_NS = 500_000
@@ -24,18 +28,41 @@ _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _ATTRIBUTES = struct.Struct("<IIQiIQQQ")
 _SCHED_OTHER = 0
 _NICENESS_MAX = 19
+_syscall = ctypes.CDLL(None).syscall
+
+
+_thread = threading.local()
 
 
 def step_back(niceness: int, turn_ns: int = GUEST_TURN_NS) -> None:
-    """Lower the calling thread's priority and shorten its turns. On Linux each thread has its own; elsewhere nothing
-    happens, nor where the system does not allow it.
+    """Lower the calling thread's priority to ``niceness`` below the process's, and shorten its turns.
+
+    It cannot be raised again. On Linux each thread has its own; elsewhere nothing happens, nor where the system does
+    not allow it.
     """
-    number = _SCHED_SETATTR.get(platform.machine())
     if sys.platform != "linux" or not niceness:
         return
+    _thread.has_stepped_back = True
+    number = _SCHED_SETATTR.get(platform.machine())
     with contextlib.suppress(OSError):
-        nice = min(os.getpriority(os.PRIO_PROCESS, 0) + niceness, _NICENESS_MAX)
+        # The main thread's, whose id is the process's.
+        nice = min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + niceness, _NICENESS_MAX)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
         if number is not None:
             attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, _SCHED_OTHER, 0, nice, 0, turn_ns, 0, 0)
-            ctypes.CDLL(None).syscall(ctypes.c_long(number), 0, attributes, 0)
+            _syscall(ctypes.c_long(number), 0, attributes, 0)
+
+
+def let_others_first() -> None:
+    """Step back as a thread whose guest has run for a while; :func:`is_spent` says so from then on.
+
+    Nothing happens to a thread that has not stepped back before: it is not the node's.
+    """
+    if getattr(_thread, "has_stepped_back", False) and not is_spent():
+        _thread.is_spent = True
+        step_back(LONG_NICENESS)
+
+
+def is_spent() -> bool:
+    """Whether the calling thread stepped back too far to run something new."""
+    return getattr(_thread, "is_spent", False)
