@@ -67,7 +67,7 @@ class KeptGuest:
         self._workshop = workshop
         self.slot = workshop.ledger.open(tenant, True)
         self.guest = Guest(workshop.services, self.slot, None)
-        self._store = Store(workshop.engine, Budget(_MEMORY_BYTES), self.guest, self.guest.interrupt, Output(1 << 16))
+        self._store = Store(workshop.engine, Budget(_MEMORY_BYTES), self.guest, self.guest.check, Output(1 << 16))
         self._instance = workshop.module.instantiate(self._store, self.guest)
 
     def call(self, export: str, *args: int) -> int:
