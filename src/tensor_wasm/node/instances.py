@@ -184,7 +184,7 @@ class Instances:
             return [live.view(now_ns) for live in found]
 
     def terminate(self, identity: str) -> LiveInstance:
-        """Order an instance's end; it takes effect within 100 ms. Raises :class:`NotFound`."""
+        """Order an instance's end; it is to take effect within 100 ms. Raises :class:`NotFound`."""
         with self._lock:
             live = self._live.get(identity)
             if live is None:

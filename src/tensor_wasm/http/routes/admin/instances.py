@@ -55,7 +55,7 @@ def operations(node: Node) -> list[Operation]:
             path="/admin/instances/{id}/terminate",
             handler=handlers.terminate,
             audience=Audience.ADMIN,
-            summary="End a live instance, wherever it is, within 100 ms",
+            summary="End a live instance, wherever it is",
             response=wire_admin.Terminated,
             errors=(NotFound,),
             event="instance.terminate",
