@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tensor_wasm.runtime import Engine
+from tensor_wasm.store import Database
 
 # A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests that send it need
 # what a terminal would give.
@@ -24,6 +26,14 @@ def engine() -> Iterator[Engine]:
     engine.start()
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty database, closed at the end."""
+    opened = Database(tmp_path / "node.db")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(autouse=True)

@@ -103,12 +103,17 @@ def _rate(low: float, high: float) -> Form:
     return Form("rate", "a number of requests a second", f"{low:g} to {high:g}", _seconds(low, high).parse)
 
 
+def parse_size(text: str) -> int:
+    """Bytes of a whole number, alone or with KiB, MiB or GiB. Raises ValueError."""
+    match = _SIZE.fullmatch(text)
+    if match is None or match[2].lower() not in _SIZE_UNITS:
+        raise ValueError
+    return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+
+
 def _size(low: int, high: int) -> Form:
     def parse(text: str) -> int:
-        match = _SIZE.fullmatch(text)
-        if match is None or match[2].lower() not in _SIZE_UNITS:
-            raise ValueError
-        value = int(match[1]) * _SIZE_UNITS[match[2].lower()]
+        value = parse_size(text)
         if not low <= value <= high:
             raise ValueError
         return value
@@ -185,16 +190,17 @@ _FILE = Form("path", "a path of a file", "any", _path)
 KERNEL_THREADS_MAX = 256
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _default_workers(_: Mapping[str, str]) -> int:
-    return max(4, 2 * _cores())
+    return max(4, 2 * cores())
 
 
 def _default_kernel_threads(_: Mapping[str, str]) -> int:
-    return min(_cores(), KERNEL_THREADS_MAX)
+    return min(cores(), KERNEL_THREADS_MAX)
 
 
 def default_home(environ: Mapping[str, str]) -> Path:

@@ -22,13 +22,6 @@ def record(tenant=1, name="adder"):
 
 
 @pytest.fixture
-def database(tmp_path):
-    opened = Database(tmp_path / "node.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def registry(database):
     return Registry(database)
 

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from tensor_wasm.errors import StoreError
-from tensor_wasm.store import Database, TenantStore
+from tensor_wasm.store import TenantStore
 
 MAX_TENANT = (1 << 64) - 1
 ALL = {
@@ -20,13 +20,6 @@ ALL = {
     "rate_burst": 8,
     "cuda": False,
 }
-
-
-@pytest.fixture
-def database(tmp_path):
-    opened = Database(tmp_path / "node.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

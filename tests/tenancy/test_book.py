@@ -19,13 +19,6 @@ from tensor_wasm.tenancy import tokens as tokens_module
 
 
 @pytest.fixture
-def database(tmp_path):
-    opened = Database(tmp_path / "node.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def store(database):
     return TokenStore(database)
 

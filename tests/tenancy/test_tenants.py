@@ -15,13 +15,6 @@ from tensor_wasm.tenancy import tenants as tenants_module
 
 
 @pytest.fixture
-def database(tmp_path):
-    opened = Database(tmp_path / "node.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def store(database):
     return TenantStore(database)
 

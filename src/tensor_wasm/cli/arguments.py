@@ -24,8 +24,6 @@ _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_NAME_CHARACTERS = 64
 _STDIN = "-"
 _MAX_COUNT_DIGITS = 20
-_SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
-_SIZE = re.compile(r"([0-9]{1,20})\s*(|b|k|kib|m|mib|g|gib)", re.ASCII | re.IGNORECASE)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -115,10 +113,13 @@ def check_deadline(value: float | None) -> float | None:
 
 def read_size(text: str) -> int:
     """Bytes of a size written as in settings: a whole number, alone or with KiB, MiB or GiB. Raises a usage error."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is no size: write a whole number of bytes, or one with KiB, MiB or GiB")
-    return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+    from tensor_wasm.config import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError:
+        reason = f"{text!r} is no size: write a whole number of bytes, or one with KiB, MiB or GiB"
+        raise click.BadParameter(reason) from None
 
 
 def read_count(text: str) -> int:

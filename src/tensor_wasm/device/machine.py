@@ -58,7 +58,7 @@ class Machine:
         self.engine = Engine()
         self.engine.start()
         self.device = CpuDevice(ModuleCache(self.engine, files), files)
-        self.store = Store(self.engine, Budget(1 << 62), interrupt=self._interrupt)
+        self.store = Store(self.engine, Budget(), interrupt=self._interrupt)
         native.store_limiter(self.store.pointer, -1, -1, _INSTANCES_MAX, -1, -1)
         pages = min(_PAGES_MAX, physical_bytes() // _WASM_PAGE_BYTES)
         host = self.store.instantiate(self.engine.compile(_memories(pages)), ())

@@ -42,7 +42,7 @@ WORTH_NS = scratch.WORTH_NS
 #: What a thread of a kernel that never ran is taken to cost.
 UNKNOWN_NS = scratch.UNKNOWN_THREAD_NS
 
-_UNBOUNDED = Budget(1 << 62)
+_UNBOUNDED = Budget()
 _INSTANCES_MAX = (1 << 31) - 1
 _WASM_PAGE_BYTES = 65_536
 #: 32-bit addresses.
@@ -252,6 +252,7 @@ class Crew:
                 self.failure = failure
         self._counter.value = STOPPED
         self._word(crew_module.FAILED).value = 1
+        self._boards.engine.look_soon()  # the leader may be in a block that has no end
 
     def kernel(self) -> int:
         """The number of the kernel that runs."""

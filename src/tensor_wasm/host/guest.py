@@ -26,7 +26,6 @@ from tensor_wasm.errors import (
 )
 from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.runtime import (
-    CHECK_TICKS,
     CHECK_TICKS_MAX,
     EPOCH_TICK_S,
     Budget,
@@ -49,7 +48,6 @@ class HostServices:
     ledger: Ledger
 
 
-_UNBOUNDED_BYTES = 1 << 62
 _TICK_NS = round(EPOCH_TICK_S * 1e9)
 
 
@@ -103,7 +101,7 @@ class Guest:
         self.deadline_ns = deadline_ns
         self.input = guest_input
         self.is_cancelled = is_cancelled
-        self.device_budget = Budget(_UNBOUNDED_BYTES) if device_budget is None else device_budget
+        self.device_budget = device_budget or Budget()
         self.on_device_bytes = on_device_bytes
         self.store: Store | None = None
         self.link: Instance | None = None
@@ -145,8 +143,8 @@ class Guest:
     def check(self) -> EndingError | None:
         """As :meth:`interrupt`, for the store's looks at it: the next one is due with the deadline.
 
-        Whoever gives an order, or cancels, has the engine look at once. A guest that is asked has run for a while: on a
-        thread of the node's it steps back.
+        Whoever gives an order, cancels, or fails on another core, has the engine look at once. A guest that is asked
+        has run for a while: on a thread of the node's it steps back.
         """
         ending = self.interrupt()
         if self.store is not None:
@@ -155,8 +153,6 @@ class Guest:
         return ending
 
     def _ticks_left(self) -> int:
-        if self.crew is not None:  # it may fail on another core, and nobody says so
-            return CHECK_TICKS
         left_ns = self.left_ns()
         if left_ns is None:
             return CHECK_TICKS_MAX

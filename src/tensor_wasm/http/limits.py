@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 from tensor_wasm.config import Config
 from tensor_wasm.errors import CapacityExhausted, RateLimited
+from tensor_wasm.node.accounts import Refused
 from tensor_wasm.tenancy import Principal, Rate, RateLimiter, Tenants
-
-Refused = Callable[[int, str], None]
 
 
 class RateLimits:

@@ -23,7 +23,6 @@ STATES = {
     State.IN_KERNEL: "in_kernel",
     State.WAITING: "waiting",
 }
-_UNBOUNDED_BYTES = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ class LiveInstance:
         self.account = account
         self.key = key
         self.budget = Budget(memory_bytes, account.memory)
-        self.device_budget = Budget(_UNBOUNDED_BYTES, account.device)
+        self.device_budget = Budget(shared=account.device)
 
     def sample(self, now_ns: int) -> None:
         """Measure its launches per second since the last sample."""

@@ -74,9 +74,8 @@ class SealedFiles:
             if self._size_bytes is None:
                 self._size_bytes = sum(size for _, size, _ in self._files())
             else:
-                self._size_bytes += _blocks(
-                    size_bytes
-                )  # one that was there before counts twice until files are counted
+                # One that was there before counts twice until files are counted.
+                self._size_bytes += _blocks(size_bytes)
             if self._size_bytes > self._bytes_max:
                 self._make_room()
 

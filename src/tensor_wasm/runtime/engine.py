@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
+from tensor_wasm.config import cores
 from tensor_wasm.errors import InternalError, InvalidWasm
 from tensor_wasm.runtime import bindings as native
 from tensor_wasm.runtime.memory import MemoryPool
@@ -37,10 +37,6 @@ _LOOKS = 5
 
 #: What compiled code depends on besides the module's bytes; part of every cache key.
 CONFIGURATION = f"wasmtime {version('wasmtime')}; epochs simd relaxed-deterministic threads shared no-cow host-memory 1"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _configuration(pool: MemoryPool) -> wasmtime.Config:
@@ -134,7 +130,7 @@ class Engine:
         """
         with self._lock:
             self._orders += 1
-        if len(self.stores) > _cores():
+        if len(self.stores) > cores():
             self._rest_until_s = time.monotonic() + _REST_MAX_S
         self._skip_ahead()
 

@@ -56,6 +56,10 @@ _memmove = _libc(_short, "memmove", _pointer, _pointer, _pointer, _size)
 _madvise_releasing = _libc(_long, "madvise", _int, _pointer, _size, _int)
 
 
+#: More than there can be.
+_UNBOUNDED_BYTES = 1 << 62
+
+
 def _ignore() -> None:
     pass
 
@@ -92,12 +96,13 @@ class SharedBudget:
 class Budget:
     """Bytes of linear memory one instance may hold, over all memories in its store.
 
-    What it takes counts in ``shared`` too, and must fit there. Only the instance's own thread takes and gives.
+    Without ``limit_bytes`` there is no bound. What it takes counts in ``shared`` too, and must fit there. Only the
+    instance's own thread takes and gives.
     """
 
     __slots__ = ("limit_bytes", "shared", "used_bytes")
 
-    def __init__(self, limit_bytes: int, shared: SharedBudget | None = None) -> None:
+    def __init__(self, limit_bytes: int = _UNBOUNDED_BYTES, shared: SharedBudget | None = None) -> None:
         self.limit_bytes = limit_bytes
         self.shared = shared
         self.used_bytes = 0
