@@ -41,6 +41,16 @@ def test_who_has_one_running_lets_another_go_first() -> None:
     assert [one.caller for one in taken(queue, 3)] == [1, 2, 1]
 
 
+def test_who_has_one_running_waits_also_when_it_was_served_before_the_other() -> None:
+    queue = JobQueue(64)
+    for caller in (1, 2, 1, 2):
+        queue.push(job(caller))
+    first, second = taken(queue, 2)
+    assert (first.caller, second.caller) == (1, 2)
+    queue.done(second)
+    assert [one.caller for one in taken(queue, 1)] == [2]
+
+
 def test_jobs_of_a_caller_are_served_in_order() -> None:
     queue = JobQueue(64)
     jobs = [job(1, str(number)) for number in range(4)]

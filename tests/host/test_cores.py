@@ -17,7 +17,9 @@ from tensor_wasm.abi import Tag, pack
 from tensor_wasm.dispatch import GateFactory, Ledger
 from tensor_wasm.dispatch.crew_module import BELL
 from tensor_wasm.errors import DeadlineExceeded, EndingError, KernelFault, Terminated
+from tensor_wasm.host import guest as guest_module
 from tensor_wasm.runtime import CallFailed, Engine
+from tensor_wasm.runtime import engine as engine_module
 
 BLOCKS, BLOCK = 128, 128
 COUNT = BLOCKS * BLOCK
@@ -158,6 +160,24 @@ def test_a_fault_on_any_core_ends_the_guest_and_is_named(make, bad):
     assert isinstance(error, KernelFault)
     line = line_of(BROKEN, "@%p2 trap")
     assert f"kernel broken faulted: trap instruction; block ({bad},0,0), thread (5,0,0), PTX line {line}" in str(error)
+
+
+def test_a_failure_on_another_core_is_seen_by_a_guest_that_looks_seldom(make, monkeypatch):
+    """The engine is told of it: else the guest would look again after a minute."""
+    for module in (guest_module, engine_module):
+        monkeypatch.setattr(module, "CHECK_TICKS_MAX", 6_000)
+    rig = make()
+    rig.store.interrupt = rig.guest.check
+    slow, broken = load(rig, SLOW, "slow"), load(rig, BROKEN, "broken")
+    time.sleep(0.1)
+    assert launch(rig, slow, pointer(ARRAY_AT)) == 0  # it looks now, and then no more by itself
+    assert rig.store.check_ticks == 6_000
+    rescue = threading.Timer(20, rig.slot.ask_to_terminate)
+    rescue.start()
+    started = time.monotonic()
+    assert isinstance(ending(rig, broken, pointer(ARRAY_AT), (Tag.U32, 0), (Tag.U32, 100)), KernelFault)
+    assert time.monotonic() - started < 15
+    rescue.cancel()
 
 
 def test_an_order_to_end_reaches_all_cores(make):

@@ -347,6 +347,24 @@ def test_a_refusal_for_quota_is_counted_for_its_own_tenant(node: Node) -> None:
     assert {row.tenant: row.rejected_quota for row in node.ledger.read().tenants} == {1: 1, 2: 0}
 
 
+def test_an_order_to_end_an_instance_needs_no_tick_of_the_engine(node: Node) -> None:
+    function = node.deploy("spin", guests.troublesome())
+
+    def spin() -> None:
+        with pytest.raises(Terminated):
+            node.invoke(function.id, "spin")
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    while not (found := node.administration.instances()):
+        time.sleep(0.005)
+    node._engine._stop.set()
+    node._engine._ticker.join()
+    node._instances.terminate(found[0].id)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("look", ["sample", "list", "terminate_all", "allow_device"])
 def test_instances_may_come_while_all_are_looked_at(node: Node, look: str) -> None:
     instances, record = node._instances, node._catalog.find(node.deploy("add", guests.add()).id, 0)

@@ -13,6 +13,7 @@ import pytest
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.runtime import let_others_first
+from tensor_wasm.runtime.priority import LONG_NICENESS
 
 FAR_NS = 1 << 62
 
@@ -192,6 +193,12 @@ def test_a_tenants_further_calls_step_back_more_than_its_first() -> None:
             await begun(gate, 4)
             gate.opened.set()
             assert await asyncio.gather(*tasks) == [3, 6, 6, 3]
+
+            def long_one() -> int:
+                let_others_first()
+                return niceness()
+
+            assert await workers.run(1, long_one, FAR_NS) == LONG_NICENESS
         finally:
             await asyncio.to_thread(workers.close)
 
