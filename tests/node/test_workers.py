@@ -12,8 +12,7 @@ import pytest
 
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
 from tensor_wasm.node.workers import Workers
-from tensor_wasm.runtime import let_others_first
-from tensor_wasm.runtime.priority import LONG_NICENESS
+from tensor_wasm.runtime import let_others_first, priority
 
 FAR_NS = 1 << 62
 
@@ -157,7 +156,9 @@ def test_threads_that_were_needed_for_a_while_end() -> None:
     run(work)
 
 
-def test_threads_whose_guests_ran_long_are_replaced() -> None:
+def test_threads_whose_guests_ran_long_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "LONG_NS", 0)
+
     async def work(_: Workers) -> None:
         workers = Workers(2, 50, even, "spent", (1, 2))
 
@@ -194,11 +195,16 @@ def test_a_tenants_further_calls_step_back_more_than_its_first() -> None:
             gate.opened.set()
             assert await asyncio.gather(*tasks) == [3, 6, 6, 3]
 
-            def long_one() -> int:
+            def one_that_takes(cpu_s: float) -> int:
+                until = time.thread_time() + cpu_s
+                while time.thread_time() < until:
+                    pass
+                time.sleep(0.06)  # a guest that sleeps takes no core from others
                 let_others_first()
                 return niceness()
 
-            assert await workers.run(1, long_one, FAR_NS) == LONG_NICENESS
+            assert await workers.run(1, lambda: one_that_takes(0.0), FAR_NS) == 3
+            assert await workers.run(1, lambda: one_that_takes(0.06), FAR_NS) == priority.LONG_NICENESS
         finally:
             await asyncio.to_thread(workers.close)
 

@@ -11,9 +11,12 @@ WebAssembly, where a closed page would end the process.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from bisect import bisect_left, insort
 from typing import Any
+
+import numpy as np
 
 from tensor_wasm.errors import CapacityExhausted, InternalError
 from tensor_wasm.runtime import Store
@@ -33,6 +36,8 @@ _HUGE_BYTES = 4 << 20
 
 #: Copying this many bytes takes longer than letting go of the GIL and taking it back.
 _SHORT_COPY_BYTES = 64 << 10
+
+_Buffer = bytearray | memoryview | mmap.mmap
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PROT_NONE, _PROT_READ, _PROT_READ_WRITE = 0, 1, 3
@@ -58,6 +63,14 @@ _memmove_releasing = _libc(_long, "memmove", _address, _address, _size)
 def copy_bytes(to: int, source: int, size_bytes: int) -> None:
     """Copy between two addresses of this process; lets go of the GIL when that takes long."""
     (_memmove if size_bytes <= _SHORT_COPY_BYTES else _memmove_releasing)(to, source, size_bytes)
+
+
+def copy_buffer(target: _Buffer, source: _Buffer) -> None:
+    """Copy all of ``source`` to the start of ``target``, which is no shorter, as :func:`copy_bytes`."""
+    size_bytes = len(source)
+    if size_bytes:
+        to, came_from = (np.frombuffer(buffer, np.uint8).ctypes.data for buffer in (target, source))
+        copy_bytes(to, came_from, size_bytes)
 
 
 class Piece:

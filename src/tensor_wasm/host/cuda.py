@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,10 +14,10 @@ from tensor_wasm.abi.limits import (
     PTX_MAX_BYTES,
     PTX_TOTAL_MAX_BYTES,
 )
-from tensor_wasm.device.guarded import copy_bytes
+from tensor_wasm.device.guarded import copy_buffer
 from tensor_wasm.dispatch.link_module import BIND_MODULE, BIND_NAME, HIRE_NAME, LAUNCH_NAME
 from tensor_wasm.errors import CapacityExhausted, PtxError, QuotaExceeded
-from tensor_wasm.host.device_memory import Buffer, DeviceMemory
+from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.runtime import HostFunction
 
@@ -197,10 +196,6 @@ def _memcpy_d2h(guest: Guest, values: Any) -> None:
     values[0].i32 = _copy(guest, handle, pointer, length, to_device=False)
 
 
-def _address(buffer: Buffer | memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-
-
 def _copy(guest: Guest, handle: int, pointer: int, length: int, *, to_device: bool) -> int:
     if not guest.is_capable:
         return _finish(guest, Code.NOT_AVAILABLE)
@@ -213,7 +208,8 @@ def _copy(guest: Guest, handle: int, pointer: int, length: int, *, to_device: bo
     if length > len(buffer):
         text = f"invalid arguments: the copy has {length} bytes, the allocation {len(buffer)}"
         return _finish(guest, Code.INVALID_ARGUMENTS, text)
-    if length:
-        to, source = (buffer, window) if to_device else (window, buffer)
-        copy_bytes(_address(to), _address(source), length)
+    if to_device:
+        copy_buffer(buffer, window)
+    else:
+        copy_buffer(window, memoryview(buffer)[:length])
     return _finish(guest, Code.OK)

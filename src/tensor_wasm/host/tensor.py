@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from tensor_wasm.abi import TENSOR_MODULE, signatures
+from tensor_wasm.device.guarded import copy_buffer
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.runtime import HostFunction
 
 _NO_STREAM, _BAD_POINTER = -1, -2
 _I32_MAX = 0x7FFFFFFF
-_PIECE_BYTES = 1 << 20
 
 
 def functions() -> Iterator[HostFunction]:
@@ -37,9 +37,5 @@ def _read_input(guest: Guest, values: Any) -> None:
     if target is None:
         values[0].i32 = _BAD_POINTER
         return
-    # In pieces: between two of them other threads get the interpreter lock, the event loop's first of all.
-    source = memoryview(guest.input)
-    for start in range(0, length, _PIECE_BYTES):
-        end = min(start + _PIECE_BYTES, length)
-        target[start:end] = source[start:end]
+    copy_buffer(target, memoryview(guest.input)[:length])
     values[0].i32 = length

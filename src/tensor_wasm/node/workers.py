@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
 from tensor_wasm.node.queue import FairQueue
-from tensor_wasm.runtime import is_spent, step_back
+from tensor_wasm.runtime import begin_call, is_spent, step_back
 
 _Result = TypeVar("_Result")
 
@@ -128,8 +128,12 @@ class Workers:
     def trim(self) -> None:
         """End idle threads beyond ``count``; to be called now and then."""
         with self._lock:
-            for crew in {self._first, self._further}:
-                crew.dismiss(min(crew.staying - self._count, crew.staying - crew.running))
+            crews = {self._first, self._further}
+            surplus = sum(crew.staying for crew in crews) - self._count
+            for crew in crews:
+                idle = min(surplus, crew.staying - crew.running)
+                crew.dismiss(idle)
+                surplus -= max(idle, 0)
 
     def close(self) -> None:
         """Let the threads end after what is queued."""
@@ -202,6 +206,8 @@ class Workers:
         step_back(crew.niceness)
         task = crew.ready.get()
         while task is not None:
+            if crew.niceness:
+                begin_call()
             _perform(task)
             tenant, task = task.tenant, None  # an idle thread keeps nothing of its last call
             task = self._after(tenant, crew)

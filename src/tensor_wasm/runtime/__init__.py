@@ -9,6 +9,7 @@ from tensor_wasm.runtime.memory import Budget, MemoryPool, SharedBudget
 from tensor_wasm.runtime.priority import (
     FIRST_NICENESS,
     FURTHER_NICENESS,
+    begin_call,
     is_spent,
     let_others_first,
     step_back,
@@ -45,6 +46,7 @@ __all__ = [
     "Store",
     "Template",
     "give_back_large_blocks",
+    "begin_call",
     "is_spent",
     "let_others_first",
     "step_back",

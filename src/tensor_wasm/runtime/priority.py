@@ -9,6 +9,7 @@ import platform
 import struct
 import sys
 import threading
+import time
 
 #: By how much threads of a node that run guests and kernels step back. A thread of the same priority as theirs, the
 #: event loop's, would wait for its turn behind each of them.
@@ -18,6 +19,8 @@ import threading
 #: ``FURTHER``: those that a tenant runs besides. ``LONG``: those that have run for a while, of whoever it is: a short
 #: one comes to a core before them.
 FIRST_NICENESS, FURTHER_NICENESS, LONG_NICENESS = 5, 8, 14
+#: What such a thread has used a core for when its guest counts as one that has run for a while.
+LONG_NS = 40_000_000
 #: How long such a thread keeps a core when others want it. Linux takes 3 ms by itself, and with more guests than cores
 #: each waits for its turn behind several: a launch that was granted a permit, or a guest that is to end.
 GUEST_TURN_NS = 500_000
@@ -42,7 +45,6 @@ def step_back(niceness: int, turn_ns: int = GUEST_TURN_NS) -> None:
     """
     if sys.platform != "linux" or not niceness:
         return
-    _thread.has_stepped_back = True
     number = _SCHED_SETATTR.get(platform.machine())
     with contextlib.suppress(OSError):
         # The main thread's, whose id is the process's.
@@ -53,12 +55,18 @@ def step_back(niceness: int, turn_ns: int = GUEST_TURN_NS) -> None:
             _syscall(ctypes.c_long(number), 0, attributes, 0)
 
 
-def let_others_first() -> None:
-    """Step back as a thread whose guest has run for a while; :func:`is_spent` says so from then on.
+def begin_call() -> None:
+    """Say that the calling thread begins to run something new."""
+    _thread.began_ns = time.thread_time_ns()
 
-    Nothing happens to a thread that has not stepped back before: it is not the node's.
+
+def let_others_first() -> None:
+    """Step back if the thread's call has used a core for ``LONG_NS``; :func:`is_spent` says so from then on.
+
+    Nothing happens to a thread that did not say when it began: it is not the node's.
     """
-    if getattr(_thread, "has_stepped_back", False) and not is_spent():
+    began_ns: int | None = getattr(_thread, "began_ns", None)
+    if began_ns is not None and not is_spent() and time.thread_time_ns() - began_ns >= LONG_NS:
         _thread.is_spent = True
         step_back(LONG_NICENESS)
 
