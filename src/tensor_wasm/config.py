@@ -259,7 +259,7 @@ SETTINGS: tuple[Setting, ...] = (
         "workers",
         _integer(1, 4096),
         _default_workers,
-        "Threads that run guests: as many invocations run at once.",
+        "Threads that run guests: as many invocations run at once, but no more that want a core than there are cores.",
         shown="twice the cores, at least 4",
     ),
     Setting(

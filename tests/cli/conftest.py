@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ def node() -> Iterator[FakeNode]:
 @contextlib.contextmanager
 def fake_node(tls: ssl.SSLContext | None = None) -> Iterator[FakeNode]:
     fake = FakeNode()
+    failures: list[BaseException | None] = []
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
@@ -68,6 +70,12 @@ def fake_node(tls: ssl.SSLContext | None = None) -> Iterator[FakeNode]:
             pass
 
     class Server(ThreadingHTTPServer):
+        daemon_threads = False  # else one would outlive its test, and write into the next one's output
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exception(), ConnectionError):  # a client may leave when it likes
+                failures.append(sys.exception())
+
         def finish_request(self, request: Any, client_address: Any) -> None:
             if tls is None:
                 super().finish_request(request, client_address)
@@ -85,6 +93,7 @@ def fake_node(tls: ssl.SSLContext | None = None) -> Iterator[FakeNode]:
         server.shutdown()
         thread.join()
         server.server_close()
+    assert not failures, failures
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from tensor_wasm.errors import CapacityExhausted, DeadlineExceeded
 from tensor_wasm.node.workers import Workers
-from tensor_wasm.runtime import let_others_first, priority
+from tensor_wasm.runtime import asleep, let_others_first, priority
 
 FAR_NS = 1 << 62
 
@@ -174,6 +174,54 @@ def test_threads_whose_guests_ran_long_are_replaced(monkeypatch: pytest.MonkeyPa
             await asyncio.to_thread(workers.close)
         assert workers.queued == 0
         assert not [t for t in threading.enumerate() if t.name.startswith("spent-")]
+
+    run(work)
+
+
+def test_no_more_calls_run_than_cores_unless_they_sleep_or_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "LONG_NS", 0)
+
+    async def work(_: Workers) -> None:
+        workers = Workers(4, 50, even, "cores", (1, 2), cores=2)
+        asleep_gate, awake, long, last = (Gate() for _ in range(4))
+
+        def sleep_then_run() -> str:
+            with asleep():
+                asleep_gate.call()
+            return awake.call()
+
+        def become_long() -> str:
+            let_others_first()
+            return long.call()
+
+        async def start(call) -> asyncio.Task[str]:
+            task = asyncio.create_task(workers.run(1, call, FAR_NS))
+            await asyncio.sleep(0.02)
+            return task
+
+        try:
+            tasks = [await start(sleep_then_run), await start(become_long)]
+            await begun(asleep_gate, 1)
+            await begun(long, 1)
+            tasks += [await start(last.call) for _ in range(3)]
+            await begun(last, 2)  # four run, two of which want a core
+            assert workers.waiting() == {1: 1}, "no more run than there may be at once"
+            asleep_gate.opened.set()
+            await begun(awake, 1)  # three want one
+            long.opened.set()
+            await tasks[1]
+            await asyncio.sleep(0.05)
+            assert workers.waiting() == {1: 1}, "there is no core for it"
+            assert await workers.run(2, lambda: "at once", FAR_NS) == "at once", "but for another's only one there is"
+            assert workers.waiting() == {1: 1}
+            awake.opened.set()
+            await tasks[0]
+            await asyncio.sleep(0.05)
+            assert workers.waiting() == {1: 1}, "two want a core still"
+            last.opened.set()
+            assert await asyncio.gather(*tasks) == ["done"] * 5
+        finally:
+            await asyncio.to_thread(workers.close)
 
     run(work)
 

@@ -23,6 +23,7 @@ from tensor_wasm.device.compiler_jobs import SMALL_BYTES, Job, KernelCode, kerne
 from tensor_wasm.device.compiler_messages import Message
 from tensor_wasm.device.compiler_queue import JobQueue
 from tensor_wasm.errors import InternalError, NotReady
+from tensor_wasm.runtime import asleep
 
 _log = logging.getLogger("tensor_wasm.device")
 
@@ -110,7 +111,9 @@ class Compilers:
         """
         if not self.takes(len(wasm), _SMALL_MODULE_BYTES):
             return None
-        code: bytes = self._submit(module_job(wasm)).result()
+        job = self._submit(module_job(wasm))
+        with asleep():
+            code: bytes = job.result()
         return code
 
     def close(self) -> None:

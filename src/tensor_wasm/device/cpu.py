@@ -18,7 +18,7 @@ from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.protocol import Interrupt, KernelStatistics, LoadedKernel
 from tensor_wasm.dispatch import KernelEntry
 from tensor_wasm.errors import InternalError, InvalidWasm
-from tensor_wasm.runtime import KEPT_CODE_BYTES, Module, ModuleCache, Recent, SealedFiles
+from tensor_wasm.runtime import KEPT_CODE_BYTES, Module, ModuleCache, Recent, SealedFiles, asleep
 
 #: Kernels kept ready in memory, over all tenants.
 _KEPT_KERNELS = 1024
@@ -207,9 +207,12 @@ def _loaded(compiled: CompiledKernel, module: Module) -> LoadedKernel:
 def _wait(kernel: Future[LoadedKernel], interrupt: Interrupt | None) -> LoadedKernel:
     if interrupt is None:
         return kernel.result()
-    while not kernel.done():
-        error = interrupt()
-        if error is not None:
-            raise error
-        wait([kernel], _POLL_S)
+    if kernel.done():
+        return kernel.result()
+    with asleep():
+        while not kernel.done():
+            error = interrupt()
+            if error is not None:
+                raise error
+            wait([kernel], _POLL_S)
     return kernel.result()

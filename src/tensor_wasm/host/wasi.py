@@ -14,7 +14,7 @@ from typing import Any
 
 from tensor_wasm.abi import WASI_MODULE
 from tensor_wasm.host.guest import Guest
-from tensor_wasm.runtime import HostFunction
+from tensor_wasm.runtime import HostFunction, asleep
 
 _SUCCESS, _BAD_DESCRIPTOR, _FAULT, _INVALID = 0, 8, 21, 28
 _CLOCK, _READ, _WRITE = range(3)
@@ -89,8 +89,11 @@ def _subscription(guest: Guest, record: bytes) -> _Event:
 
 def _sleep_until(guest: Guest, due_ns: int) -> None:
     """Sleep, raising the ending that comes meanwhile."""
-    while (left := due_ns - time.monotonic_ns()) > 0:
-        ending = guest.interrupt()
-        if ending is not None:
-            raise ending
-        time.sleep(min(left / 1e9, _SLICE_S))
+    if due_ns <= time.monotonic_ns():
+        return
+    with asleep():
+        while (left := due_ns - time.monotonic_ns()) > 0:
+            ending = guest.interrupt()
+            if ending is not None:
+                raise ending
+            time.sleep(min(left / 1e9, _SLICE_S))

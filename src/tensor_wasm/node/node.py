@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self, TypeVar
 
-from tensor_wasm.config import Config
+from tensor_wasm.config import Config, cores
 from tensor_wasm.device import Compilers, open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
 from tensor_wasm.errors import CapacityExhausted, InvalidDeadline, NotReady, StoreError
@@ -110,7 +110,7 @@ class Node:
             self._background = Workers(_BACKGROUND_THREADS, config.queue_depth, self._weight, "background")
             opened.callback(self._background.close)
             niceness = FIRST_NICENESS, FURTHER_NICENESS
-            self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker", niceness)
+            self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker", niceness, cores())
             opened.callback(self._workers.close)
             self.administration = Administration(
                 self.tenants, self._instances, accounts, self.ledger, self._catalog, self._workers

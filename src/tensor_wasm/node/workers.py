@@ -1,8 +1,12 @@
 """The node's own threads, on which guests run: one hop there, one back.
 
-Calls wait in front of them, a bounded number of each tenant's, and are served fairly. ``count`` of them run at once; a
-tenant of which none runs need not wait for another's to end: for its first call there is always a thread. So who fills
-the node with calls that last for minutes holds up nobody but itself.
+Calls wait in front of them, a bounded number of each tenant's, and are served fairly. ``count`` of them run at once,
+and of those no more than there are ``cores`` for: calls that sleep or have run for a while do not count there. With
+more, each waits for its turn on a core behind the others, and so does the event loop whenever one of them has the
+interpreter lock.
+
+A tenant of which none runs need not wait for another's to end: for its first call there is always a thread. So who
+fills the node with calls that last for minutes holds up nobody but itself.
 
 ``run_in_executor`` would cost six times as much a call: a future of its own, a lock and two wakes.
 """
@@ -69,6 +73,7 @@ class _Crew:
 class Workers:
     """Threads that run ``count`` calls at once, and of each tenant a queue of at most ``depth`` calls before them.
 
+    At most ``cores`` calls that are neither asleep nor long run at once; as many as ``count`` when not given.
     ``weight_of`` gives a tenant's weight against others that wait; threads are named after ``name``. They step back for
     the rest of the process by ``niceness``: the first number is for a tenant's only call, the second for those that it
     runs besides.
@@ -81,9 +86,12 @@ class Workers:
         weight_of: Callable[[int], int],
         name: str = "worker",
         niceness: tuple[int, int] = (0, 0),
+        cores: int | None = None,
     ) -> None:
         self._name = name
         self._count = count
+        self._cores = count if cores is None else cores
+        self._aside = 0  # calls that run and sleep, or have run for a while
         self._depth = depth
         self._queue: FairQueue[_Task] = FairQueue(weight_of)
         self._lock = threading.Lock()
@@ -169,7 +177,10 @@ class Workers:
 
     def _may_start(self, running: int) -> bool:
         """Whether a call may start of a tenant of which ``running`` run."""
-        return self._queue.running < self._count + (EXTRA_MAX if running == 0 else 0)
+        total = self._queue.running
+        if running == 0:
+            return total < self._count + EXTRA_MAX
+        return total < self._count and total - self._aside < self._cores
 
     def _crew(self, running: int) -> _Crew:
         """The threads for a call of a tenant of which ``running`` run."""
@@ -202,15 +213,24 @@ class Workers:
 
     # --- on a worker ------------------------------------------------------------------------------------
 
+    def leave_cores(self) -> None:
+        """The call on this thread sleeps or has run for a while: another may start."""
+        with self._lock:
+            self._aside += 1
+            self._next(None)
+
+    def want_core(self) -> None:
+        """The call on this thread sleeps no longer."""
+        with self._lock:
+            self._aside -= 1
+
     def _work(self, crew: _Crew) -> None:
         step_back(crew.niceness)
         task = crew.ready.get()
         while task is not None:
             if crew.niceness:
-                begin_call()
-            _perform(task)
-            tenant, task = task.tenant, None  # an idle thread keeps nothing of its last call
-            task = self._after(tenant, crew)
+                begin_call(self)
+            task = self._perform(task, crew)
             if is_spent():
                 break
             if task is None:
@@ -226,20 +246,44 @@ class Workers:
                 with contextlib.suppress(CapacityExhausted):
                     self._add_thread(crew)
 
+    def _perform(self, task: _Task, crew: _Crew) -> _Task | None:
+        """Run a call and tell who waits for it. One that waited and may start now, when it is for this thread."""
+        try:
+            outcome, error = task.call(), None
+        except BaseException as caught:  # goes to whoever waits for the future
+            outcome, error = None, caught
+        try:
+            # Before anybody is told: who calls again at once is the tenant's only call then, not one more.
+            following = self._after(task.tenant, crew)
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                task.loop.call_soon_threadsafe(_finish, task.future, outcome, error)
+        finally:
+            # The error's traceback has this frame, so this frame must not have the error: what a failed call held, a
+            # body of 64 MiB perhaps, would stay until the collector of cycles comes by.
+            del outcome, error, task
+        return following
+
     def _after(self, tenant: int, crew: _Crew) -> _Task | None:
         """Count a call of ``tenant`` as done. One that waited and may start now, when it is for this thread."""
         with self._lock:
             crew.running -= 1
             self._queue.finish(tenant)
-            found = self._queue.next()
-            if found is None or not self._may_start(found[1]):
-                return None
+            if is_spent():
+                self._aside -= 1
+            return self._next(crew)
+
+    def _next(self, crew: _Crew | None) -> _Task | None:
+        """Start what waits and may. One of those calls, when it is for a thread of ``crew``, which is through."""
+        own: _Task | None = None
+        while (found := self._queue.next()) is not None and self._may_start(found[1]):
             task = self._queue.pop()[1]
-            if self._crew(found[1]) is crew:
+            chosen = self._crew(found[1])
+            if chosen is crew and own is None:
                 crew.running += 1
-                return task
-            self._pass_on(task, self._crew(found[1]))
-            return None
+                own = task
+            else:
+                self._pass_on(task, chosen)
+        return own
 
     def _pass_on(self, task: _Task, crew: _Crew) -> None:
         """Give a call that counts as running to another thread of ``crew``."""
@@ -259,21 +303,6 @@ def _fail(task: _Task) -> None:
     error = CapacityExhausted("the system gives the node no more threads: try again later")
     with contextlib.suppress(RuntimeError):
         task.loop.call_soon_threadsafe(_finish, task.future, None, error)
-
-
-def _perform(task: _Task) -> None:
-    try:
-        outcome, error = task.call(), None
-    except BaseException as caught:  # goes to whoever waits for the future
-        outcome, error = None, caught
-    try:
-        task.loop.call_soon_threadsafe(_finish, task.future, outcome, error)
-    except RuntimeError:
-        pass  # the loop was closed meanwhile: nobody waits any more
-    finally:
-        # The error's traceback has this frame, so this frame must not have the error: what a failed call held, a
-        # body of 64 MiB perhaps, would stay until the collector of cycles comes by.
-        del outcome, error, task
 
 
 def _finish(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:

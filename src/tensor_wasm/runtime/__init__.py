@@ -9,6 +9,7 @@ from tensor_wasm.runtime.memory import Budget, MemoryPool, SharedBudget
 from tensor_wasm.runtime.priority import (
     FIRST_NICENESS,
     FURTHER_NICENESS,
+    asleep,
     begin_call,
     is_spent,
     let_others_first,
@@ -45,8 +46,9 @@ __all__ = [
     "SharedMemory",
     "Store",
     "Template",
-    "give_back_large_blocks",
+    "asleep",
     "begin_call",
+    "give_back_large_blocks",
     "is_spent",
     "let_others_first",
     "step_back",

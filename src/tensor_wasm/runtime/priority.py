@@ -10,6 +10,8 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Protocol
 
 #: By how much threads of a node that run guests and kernels step back. A thread of the same priority as theirs, the
 #: event loop's, would wait for its turn behind each of them.
@@ -18,7 +20,7 @@ import time
 #: come to a core with it also beside other processes that are busy.
 #: ``FURTHER``: those that a tenant runs besides. ``LONG``: those that have run for a while, of whoever it is: a short
 #: one comes to a core before them.
-FIRST_NICENESS, FURTHER_NICENESS, LONG_NICENESS = 5, 8, 14
+FIRST_NICENESS, FURTHER_NICENESS, LONG_NICENESS = 5, 10, 14
 #: What such a thread has used a core for when its guest counts as one that has run for a while.
 LONG_NS = 40_000_000
 #: How long such a thread keeps a core when others want it. Linux takes 3 ms by itself, and with more guests than cores
@@ -55,9 +57,20 @@ def step_back(niceness: int, turn_ns: int = GUEST_TURN_NS) -> None:
             _syscall(ctypes.c_long(number), 0, attributes, 0)
 
 
-def begin_call() -> None:
+class Watcher(Protocol):
+    """Who is told, on the thread of a call, whether that call is one to reckon with for a core."""
+
+    def leave_cores(self) -> None:
+        """It needs none for a while, or comes after all others from now on."""
+
+    def want_core(self) -> None:
+        """It does again."""
+
+
+def begin_call(watcher: Watcher) -> None:
     """Say that the calling thread begins to run something new."""
     _thread.began_ns = time.thread_time_ns()
+    _thread.watcher = watcher
 
 
 def let_others_first() -> None:
@@ -69,8 +82,23 @@ def let_others_first() -> None:
     if began_ns is not None and not is_spent() and time.thread_time_ns() - began_ns >= LONG_NS:
         _thread.is_spent = True
         step_back(LONG_NICENESS)
+        _thread.watcher.leave_cores()
 
 
 def is_spent() -> bool:
     """Whether the calling thread stepped back too far to run something new."""
     return getattr(_thread, "is_spent", False)
+
+
+@contextlib.contextmanager
+def asleep() -> Iterator[None]:
+    """While the context lasts the calling thread waits for something else than a core."""
+    watcher: Watcher | None = getattr(_thread, "watcher", None)
+    if watcher is None or is_spent():
+        yield
+        return
+    watcher.leave_cores()
+    try:
+        yield
+    finally:
+        watcher.want_core()
