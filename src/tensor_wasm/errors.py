@@ -12,9 +12,13 @@ HTTP answers, the HTTP status, the guest ABI code when a guest can see it, and t
     │   ├── BodyTooLarge  RequestTimeout
     │   ├── MissingExport  InvalidArguments  TooManyArguments  InvalidDeadline
     │   ├── NotFound  RouteNotFound  MethodNotAllowed  UnsupportedMediaType  Misdirected
-    │   └── Unauthorized  Forbidden  Conflict
+    │   ├── Unauthorized  Forbidden
+    │   ├── Conflict ── Busy  AlreadyRegistered  IdempotencyConflict
+    │   ├── DigestMismatch  BadSignature  ModelNotFound
+    │   └── InvalidSnapshot ── SnapshotTruncated  SnapshotDamaged  SnapshotVersion  SnapshotSignatureInvalid
     ├── EndingError                      an invocation that did not return (see ``Ending``)
-    │   └── GuestTrap ── KernelFault   DeadlineExceeded  Terminated  QuotaExceeded  Cancelled
+    │   ├── GuestTrap ── KernelFault
+    │   └── DeadlineExceeded  Terminated  QuotaExceeded  Cancelled  NodeRestarted
     ├── CapacityError                    try again later
     │   └── Saturated  CapacityExhausted  NotReady  RateLimited
     ├── KernelError                      PTX or a launch that cannot be
@@ -201,6 +205,76 @@ class Conflict(RequestError):
     http_status = 409
 
 
+class Busy(Conflict):
+    """The kept instance is answering another call: one at a time."""
+
+    kind = "busy"
+
+
+class AlreadyRegistered(Conflict):
+    """A kernel of that name and version is published; versions never change."""
+
+    kind = "already_registered"
+
+
+class IdempotencyConflict(Conflict):
+    """The ``Idempotency-Key`` was used for another request."""
+
+    kind = "idempotency_conflict"
+
+
+class DigestMismatch(RequestError):
+    """The manifest's digest is not that of the kernel's text."""
+
+    kind = "digest_mismatch"
+
+
+class BadSignature(RequestError):
+    """A kernel's manifest is not signed by its publisher, or its publisher may not publish here."""
+
+    kind = "bad_signature"
+    http_status = 403
+    exit_code = 4
+
+
+class ModelNotFound(NotFound):
+    """No function is bound to that model name."""
+
+    kind = "model_not_found"
+
+
+class InvalidSnapshot(RequestError):
+    """A snapshot file cannot be used; subclasses say why."""
+
+    kind = "invalid_snapshot"
+
+
+class SnapshotTruncated(InvalidSnapshot):
+    """A snapshot file ends too early."""
+
+    kind = "snapshot_truncated"
+
+
+class SnapshotDamaged(InvalidSnapshot):
+    """A snapshot file is not what was signed, or not a snapshot at all."""
+
+    kind = "snapshot_damaged"
+
+
+class SnapshotVersion(InvalidSnapshot):
+    """A snapshot file is of a format that this release does not read."""
+
+    kind = "snapshot_version"
+
+
+class SnapshotSignatureInvalid(InvalidSnapshot):
+    """A snapshot file is signed by a key that this node does not trust, or not at all."""
+
+    kind = "snapshot_signature_invalid"
+    http_status = 403
+    exit_code = 4
+
+
 # --- an invocation that did not return --------------------------------------------------------------------
 
 
@@ -251,6 +325,13 @@ class Cancelled(EndingError):
 
     kind = "cancelled"
     http_status = 499
+    ending = Ending.CANCELLED
+
+
+class NodeRestarted(EndingError):
+    """The node ended while a job ran; whether the guest's work had its effects is not known."""
+
+    kind = "node_restarted"
     ending = Ending.CANCELLED
 
 

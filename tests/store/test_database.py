@@ -74,8 +74,8 @@ def test_an_old_file_and_a_new_one_end_the_same(old, tmp_path):
 
 
 def test_an_old_file_that_cannot_be_brought_up_stays_as_it_was(old, monkeypatch):
-    first, second = database_module._MIGRATIONS
-    monkeypatch.setattr(database_module, "_MIGRATIONS", (first, (*second, "CREATE TABLE functions (x)")))
+    *before, latest = database_module._MIGRATIONS
+    monkeypatch.setattr(database_module, "_MIGRATIONS", (*before, (*latest, "CREATE TABLE functions (x)")))
     with pytest.raises(StoreError):
         Database(old)
     assert ask(old, "PRAGMA user_version") == [(1,)]

@@ -57,6 +57,80 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             cuda INTEGER CHECK (cuda IN (0, 1))
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # A JSON object: what a function was deployed with, such as its warm start.
+        "ALTER TABLE functions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
+        # ``arguments`` is a JSON list, ``result`` the JSON of the answer. ``node_run`` names the run of the node that
+        # works on it: after a crash it is another's.
+        """CREATE TABLE jobs (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            tenant TEXT NOT NULL,
+            function_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            export TEXT,
+            arguments TEXT NOT NULL,
+            input BLOB NOT NULL,
+            deadline_s REAL,
+            status TEXT NOT NULL CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
+            created_at REAL NOT NULL,
+            started_at REAL,
+            finished_at REAL,
+            result TEXT,
+            error_kind TEXT,
+            error_message TEXT
+        ) STRICT""",
+        "CREATE INDEX jobs_of_tenant ON jobs (tenant, position)",
+        "CREATE INDEX jobs_unfinished ON jobs (position) WHERE status IN ('pending', 'running')",
+        "CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL",
+        # What a request with an Idempotency-Key made, and the hash of that request.
+        """CREATE TABLE idempotency (
+            tenant TEXT NOT NULL,
+            operation TEXT NOT NULL,
+            key TEXT NOT NULL,
+            request_hash BLOB NOT NULL,
+            resource TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            PRIMARY KEY (tenant, operation, key)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX idempotency_age ON idempotency (created_at)",
+        # ``manifest`` is the signed JSON as it was published, ``digest`` the BLAKE3 (hex) of the PTX, an artifact.
+        """CREATE TABLE kernels (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            tenant TEXT NOT NULL,
+            name TEXT NOT NULL,
+            version TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            manifest BLOB NOT NULL,
+            signature BLOB NOT NULL,
+            publisher TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            UNIQUE (tenant, name, version)
+        ) STRICT""",
+        # ``state`` is the JSON of everything but the memories, which are files named by ``id``.
+        """CREATE TABLE snapshots (
+            position INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            tenant TEXT NOT NULL,
+            function_name TEXT NOT NULL,
+            module_digest TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            sha TEXT NOT NULL,
+            state TEXT NOT NULL,
+            created_at REAL NOT NULL
+        ) STRICT""",
+        "CREATE INDEX snapshots_of_tenant ON snapshots (tenant, position)",
+        # Names that the OpenAI-shaped routes know, and what answers them.
+        """CREATE TABLE models (
+            name TEXT NOT NULL,
+            tenant TEXT NOT NULL,
+            function_id TEXT NOT NULL,
+            export TEXT,
+            created_at REAL NOT NULL,
+            PRIMARY KEY (tenant, name)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
