@@ -18,5 +18,9 @@ ARGV_MAX_RECORDS = 128
 ALLOCATION_MAX_BYTES = 256 << 20
 ALLOCATIONS_MAX = 4096
 
+CHUNK_MAX_BYTES = 64 << 10
+STREAM_MAX_BYTES = 64 << 20
+CHUNKS_UNREAD_MAX = 32
+
 #: A launch is refused when less than this is left of the invocation's time.
 LAUNCH_MARGIN_MS = 50

@@ -139,6 +139,13 @@ class Gate:
             found.append(self._allocate(work_bytes))
         return found[: count + 1]
 
+    def forget_helpers(self) -> None:
+        """Have every kernel that helpers know ask for some again; to be called when they are dismissed."""
+        for number in range(self.kernel_count):
+            at = self._peek(scratch.DESCRIPTORS + 4 * number) + scratch.DESCRIPTOR_CREW
+            if self._peek(at) == Helpers.KNOW:
+                self._poke(at, Helpers.ASK)
+
     def thread_ns(self, number: int) -> float:
         """What a thread of a kernel cost when it ran last."""
         with self._store.memory_view(self._scratch.of.memory) as view:

@@ -2,5 +2,6 @@
 
 from tensor_wasm.host.guest import Guest, HostServices
 from tensor_wasm.host.linking import GuestImports, HostLinker
+from tensor_wasm.host.stream import Stream
 
-__all__ = ["Guest", "GuestImports", "HostLinker", "HostServices"]
+__all__ = ["Guest", "GuestImports", "HostLinker", "HostServices", "Stream"]

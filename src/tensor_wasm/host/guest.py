@@ -25,6 +25,7 @@ from tensor_wasm.errors import (
     Terminated,
 )
 from tensor_wasm.host.device_memory import DeviceMemory
+from tensor_wasm.host.stream import Stream
 from tensor_wasm.runtime import (
     CHECK_TICKS_MAX,
     EPOCH_TICK_S,
@@ -60,7 +61,8 @@ class Guest:
 
     ``deadline_ns`` is on :func:`time.monotonic_ns`'s clock, None when the guest has no end. ``input`` is what
     ``read-input`` gives. ``is_cancelled`` is asked while the guest runs; ``device_budget`` bounds its device memory,
-    ``on_device_bytes`` is told when that grows or shrinks.
+    ``on_device_bytes`` is told when that grows or shrinks. ``stream`` takes the chunks that it emits, None when nobody
+    reads any.
     """
 
     __slots__ = (
@@ -83,6 +85,7 @@ class Guest:
         "services",
         "slot",
         "store",
+        "stream",
     )
 
     def __init__(
@@ -95,6 +98,7 @@ class Guest:
         is_cancelled: Callable[[], bool] | None = None,
         device_budget: Budget | None = None,
         on_device_bytes: Callable[[int], None] = _ignore,
+        stream: Stream | None = None,
     ) -> None:
         self.services = services
         self.slot = slot
@@ -103,6 +107,7 @@ class Guest:
         self.is_cancelled = is_cancelled
         self.device_budget = device_budget or Budget()
         self.on_device_bytes = on_device_bytes
+        self.stream = stream
         self.store: Store | None = None
         self.link: Instance | None = None
         self.memory: Any = None
@@ -131,6 +136,36 @@ class Guest:
         """Count a refusal for quota; a guest without a gate may meet one too."""
         self.has_refusals = True
         self.services.ledger.count_quota(self.slot)
+
+    # --- calls of a kept instance -----------------------------------------------------------------------
+
+    def begin_call(
+        self,
+        deadline_ns: int | None,
+        guest_input: bytes,
+        is_cancelled: Callable[[], bool] | None,
+        stream: Stream | None = None,
+    ) -> None:
+        """Begin another call of the same instance; the making of the guest began the first one."""
+        self.deadline_ns = deadline_ns
+        self.input = guest_input
+        self.is_cancelled = is_cancelled
+        self.stream = stream
+        self.slot.state = State.RUNNING
+        if self.gate is not None:
+            self.gate.start_clock(self.services.ledger, self.slot, self.left_ns())
+
+    def end_call(self) -> None:
+        """Rest until the next call: keep what is the instance's, give back what others can use."""
+        if self.crew is not None:
+            assert self.services.gates.crews is not None
+            assert self.gate is not None
+            self.services.gates.crews.dismiss(self.crew)
+            self.crew = None
+            self.gate.forget_helpers()
+        self.deadline_ns = self.is_cancelled = self.stream = None
+        self.input = b""
+        self.slot.state = State.IDLE
 
     # --- time and orders --------------------------------------------------------------------------------
 

@@ -6,24 +6,41 @@ from collections.abc import Iterator
 from typing import Any
 
 from tensor_wasm.abi import TENSOR_MODULE, signatures
+from tensor_wasm.abi.limits import CHUNK_MAX_BYTES, STREAM_MAX_BYTES
 from tensor_wasm.device.guarded import copy_buffer
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.runtime import HostFunction
 
-_NO_STREAM, _BAD_POINTER = -1, -2
+_OK, _NO_STREAM, _BAD_POINTER, _CLIENT_GONE = 0, -1, -2, -3
 _I32_MAX = 0x7FFFFFFF
 
 
 def functions() -> Iterator[HostFunction]:
     """The host functions of the module."""
-    calls = {"emit-chunk": _no_stream, "flush": _no_stream, "input-len": _input_len, "read-input": _read_input}
+    calls = {"emit-chunk": _emit_chunk, "flush": _flush, "input-len": _input_len, "read-input": _read_input}
     for name, signature in signatures(TENSOR_MODULE).items():
         yield HostFunction(TENSOR_MODULE, name, signature.parameters, signature.results, calls[name])
 
 
-def _no_stream(_guest: Guest, values: Any) -> None:
-    # A plain invocation has no stream: the contract's answer to both calls.
-    values[0].i32 = _NO_STREAM
+def _emit_chunk(guest: Guest, values: Any) -> None:
+    values[0].i32 = _emit(guest, values[0].i32, values[1].i32)
+
+
+def _emit(guest: Guest, pointer: int, length: int) -> int:
+    stream = guest.stream
+    if stream is None:
+        return _NO_STREAM
+    window = guest.window(pointer, length)
+    if window is None or length > CHUNK_MAX_BYTES or stream.emitted_bytes + length > STREAM_MAX_BYTES:
+        return _BAD_POINTER
+    return _OK if stream.emit(bytes(window), guest.interrupt) else _CLIENT_GONE
+
+
+def _flush(guest: Guest, values: Any) -> None:
+    if guest.stream is None:
+        values[0].i32 = _NO_STREAM
+    else:
+        values[0].i32 = _OK if guest.stream.flush(guest.interrupt) else _CLIENT_GONE
 
 
 def _input_len(guest: Guest, values: Any) -> None:

@@ -21,8 +21,9 @@ from tensor_wasm.node.administration import Administration, share_of
 from tensor_wasm.node.catalog import Catalog
 from tensor_wasm.node.housekeeping import Chore, Housekeeping
 from tensor_wasm.node.instances import Instances
-from tensor_wasm.node.invocation import Call, Invoker, Limits
+from tensor_wasm.node.invocation import Invoker
 from tensor_wasm.node.model import Function, InvocationResult, Page
+from tensor_wasm.node.sandbox import Call, Limits, Workshop
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.runtime import (
@@ -96,7 +97,8 @@ class Node:
             limits = Limits(config.instance_memory_bytes, config.output_bytes)
             accounts = Accounts(self.statistics.refused)
             self._instances = Instances(engine, self.ledger, accounts, self.tenants, self.statistics)
-            self._invoker = Invoker(engine, services, self._instances, self.statistics, limits)
+            workshop = Workshop(engine, services, self.statistics, limits)
+            self._invoker = Invoker(workshop, self._instances)
             self._catalog = Catalog(
                 registry,
                 ArtifactStore(config.home / "artifacts"),
