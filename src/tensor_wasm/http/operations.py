@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from starlette.routing import Match, Route
@@ -118,11 +118,26 @@ class Audience(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of the query, for the API's description."""
+    """A parameter of the query, or a header, for the API's description."""
 
     name: str
     description: str
     schema: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One call as the API's description shows it; a test sends it.
+
+    ``parameters`` are of the path, the query and the headers, by name. ``request`` is a value of the operation's
+    request type, or the bytes of a module; None for a call without a body. ``answer`` is a value of the response type,
+    or the text of an answer that is no JSON.
+    """
+
+    summary: str
+    parameters: Mapping[str, str | int] = field(default_factory=dict)
+    request: object = None
+    answer: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +146,8 @@ class Operation:
 
     ``request`` and ``response`` are wire types (None: no JSON); ``errors`` what it raises besides what all may.
     ``accepts_wasm`` says that the body may be a module itself. ``event`` is its name in the audit log, None for what
-    changes nothing; ``is_routine`` for what is written there only when the operator asks for it.
+    changes nothing; ``is_routine`` for what is written there only when the operator asks for it. ``request_headers``
+    and ``response_headers`` are those it takes and gives besides what all do. Every operation has ``examples``.
     """
 
     method: str
@@ -146,6 +162,9 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     errors: tuple[type[TensorWasmError], ...] = ()
     accepts_wasm: bool = False
+    request_headers: tuple[Parameter, ...] = ()
+    response_headers: tuple[Parameter, ...] = ()
+    examples: tuple[Example, ...] = ()
     event: str | None = None
     is_routine: bool = False
 
