@@ -116,7 +116,7 @@ def test_a_damaged_file_is_refused_with_the_way_to_repair_it(tmp_path, damage):
     with pytest.raises(StoreError) as caught:
         Database(path)
     assert "damaged" in caught.value.message
-    assert ".recover" in caught.value.message
+    assert "doctor --repair" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,12 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
+
+def migrations() -> tuple[tuple[str, ...], ...]:
+    """The statements that make a file of each version of one of the version before."""
+    return _MIGRATIONS
+
+
 _BUSY_S = 5.0
 #: In the texts of errors that SQLite also has for a file which is only locked or full.
 _SIGNS_OF_DAMAGE = ("no such", "already exists", "decode")
@@ -195,17 +201,17 @@ class Database:
 
     def damaged(self) -> StoreError:
         """The error for a file that holds what this program did not write, with the ways to repair it."""
-        name = self._path.name
         return StoreError(
-            f"{self._path} is damaged. Stop the node, keep a copy, and restore {name} from a backup; or save what"
-            f' can be read with `sqlite3 {name} ".recover" | sqlite3 repaired.db` and put repaired.db in its place;'
-            f" or remove {name}, {name}-wal and {name}-shm to start empty"
+            f"{self._path} is damaged. Stop the node and run `tensor-wasm doctor --repair`: it saves what can be read"
+            " into a new file and keeps the damaged one; or restore a backup with `tensor-wasm restore DIRECTORY`"
         )
 
     def _prepare(self) -> None:
         connection = self._connection
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # What was deleted is overwritten: salvage, which reads pages by themselves, must not find a revoked token.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":

@@ -1,0 +1,83 @@
+"""What is in a node's home. Who looks after all of it (repair, backup) goes by this table."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class Kind(Enum):
+    """What a part of the home is, and with that how it is checked and whether a backup has it."""
+
+    #: One SQLite file, which may have ``-wal`` and ``-shm`` beside it.
+    DATABASE = "database"
+    #: A file without which what others hold of this node is worth nothing, as a key.
+    SECRET = "secret"  # noqa: S105 - a kind of file
+    #: Files by the digest of their content, which rows of the database name.
+    ARTIFACTS = "artifacts"
+    #: A directory of files that never change once they have their names.
+    FILES = "files"
+    #: Sealed files that are made anew when they are gone. No backup has them.
+    CACHE = "cache"
+    #: What the program that holds the home keeps locked. No backup has it.
+    LOCK = "lock"
+    #: What repair took out of the way. No backup has it.
+    ASIDE = "aside"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the home; ``name`` is its path in there."""
+
+    name: str
+    kind: Kind
+
+
+#: A room that keeps something new in the home adds its line here.
+PARTS: tuple[Part, ...] = (
+    Part("node.db", Kind.DATABASE),
+    Part("node.key", Kind.SECRET),
+    Part("artifacts", Kind.ARTIFACTS),
+    Part("snapshots", Kind.FILES),
+    Part("cache/modules", Kind.CACHE),
+    Part("cache/kernels", Kind.CACHE),
+    Part("node.lock", Kind.LOCK),
+    Part("damaged", Kind.ASIDE),
+)
+
+#: The tables whose rows name artifacts, and which of their rows still do.
+ARTIFACT_ROWS: dict[str, str] = {
+    "functions": "SELECT digest, id FROM functions WHERE deleted_at IS NULL",
+    "kernels": "SELECT digest, name || ' ' || version FROM kernels",
+}
+
+#: What SQLite keeps beside a database.
+DATABASE_COMPANIONS = ("-wal", "-shm")
+
+
+def parts(*kinds: Kind) -> list[Part]:
+    """The parts of these kinds."""
+    return [part for part in PARTS if part.kind in kinds]
+
+
+def top_names() -> set[str]:
+    """All names that a home may have directly in it."""
+    names = {part.name.partition("/")[0] for part in PARTS}
+    return names | {part.name + end for part in parts(Kind.DATABASE) for end in DATABASE_COMPANIONS}
+
+
+def regular_files(directory: Path) -> Iterator[Path]:
+    """Every regular file below ``directory``, links not followed. What goes away meanwhile is passed over."""
+    for place, _, names in os.walk(directory, onerror=None):
+        for name in sorted(names):
+            path = Path(place) / name
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(mode):
+                yield path
