@@ -263,6 +263,12 @@ SETTINGS: tuple[Setting, ...] = (
         shown="twice the cores, at least 4",
     ),
     Setting(
+        "instance_idle_s",
+        _seconds(0.1, 604_800),
+        300.0,
+        "Longest time that a kept instance may be idle; also how long, when its maker asks for nothing.",
+    ),
+    Setting(
         "invoke_deadline_s",
         _seconds(0.001, 86_400),
         30.0,
@@ -398,6 +404,7 @@ class Config:
     dispatch_max_wait_ms: int | None
     kernel_threads: int
     workers: int
+    instance_idle_s: float
     invoke_deadline_s: float
     max_body_bytes: int
     instance_memory_bytes: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tensor_wasm.dispatch import Ledger, Slot
@@ -50,7 +50,7 @@ class LiveInstance:
 
     ``budget`` and ``device_budget`` bound its memory and count it for the tenant; ``key`` is what it is counted under
     in the statistics; ``ending`` and ``used_gate`` are noted by who ran it; ``is_over`` holds once everything it held
-    was given back.
+    was given back. ``on_order`` is called when its end was ordered, for one that may be idle then.
     """
 
     __slots__ = (
@@ -69,6 +69,7 @@ class LiveInstance:
         "slot",
         "started_ns",
         "launches_per_s",
+        "on_order",
         "used_gate",
     )
 
@@ -84,6 +85,7 @@ class LiveInstance:
         self.sampled_ns = self.started_ns
         self.sampled_launches = 0
         self.launches_per_s = 0.0
+        self.on_order: Callable[[], None] | None = None
 
     def enter(self, slot: Slot, account: Account, memory_bytes: int, key: Tenant) -> None:
         """Take its place: ledger slot, account, memory of at most ``memory_bytes``."""
@@ -189,14 +191,20 @@ class Instances:
             if live is None:
                 raise NotFound("no live instance has this id: it may have ended")
             self._order_end(live)
+        if live.on_order is not None:
+            live.on_order()
         return live
 
     def terminate_all(self) -> int:
         """Order the end of every instance; how many there were."""
         with self._lock:
-            for live in self._all():
+            ordered = list(self._all())
+            for live in ordered:
                 self._order_end(live)
-            return len(self._live)
+        for live in ordered:
+            if live.on_order is not None:
+                live.on_order()
+        return len(ordered)
 
     def _all(self) -> Iterable[LiveInstance]:
         # A copy, which is one step of the interpreter's: new ones come without the lock.

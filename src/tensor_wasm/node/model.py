@@ -46,6 +46,26 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptInstance:
+    """An instance that lives between calls. ``state`` is "idle" or "busy"; ``idle_left_s`` None while it is busy.
+
+    ``created_at`` is in seconds since 1970; it ends when it was idle for ``idle_timeout_s``.
+    """
+
+    id: str
+    tenant: int
+    function_id: str
+    function_name: str
+    state: str
+    created_at: float
+    calls: int
+    idle_timeout_s: float
+    idle_left_s: float | None
+    memory_bytes: int
+    gpu_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class InvocationResult:
     """An invocation that returned. ``dropped_output_bytes`` did not fit into ``stdout`` and ``stderr``."""
 

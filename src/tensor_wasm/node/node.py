@@ -14,15 +14,16 @@ from typing import Self, TypeVar
 from tensor_wasm.config import Config, cores
 from tensor_wasm.device import Compilers, open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
-from tensor_wasm.errors import CapacityExhausted, InvalidDeadline, NotReady, StoreError
-from tensor_wasm.host import HostLinker, HostServices
+from tensor_wasm.errors import Cancelled, CapacityExhausted, InvalidDeadline, NotReady, StoreError
+from tensor_wasm.host import HostLinker, HostServices, Stream
 from tensor_wasm.node.accounts import Accounts
 from tensor_wasm.node.administration import Administration, share_of
 from tensor_wasm.node.catalog import Catalog
 from tensor_wasm.node.housekeeping import Chore, Housekeeping
 from tensor_wasm.node.instances import Instances
 from tensor_wasm.node.invocation import Invoker
-from tensor_wasm.node.model import Function, InvocationResult, Page
+from tensor_wasm.node.kept import Claim, KeptInstances
+from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page
 from tensor_wasm.node.sandbox import Call, Limits, Workshop
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.workers import Workers
@@ -99,6 +100,7 @@ class Node:
             self._instances = Instances(engine, self.ledger, accounts, self.tenants, self.statistics)
             workshop = Workshop(engine, services, self.statistics, limits)
             self._invoker = Invoker(workshop, self._instances)
+            self._kept = KeptInstances(workshop, self._instances, config.instance_idle_s)
             self._catalog = Catalog(
                 registry,
                 ArtifactStore(config.home / "artifacts"),
@@ -120,6 +122,7 @@ class Node:
             housekeeping = Housekeeping(
                 Chore("sampling launches", _SAMPLE_S, self._instances.sample),
                 Chore("ending idle threads", _TRIM_S, self._trim),
+                Chore("ending idle instances", _SAMPLE_S, self._kept.sweep),
                 Chore("writing when tokens were used", _FLUSH_S, self.tokens.flush),
             )
             opened.callback(housekeeping.close)
@@ -187,23 +190,33 @@ class Node:
         tenant: int = 0,
         input: bytes = b"",  # noqa: A002
         deadline_s: float | None = None,
+        stream: Stream | None = None,
     ) -> InvocationResult:
         """As :meth:`invoke`, on a worker thread. Cancelling the task ends the guest.
 
-        Raises :class:`~tensor_wasm.errors.CapacityExhausted` when too many invocations wait.
+        ``stream`` takes the chunks that the guest emits; it is closed when this ends. Raises
+        :class:`~tensor_wasm.errors.CapacityExhausted` when too many invocations wait.
         """
         self._check_open()
         self._catalog.find(id, tenant)
         cancelled: list[bool] = []
-        call = Call(id, tenant, export, args, input, self._deadline_ns(deadline_s), lambda: bool(cancelled))
+        call = Call(id, tenant, export, args, input, self._deadline_ns(deadline_s), lambda: bool(cancelled), stream)
         try:
-            return await self._workers.run(tenant, lambda: self._run(call), call.deadline_ns)
+            return await self._on_worker(call, lambda: self._run(call), cancelled)
+        finally:
+            if stream is not None:
+                stream.close()
+
+    async def _on_worker(self, call: Call, work: Callable[[], _Result], cancelled: list[bool]) -> _Result:
+        """Run what calls a guest on a worker; the call sees its cancellation in ``cancelled``."""
+        try:
+            return await self._workers.run(call.tenant, work, call.deadline_ns)
         except asyncio.CancelledError:
             cancelled.append(True)
             self._engine.look_soon()
             raise
         except CapacityExhausted:
-            self.statistics.refused(tenant, "queue")
+            self.statistics.refused(call.tenant, "queue")
             raise
 
     def _run(self, call: Call) -> InvocationResult:
@@ -225,6 +238,134 @@ class Node:
         if not 0 < deadline_s <= longest:
             raise InvalidDeadline(f"the deadline must be above 0 and at most {longest:g} seconds")
         return time.monotonic_ns() + int(deadline_s * 1e9)
+
+    # --- kept instances ---------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        id: str,  # noqa: A002
+        *,
+        tenant: int = 0,
+        idle_timeout_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> KeptInstance:
+        """Make an instance of a function and keep it between calls, until it was idle for ``idle_timeout_s``.
+
+        Raises :class:`~tensor_wasm.errors.NotFound`, :class:`~tensor_wasm.errors.RequestError`,
+        :class:`~tensor_wasm.errors.QuotaExceeded`, an :class:`EndingError` when its start function does not return.
+        """
+        self._check_open()
+        return self._spawn(self._spawning(id, tenant, deadline_s), idle_timeout_s)
+
+    async def spawn_async(
+        self,
+        id: str,  # noqa: A002
+        *,
+        tenant: int = 0,
+        idle_timeout_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> KeptInstance:
+        """As :meth:`spawn`, on a worker thread."""
+        self._check_open()
+        self._catalog.find(id, tenant)
+        cancelled: list[bool] = []
+        call = self._spawning(id, tenant, deadline_s, cancelled)
+
+        def work() -> KeptInstance:
+            kept = self._spawn(call, idle_timeout_s)
+            if cancelled:  # nobody will ever know its id
+                self.delete_instance(kept.id, tenant)
+            return kept
+
+        return await self._on_worker(call, work, cancelled)
+
+    def call(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        tenant: int = 0,
+        input: bytes = b"",  # noqa: A002
+        deadline_s: float | None = None,
+    ) -> InvocationResult:
+        """Call a kept instance, as :meth:`invoke` calls a fresh one; its state stays.
+
+        Raises :class:`~tensor_wasm.errors.Busy` while it answers another call. After an
+        :class:`~tensor_wasm.errors.EndingError` it is gone.
+        """
+        self._check_open()
+        deadline_ns = self._deadline_ns(deadline_s)
+        claim = self._kept.claim(id, tenant)
+        try:
+            return self._call(claim, Call(claim.function_id, tenant, export, args, input, deadline_ns))
+        finally:
+            claim.release()
+
+    async def call_async(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        tenant: int = 0,
+        input: bytes = b"",  # noqa: A002
+        deadline_s: float | None = None,
+        stream: Stream | None = None,
+    ) -> InvocationResult:
+        """As :meth:`call`, on a worker thread. Cancelling the task ends the guest, and so the instance."""
+        self._check_open()
+        deadline_ns = self._deadline_ns(deadline_s)
+        claim = self._kept.claim(id, tenant)
+        cancelled: list[bool] = []
+        call = Call(claim.function_id, tenant, export, args, input, deadline_ns, lambda: bool(cancelled), stream)
+        # Who has it gives the instance back: the thread that began the call, or else this task.
+        begun = threading.Lock()
+
+        def work() -> InvocationResult:
+            if not begun.acquire(blocking=False):
+                raise Cancelled("the call was cancelled before it began")
+            try:
+                return self._call(claim, call)
+            finally:
+                claim.release()
+
+        try:
+            return await self._on_worker(call, work, cancelled)
+        except BaseException:
+            if begun.acquire(blocking=False):
+                claim.release()
+            raise
+        finally:
+            if stream is not None:
+                stream.close()
+
+    def instances(self, tenant: int = 0) -> list[KeptInstance]:
+        """A tenant's kept instances, oldest first."""
+        return self._kept.list(tenant)
+
+    def instance(self, id: str, tenant: int = 0) -> KeptInstance:  # noqa: A002
+        """A kept instance. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        return self._kept.show(id, tenant)
+
+    def delete_instance(self, id: str, tenant: int = 0) -> None:  # noqa: A002
+        """End a kept instance, also while it answers a call. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        self._kept.delete(id, tenant)
+
+    def _spawning(
+        self, identity: str, tenant: int, deadline_s: float | None, cancelled: list[bool] | None = None
+    ) -> Call:
+        is_cancelled = None if cancelled is None else lambda: bool(cancelled)
+        return Call(identity, tenant, None, (), b"", self._deadline_ns(deadline_s), is_cancelled)
+
+    def _spawn(self, call: Call, idle_timeout_s: float | None) -> KeptInstance:
+        record = self._catalog.find(call.function_id, call.tenant)
+        with self._compilers.acting_for(call.tenant):
+            return self._kept.spawn(call, record, self._catalog.ready(record), idle_timeout_s)
+
+    def _call(self, claim: Claim, call: Call) -> InvocationResult:
+        with self._compilers.acting_for(call.tenant):
+            return claim.run(call)
 
     # --- the node itself --------------------------------------------------------------------------------
 
@@ -292,6 +433,7 @@ class Node:
         until = time.monotonic() + timeout_s
         idle = threading.Event()
         while self.statistics.active_count or self._workers.queued:
+            self._kept.end_idle()
             if time.monotonic() >= until:
                 return False
             idle.wait(_POLL_S)
