@@ -12,115 +12,155 @@ import msgspec
 
 from tensor_wasm.errors import InvalidArguments, InvalidBase64, InvalidJson, TooManyArguments
 from tensor_wasm.node import Function, InvocationResult
+from tensor_wasm.tenancy import TENANT_MAX
 
-_Base64 = Annotated[str, msgspec.Meta(extra_json_schema={"contentEncoding": "base64"})]
+#: No function takes more arguments. Counted before they are decoded: a number such as 1e308 takes 13 µs, in which
+#: nothing else of the node runs, and a body has room for ten million of them.
+ARGUMENTS_MAX = 1_000
+#: What names and base64 look like, for the API's description; the node and :func:`decode_base64` check them.
+NAME_PATTERN = "^[A-Za-z0-9._-]{1,128}$"
+BASE64_PATTERN = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+def told(description: str, **schema: object) -> msgspec.Meta:
+    """What the API's description says of a field. ``schema`` is only said: nothing is checked by it here."""
+    return msgspec.Meta(description=description, extra_json_schema=schema)
+
+
+_SpecialNumber = Annotated[str, told("What JSON has no number for.", enum=["NaN", "Infinity", "-Infinity"])]
 _Argument = Annotated[
-    int | float | str,
-    msgspec.Meta(description='A number, exact at any size; or one of the strings "NaN", "Infinity", "-Infinity".'),
+    int | float | _SpecialNumber,
+    told('A number, exact at any size; or one of the strings "NaN", "Infinity", "-Infinity".'),
 ]
 #: A tenant as the API's description gives it.
-Tenant = Annotated[int, msgspec.Meta(ge=0, extra_json_schema={"format": "uint64"})]
+Tenant = Annotated[
+    int,
+    msgspec.Meta(
+        ge=0,
+        description="The tenant, an unsigned 64-bit number.",
+        extra_json_schema={"format": "uint64", "maximum": TENANT_MAX},
+    ),
+]
+FunctionId = Annotated[str, told("The function's id.", format="uuid")]
+InstanceId = Annotated[str, told("The instance's id.", format="uuid")]
+FunctionName = Annotated[str, told("The function's name. Several may have the same.", pattern=NAME_PATTERN)]
 
 
 class DeployRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A module to deploy. The same can be sent raw as `application/wasm`, with the name in the query."""
 
-    name: str
-    wasm_b64: _Base64
+    name: FunctionName
+    wasm_b64: Annotated[
+        str, told("The module, in base64.", contentEncoding="base64", contentMediaType="application/wasm")
+    ]
 
 
 class InvokeRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What to call. `export` defaults to `run`, then `_start`; `deadline_ms` to the node's longest."""
+    """What to call."""
 
-    export: str | None = None
-    args: list[_Argument] = []
-    input_b64: _Base64 | None = None
-    deadline_ms: int | None = None
+    export: Annotated[str | None, told("The exported function to call; `run`, else `_start`, when null.")] = None
+    args: Annotated[
+        list[_Argument], told("Its arguments; each becomes the type that the export declares.", maxItems=ARGUMENTS_MAX)
+    ] = []
+    input_b64: Annotated[
+        str | None,
+        told("Bytes for the guest's `read-input`, in base64.", contentEncoding="base64", pattern=BASE64_PATTERN),
+    ] = None
+    deadline_ms: Annotated[
+        int | None,
+        told(
+            "Ends the call after so many milliseconds; at most, and when null, the node's"
+            " `TENSOR_WASM_INVOKE_DEADLINE_S`.",
+            minimum=1,
+        ),
+    ] = None
 
 
 class Deployed(msgspec.Struct):
     """A function that was deployed."""
 
-    id: str
+    id: FunctionId
 
 
 class ExportDescription(msgspec.Struct):
     """An exported function, with WebAssembly's names of types."""
 
-    name: str
-    parameters: Sequence[str]
-    results: Sequence[str]
+    name: Annotated[str, told("Its name.")]
+    parameters: Annotated[Sequence[str], told("Types of its parameters: `i32`, `i64`, `f32`, `f64`, `v128` …")]
+    results: Annotated[Sequence[str], told("Types of its results.")]
 
 
 class ImportDescription(msgspec.Struct):
     """A function that the module imports."""
 
-    module: str
-    name: str
+    module: Annotated[str, told("The module it comes from, such as `wasi:cuda/host@0.2.0`.")]
+    name: Annotated[str, told("Its name there.")]
 
 
 class FunctionDescription(msgspec.Struct):
-    """A deployed function. `digest` is the BLAKE3 of the module, `created_at` in seconds since 1970.
+    """A deployed function."""
 
-    `memory_pages` is the size of its memory at the start, in pages of 64 KiB.
-    """
-
-    id: str
-    name: str
+    id: FunctionId
+    name: FunctionName
     tenant: Tenant
-    digest: str
-    size_bytes: int
-    created_at: float
-    exports: Sequence[ExportDescription]
-    imports: Sequence[ImportDescription]
-    memory_pages: int
+    digest: Annotated[str, told("BLAKE3 of the module, in hexadecimal.", pattern="^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, told("Size of the module.", minimum=0)]
+    created_at: Annotated[float, told("When it was deployed, in seconds since 1970.")]
+    exports: Annotated[Sequence[ExportDescription], told("The functions it exports.")]
+    imports: Annotated[Sequence[ImportDescription], told("The functions it imports.")]
+    memory_pages: Annotated[int, told("Size of its memory at the start, in pages of 64 KiB.", minimum=0)]
 
 
 class FunctionList(msgspec.Struct):
-    """A page of functions, oldest first. `next`, when not null, goes into `after` for the following page."""
+    """A page of functions, oldest first."""
 
-    functions: list[FunctionDescription]
-    next: str | None
+    functions: Annotated[list[FunctionDescription], told("The functions of this page.")]
+    next: Annotated[str | None, told("Goes into `after` for the following page; null on the last one.", format="uuid")]
 
 
 class Invoked(msgspec.Struct, omit_defaults=True):
-    """An invocation that returned: `result` is "ok", or the list of the export's values."""
+    """An invocation that returned."""
 
-    result: str | list[_Argument]
-    function_id: str
-    instance_id: str
-    duration_ms: float
-    launches: int
-    stdout: str = ""
-    stderr: str = ""
-    dropped_output_bytes: int = 0
+    result: Annotated[
+        Annotated[str, told("The export returns nothing.", enum=["ok"])] | list[_Argument],
+        told('"ok" for an export that returns nothing, else the list of its values.'),
+    ]
+    function_id: FunctionId
+    instance_id: Annotated[str, told("The id of the instance that ran it.", format="uuid")]
+    duration_ms: Annotated[float, told("How long it ran, in milliseconds.", minimum=0)]
+    launches: Annotated[int, told("Kernels it launched.", minimum=0)]
+    stdout: Annotated[str, told("What the guest wrote to its standard output; left out when nothing.")] = ""
+    stderr: Annotated[str, told("What the guest wrote to its standard error; left out when nothing.")] = ""
+    dropped_output_bytes: Annotated[
+        int, told("Bytes of output beyond what is kept; left out when none.", minimum=0)
+    ] = 0
 
 
 class Health(msgspec.Struct):
     """The process answers."""
 
-    status: str
+    status: Annotated[str, told("Always `ok`.", enum=["ok"])]
 
 
 class Readiness(msgspec.Struct):
-    """Whether the node should get work; `reasons` says why not."""
+    """The node may get work."""
 
-    status: str
-    reasons: list[str]
+    status: Annotated[str, told("Always `ready`.", enum=["ready"])]
+    reasons: Annotated[list[str], told("Empty: why it is not ready is in the message of the error.")]
 
 
 class ErrorBody(msgspec.Struct):
     """`kind` is part of the contract, `message` is for people."""
 
-    kind: str
-    message: str
-    request_id: str
+    kind: Annotated[str, told("What happened, for programs; each answer of an operation lists those it may have.")]
+    message: Annotated[str, told("The same for people, and what to change. May change between releases.")]
+    request_id: Annotated[str, told("As `X-Request-Id`: the node's log has it.")]
 
 
 class ErrorAnswer(msgspec.Struct):
     """Every answer that is not 2xx."""
 
-    error: ErrorBody
+    error: Annotated[ErrorBody, told("What happened.")]
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -144,9 +184,6 @@ _envelope_decoder = msgspec.json.Decoder(_InvokeEnvelope)
 #: In so few bytes no arguments take long to decode.
 _SMALL_BYTES = 4096
 
-#: No function takes more arguments. Counted before they are decoded: a number such as 1e308 takes 13 µs, in which
-#: nothing else of the node runs, and a body has room for ten million of them.
-_ARGUMENTS_MAX = 1_000
 _ARGUMENTS_MAX_BYTES = 64 * 1024
 
 #: Base64 is decoded in pieces: a piece holds the GIL, and with it the event loop, for less than a millisecond.
@@ -182,8 +219,8 @@ def _arguments(raw: msgspec.Raw) -> list[Any]:
     if size_bytes > _ARGUMENTS_MAX_BYTES:
         raise TooManyArguments(f"the arguments have {size_bytes} bytes: at most {_ARGUMENTS_MAX_BYTES}")
     count = bytes(raw).count(b",") + 1
-    if count > _ARGUMENTS_MAX:
-        raise TooManyArguments(f"{count} arguments were given: no function takes more than {_ARGUMENTS_MAX}")
+    if count > ARGUMENTS_MAX:
+        raise TooManyArguments(f"{count} arguments were given: no function takes more than {ARGUMENTS_MAX}")
     try:
         return _arguments_decoder.decode(raw)
     except msgspec.ValidationError as error:

@@ -3,165 +3,189 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
 from tensor_wasm.errors import InvalidJson
-from tensor_wasm.http.wire import Tenant, invalid_json
+from tensor_wasm.http.wire import FunctionId, FunctionName, InstanceId, Tenant, invalid_json, told
 from tensor_wasm.node import InstanceView, TenantView, Termination
 from tensor_wasm.store import TokenRecord
-from tensor_wasm.tenancy import Quotas, QuotaValue, TokenInfo
+from tensor_wasm.tenancy import NAME_MAX, QUOTA_FIELDS, SCOPE_TEXT_MAX, Quotas, QuotaValue, TokenInfo
 
 _Request = TypeVar("_Request")
 
+#: Longest time for running work to finish when the node drains.
+DRAIN_MAX_S = 3600.0
+
 
 class InstanceDescription(msgspec.Struct):
-    """A live instance. `state` is `running`, `in_kernel`, `waiting` (for a permit) or `idle`.
+    """A live instance."""
 
-    `launches_per_s` is over the last second; `is_ending` once its end was ordered.
-    """
-
-    id: str
+    id: InstanceId
     tenant: Tenant
-    function_id: str
-    function_name: str
-    export: str
-    age_s: float
-    deadline_left_s: float | None
-    state: str
-    launches: int
-    launches_per_s: float
-    held_permits: int
-    memory_bytes: int
-    gpu_memory_bytes: int
-    is_ending: bool
+    function_id: FunctionId
+    function_name: FunctionName
+    export: Annotated[str, told("The export that was called.")]
+    age_s: Annotated[float, told("Seconds since it began.", minimum=0)]
+    deadline_left_s: Annotated[float | None, told("Seconds to its deadline; null when it has none.")]
+    state: Annotated[
+        str,
+        told(
+            "Runs, is in a kernel, waits for a permit, or does nothing.",
+            enum=["running", "in_kernel", "waiting", "idle"],
+        ),
+    ]
+    launches: Annotated[int, told("Kernels it launched.", minimum=0)]
+    launches_per_s: Annotated[float, told("The same over the last second.", minimum=0)]
+    held_permits: Annotated[int, told("Permits of the device that it holds.", minimum=0)]
+    memory_bytes: Annotated[int, told("Its memory.", minimum=0)]
+    gpu_memory_bytes: Annotated[int, told("Its memory on the device.", minimum=0)]
+    is_ending: Annotated[bool, told("Whether its end was ordered.")]
 
 
 class InstanceList(msgspec.Struct):
     """Live instances, oldest first."""
 
-    instances: list[InstanceDescription]
+    instances: Annotated[list[InstanceDescription], told("The live instances.")]
 
 
 class Terminated(msgspec.Struct):
-    """An instance whose end was ordered: whether it had come when this was written, and after how long."""
+    """An instance whose end was ordered."""
 
-    id: str
+    id: InstanceId
     tenant: Tenant
-    function_id: str
-    ended: bool
-    took_ms: float
+    function_id: FunctionId
+    ended: Annotated[bool, told("Whether the end had come when this was written.")]
+    took_ms: Annotated[float, told("After how many milliseconds.", minimum=0)]
+
+
+def _quota(name: str) -> msgspec.Meta:
+    field = QUOTA_FIELDS[name]
+    bounds = {} if field.type == "boolean" else {"minimum": field.low, "maximum": field.high}
+    return told(f"{field.description} {field.range[0].upper()}{field.range[1:]}.", **bounds)
 
 
 class QuotaValues(msgspec.Struct):
     """Quotas; null where there is no limit."""
 
-    weight: int
-    permits: int | None
-    instances: int | None
-    guest_memory_bytes: int | None
-    gpu_memory_bytes: int | None
-    functions: int | None
-    stored_bytes: int | None
-    rate_qps: float | None
-    rate_burst: int | None
-    cuda: bool
+    weight: Annotated[int, _quota("weight")]
+    permits: Annotated[int | None, _quota("permits")]
+    instances: Annotated[int | None, _quota("instances")]
+    guest_memory_bytes: Annotated[int | None, _quota("guest_memory_bytes")]
+    gpu_memory_bytes: Annotated[int | None, _quota("gpu_memory_bytes")]
+    functions: Annotated[int | None, _quota("functions")]
+    stored_bytes: Annotated[int | None, _quota("stored_bytes")]
+    rate_qps: Annotated[float | None, _quota("rate_qps")]
+    rate_burst: Annotated[int | None, _quota("rate_burst")]
+    cuda: Annotated[bool, _quota("cuda")]
 
 
 class QuotaChanges(msgspec.Struct, forbid_unknown_fields=True):
     """Quotas to change; null takes the default again, what is left out stays."""
 
-    weight: int | msgspec.UnsetType | None = msgspec.UNSET
-    permits: int | msgspec.UnsetType | None = msgspec.UNSET
-    instances: int | msgspec.UnsetType | None = msgspec.UNSET
-    guest_memory_bytes: int | msgspec.UnsetType | None = msgspec.UNSET
-    gpu_memory_bytes: int | msgspec.UnsetType | None = msgspec.UNSET
-    functions: int | msgspec.UnsetType | None = msgspec.UNSET
-    stored_bytes: int | msgspec.UnsetType | None = msgspec.UNSET
-    rate_qps: float | msgspec.UnsetType | None = msgspec.UNSET
-    rate_burst: int | msgspec.UnsetType | None = msgspec.UNSET
-    cuda: bool | msgspec.UnsetType | None = msgspec.UNSET
+    #: More of what the API's description says: a request that changes nothing is refused.
+    SCHEMA: ClassVar[dict[str, object]] = {"minProperties": 1}
+
+    weight: Annotated[int | msgspec.UnsetType | None, _quota("weight")] = msgspec.UNSET
+    permits: Annotated[int | msgspec.UnsetType | None, _quota("permits")] = msgspec.UNSET
+    instances: Annotated[int | msgspec.UnsetType | None, _quota("instances")] = msgspec.UNSET
+    guest_memory_bytes: Annotated[int | msgspec.UnsetType | None, _quota("guest_memory_bytes")] = msgspec.UNSET
+    gpu_memory_bytes: Annotated[int | msgspec.UnsetType | None, _quota("gpu_memory_bytes")] = msgspec.UNSET
+    functions: Annotated[int | msgspec.UnsetType | None, _quota("functions")] = msgspec.UNSET
+    stored_bytes: Annotated[int | msgspec.UnsetType | None, _quota("stored_bytes")] = msgspec.UNSET
+    rate_qps: Annotated[float | msgspec.UnsetType | None, _quota("rate_qps")] = msgspec.UNSET
+    rate_burst: Annotated[int | msgspec.UnsetType | None, _quota("rate_burst")] = msgspec.UNSET
+    cuda: Annotated[bool | msgspec.UnsetType | None, _quota("cuda")] = msgspec.UNSET
 
 
 class TenantUsage(msgspec.Struct):
     """What a tenant holds now, and what of it waits."""
 
-    instances: int
-    queued: int
-    permits_held: int
-    launches_waiting: int
-    guest_memory_bytes: int
-    gpu_memory_bytes: int
-    functions: int
-    stored_bytes: int
+    instances: Annotated[int, told("Live instances.", minimum=0)]
+    queued: Annotated[int, told("Invocations that wait for a worker.", minimum=0)]
+    permits_held: Annotated[int, told("Kernel launches in flight.", minimum=0)]
+    launches_waiting: Annotated[int, told("Kernel launches that wait for a permit.", minimum=0)]
+    guest_memory_bytes: Annotated[int, told("Memory of its live instances together.", minimum=0)]
+    gpu_memory_bytes: Annotated[int, told("Device memory of its live instances together.", minimum=0)]
+    functions: Annotated[int, told("Deployed functions.", minimum=0)]
+    stored_bytes: Annotated[int, told("What it keeps on the node's disk.", minimum=0)]
 
 
 class TenantDescription(msgspec.Struct):
-    """A tenant: the quotas that hold, the names of those that are its own, what it holds.
+    """A tenant, or the defaults."""
 
-    `tenant` and `usage` are null for the defaults.
-    """
-
-    tenant: Tenant | None
-    quotas: QuotaValues
-    overrides: list[str]
-    usage: TenantUsage | None
+    tenant: Annotated[Tenant | None, told("The tenant; null for the defaults.")]
+    quotas: Annotated[QuotaValues, told("The quotas that hold.")]
+    overrides: Annotated[list[str], told("Names of the quotas that are its own, and not the defaults'.")]
+    usage: Annotated[TenantUsage | None, told("What it holds now; null for the defaults.")]
 
 
 class TenantList(msgspec.Struct):
     """The defaults, and every tenant that has quotas of its own, functions or something live."""
 
-    defaults: QuotaValues
-    tenants: list[TenantDescription]
+    defaults: Annotated[QuotaValues, told("What holds for tenants without quotas of their own.")]
+    tenants: Annotated[list[TenantDescription], told("The tenants.")]
+
+
+_Scope = Annotated[
+    str,
+    told(
+        "What a token allows: `tenant=1,2`, `tenant=*` or `role=admin`.",
+        pattern=r"^(role=admin|tenant=(\*| *[0-9]{1,20} *(, *[0-9]{1,20} *)*))$",
+    ),
+]
 
 
 class CreateTokenRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A token to make. `scope` is `tenant=1,2`, `tenant=*` or `role=admin`."""
+    """A token to make."""
 
-    scope: str
-    name: str = ""
+    scope: Annotated[_Scope, told("What it will allow.", maxLength=SCOPE_TEXT_MAX)]
+    name: Annotated[str, told("Printable text for people.", maxLength=NAME_MAX)] = ""
 
 
 class CreatedToken(msgspec.Struct):
-    """A new token. `token` is the secret: it is shown this once. `created_at` is in seconds since 1970."""
+    """A new token."""
 
-    id: str
-    token: str
-    name: str
-    scope: str
-    created_at: float
+    id: Annotated[str, told("The token's id.", format="uuid")]
+    token: Annotated[str, told("The secret. It is shown this once.")]
+    name: Annotated[str, told("Text for people.")]
+    scope: _Scope
+    created_at: Annotated[float, told("When it was made, in seconds since 1970.")]
 
 
 class TokenDescription(msgspec.Struct):
-    """A token without its secret. `source` is `settings` or `database`; times are in seconds since 1970."""
+    """A token without its secret."""
 
-    id: str
-    name: str
-    scope: str
-    source: str
-    created_at: float | None
-    last_used_at: float | None
+    id: Annotated[str, told("Its id: a UUID, or `settings-` and its place in `TENSOR_WASM_API_TOKENS`.")]
+    name: Annotated[str, told("Text for people.")]
+    scope: _Scope
+    source: Annotated[str, told("Where it comes from.", enum=["settings", "database"])]
+    created_at: Annotated[float | None, told("When it was made, in seconds since 1970; null for one of the settings.")]
+    last_used_at: Annotated[float | None, told("When it was last used, to the minute; null when never.")]
 
 
 class TokenList(msgspec.Struct):
     """Every token of the node."""
 
-    tokens: list[TokenDescription]
+    tokens: Annotated[list[TokenDescription], told("The tokens.")]
 
 
 class DrainRequest(msgspec.Struct, forbid_unknown_fields=True):
     """How long running work may go on; default: the node's `TENSOR_WASM_DRAIN_S`."""
 
-    timeout_s: float | None = None
+    timeout_s: Annotated[
+        float | None,
+        told("Seconds until what still runs is ended; null for `TENSOR_WASM_DRAIN_S`.", minimum=0, maximum=DRAIN_MAX_S),
+    ] = None
 
 
 class Drained(msgspec.Struct):
-    """The node takes no more work. `drained` when all of it finished; else `ended` instances were ended."""
+    """The node takes no more work."""
 
-    drained: bool
-    ended: int
-    waited_s: float
+    drained: Annotated[bool, told("Whether all of it finished by itself.")]
+    ended: Annotated[int, told("Instances that were ended.", minimum=0)]
+    waited_s: Annotated[float, told("How many seconds that took.", minimum=0)]
 
 
 def _decoder(kind: type[_Request]) -> Callable[[bytes], _Request]:

@@ -1,6 +1,6 @@
 """Who may do what and how much of it: tokens, tenants and their quotas, rate limits. Knows no protocol."""
 
-from tensor_wasm.tenancy.book import NAME_MAX, TokenBook, TokenInfo
+from tensor_wasm.tenancy.book import NAME_MAX, SCOPE_TEXT_MAX, TokenBook, TokenInfo
 from tensor_wasm.tenancy.quotas import QUOTA_FIELDS, QuotaField, Quotas, QuotaValue
 from tensor_wasm.tenancy.rates import Rate, RateLimiter
 from tensor_wasm.tenancy.scopes import ANYBODY, TENANT_MAX, Principal, Scope, parse_scope, parse_tenant
@@ -11,6 +11,7 @@ __all__ = [
     "ANYBODY",
     "NAME_MAX",
     "QUOTA_FIELDS",
+    "SCOPE_TEXT_MAX",
     "TENANT_MAX",
     "Principal",
     "QuotaField",

@@ -14,8 +14,6 @@ from tensor_wasm.http.operations import Answer, Audience, Call, Operation
 from tensor_wasm.http.routes.admin.bodies import BODY_BYTES_MAX
 from tensor_wasm.node import Node
 
-_TIMEOUT_MAX_S = 3600.0
-
 
 class Drain:
     """The handler."""
@@ -29,8 +27,8 @@ class Drain:
         media_type(call.headers, JSON)
         asked = wire_admin.decode_drain(await call.body(BODY_BYTES_MAX)).timeout_s
         timeout_s = self._default_s if asked is None else asked
-        if not math.isfinite(timeout_s) or not 0 <= timeout_s <= _TIMEOUT_MAX_S:
-            raise RequestError(f"timeout_s must be a number from 0 to {_TIMEOUT_MAX_S:g}")
+        if not math.isfinite(timeout_s) or not 0 <= timeout_s <= wire_admin.DRAIN_MAX_S:
+            raise RequestError(f"timeout_s must be a number from 0 to {wire_admin.DRAIN_MAX_S:g}")
         call.detail = {"timeout_s": timeout_s}
         started_s = time.monotonic()
         ended = await asyncio.to_thread(self._node.end_all, timeout_s)
