@@ -35,7 +35,16 @@ from tensor_wasm.runtime import (
     SealedFiles,
     give_back_large_blocks,
 )
-from tensor_wasm.store import ArtifactStore, Database, HomeLock, Registry, TenantStore, TokenStore, node_key
+from tensor_wasm.store import (
+    ArtifactStore,
+    Database,
+    HomeLock,
+    Registry,
+    TenantStore,
+    TokenStore,
+    check_database,
+    node_key,
+)
 from tensor_wasm.tenancy import Tenants, TokenBook
 
 _Result = TypeVar("_Result")
@@ -70,6 +79,7 @@ class Node:
         self._closing = ExitStack()
         with ExitStack() as opened:
             opened.callback(HomeLock(config.home).close)
+            check_database(config.home)
             key = node_key(config.home)
             database = Database(config.home / "node.db")
             opened.callback(database.close)

@@ -2,6 +2,7 @@
 
 from tensor_wasm.store.artifacts import ArtifactStore
 from tensor_wasm.store.database import Database
+from tensor_wasm.store.home import check_database
 from tensor_wasm.store.key import node_key
 from tensor_wasm.store.lock import HomeLock
 from tensor_wasm.store.registry import FunctionRecord, Registry
@@ -17,5 +18,6 @@ __all__ = [
     "TenantStore",
     "TokenRecord",
     "TokenStore",
+    "check_database",
     "node_key",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+from tensor_wasm.errors import StoreError
 
 
 class Kind(Enum):
@@ -70,8 +73,26 @@ def top_names() -> set[str]:
     return names | {part.name + end for part in parts(Kind.DATABASE) for end in DATABASE_COMPANIONS}
 
 
+def lacks_database(home: Path) -> bool:
+    """Whether there are artifacts and no database that could name them: it was removed, for it is made first."""
+    path = home / "node.db"
+    return not (path.exists() and path.stat().st_size) and any(home.glob("artifacts/??/*"))
+
+
+def check_database(home: Path) -> None:
+    """Look before a new database is made: artifacts that no row names are deleted. Raises :class:`StoreError`."""
+    if lacks_database(home):
+        raise StoreError(
+            f"{home} has artifacts and its node.db is gone or empty: restore a backup with `tensor-wasm restore"
+            " DIRECTORY`, or run `tensor-wasm doctor --repair`, which keeps the artifacts aside, to start empty"
+        )
+
+
 def regular_files(directory: Path) -> Iterator[Path]:
-    """Every regular file below ``directory``, links not followed. What goes away meanwhile is passed over."""
+    """``directory`` if it is a regular file, else all below it; links not followed. What goes away is passed over."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_ISREG(directory.lstat().st_mode):
+            yield directory
     for place, _, names in os.walk(directory, onerror=None):
         for name in sorted(names):
             path = Path(place) / name

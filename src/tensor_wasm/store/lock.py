@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tensor_wasm.errors import StoreError
 from tensor_wasm.store.files import make_directory, unusable
+
+_NAME = "node.lock"
 
 
 class HomeLock:
@@ -18,7 +22,7 @@ class HomeLock:
 
     def __init__(self, home: Path) -> None:
         make_directory(home)
-        path = home / "node.lock"
+        path = home / _NAME
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -34,3 +38,25 @@ class HomeLock:
     def close(self) -> None:
         """Let go."""
         os.close(self._descriptor)
+
+
+@contextmanager
+def passing_lock(home: Path) -> Iterator[bool]:
+    """Whether no node holds a home; none can start while the block runs if so. Changes nothing in the home."""
+    try:
+        descriptor = os.open(home / _NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    except OSError as error:
+        raise unusable(home / _NAME, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        else:
+            is_free = True
+        yield is_free
+    finally:
+        os.close(descriptor)

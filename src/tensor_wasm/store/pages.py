@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 Value = int | float | str | bytes | None
 
@@ -70,7 +71,7 @@ class PageFile:
         #: What ``PRAGMA user_version`` gives; None when the header is gone.
         self.version = int.from_bytes(first[60:64], "big", signed=True) if self._has_header else None
 
-    def __enter__(self) -> PageFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
