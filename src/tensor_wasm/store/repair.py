@@ -44,15 +44,16 @@ _BUSY_S = 5.0
 class Finding:
     """Something that is not as it should be.
 
-    ``remedy`` is what repair does or did, or what is left for people. ``is_harmful`` is False for what a start of the
-    node puts right by itself. ``is_mended`` says that repair has done it.
+    ``remedy`` is what repair does or did where it can (``is_mendable``), else what is left for people. ``is_harmful``
+    is False for what a start of the node puts right by itself. ``is_mended`` says that repair has done it.
     """
 
     part: str
     detail: str
     remedy: str
     is_harmful: bool
-    is_mended: bool = False
+    is_mendable: bool
+    is_mended: bool
 
 
 @dataclass(slots=True)
@@ -150,7 +151,7 @@ class _Visit:
         remedy = "the home gets mode 0700, its files 0600"
         if foreign:
             remedy = f"have their owner set mode 0600: {self._some([self._name(path) for path in foreign])}"
-        self._found("permissions", detail, remedy, is_mended=not foreign)
+        self._found("permissions", detail, remedy, is_mendable=not foreign)
 
     def secrets(self) -> None:
         """Keys have their size. A node makes its own anew."""
@@ -161,9 +162,8 @@ class _Visit:
                 if part.name == "node.key" and size != KEY_BYTES:
                     detail = f"{part.name} has {size} bytes instead of {KEY_BYTES}"
                     self._set_aside(path, part.name)
-                    self._found(
-                        part.name, detail, f"it goes to {self._place}; the node makes a new one", is_mended=True
-                    )
+                    remedy = f"it goes to {self._place}; the node makes a new one"
+                    self._found(part.name, detail, remedy)
 
     def database(self) -> None:
         """The database can be read and is as this release, or one before it, made it."""
@@ -176,10 +176,10 @@ class _Visit:
                     remedy = f"the artifacts go to {self._place}, and the node starts empty; or restore a backup"
                     self._found(part.name, f"{part.name} is gone or empty, and artifacts are there", remedy)
                 continue
-            damage = _damage_of(path)
+            damage = damage_of(path)
             if damage is None:
                 with contextlib.suppress(sqlite3.Error):
-                    self._references = _references(path)
+                    self._references = references(path)
                 continue
             remedy = f"what can be read goes into a new file, the damaged one to {self._place}"
             if self._mends:
@@ -191,7 +191,7 @@ class _Visit:
 
     def artifacts(self) -> None:
         """Every artifact is what its name says and is named by a row; every row has its artifact."""
-        references = self._references
+        named = self._references
         for part in parts(Kind.ARTIFACTS):
             directory = self._home / part.name
             kept = {path.name: path for path in regular_files(directory) if not path.name.startswith(UNFINISHED)}
@@ -201,12 +201,12 @@ class _Visit:
             if damaged:
                 detail = f"damaged: {self._some(sorted(damaged))}"
                 self._found(part.name, detail, f"they go to {self._place}")
-            if references is None:
+            if named is None:
                 continue
             if self.report.is_served:
-                references = self._still_named(references)
-            self._report_missing(part, references, kept.keys() - damaged)
-            orphans = sorted(kept.keys() - references.keys() - damaged)
+                named = self._still_named(named)
+            self._report_missing(part, named, kept.keys() - damaged)
+            orphans = sorted(kept.keys() - named.keys() - damaged)
             if orphans and not self.report.is_served:
                 self._clear_orphans(part, [kept[name] for name in orphans])
 
@@ -254,14 +254,17 @@ class _Visit:
         )
         if names:
             detail = f"not of this node's making: {self._some(names)}"
-            self._note("other files", detail, "look at them yourself: repair leaves them alone")
+            remedy = "look at them yourself: repair leaves them alone"
+            self._found("other files", detail, remedy, is_harmful=False, is_mendable=False)
 
     def _salvage(self, part: Part, path: Path) -> None:
         place = Path(tempfile.mkdtemp(dir=self._home, prefix=UNFINISHED))
         try:
             fresh = place / part.name
             self.report.tables = salvage(path, fresh)
-            for end in ("", *DATABASE_COMPANIONS):
+            make_directory(self._aside)
+            os.link(path, self._aside / part.name)  # the old one keeps its name until the new one takes it
+            for end in DATABASE_COMPANIONS:
                 self._set_aside(path.with_name(path.name + end), part.name + end)
             fresh.replace(path)
             sync_directory(self._home)
@@ -270,7 +273,7 @@ class _Visit:
         self._rows_are_lost = any(
             table.name in ARTIFACT_ROWS and (table.lost or not table.is_exact) for table in self.report.tables
         )
-        self._references = _references(path)
+        self._references = references(path)
 
     def _losses(self) -> str:
         texts = [
@@ -285,26 +288,26 @@ class _Visit:
             text += "; tenants may have lost limits of their own"
         return text
 
-    def _still_named(self, references: dict[str, list[str]]) -> dict[str, list[str]]:
+    def _still_named(self, named: dict[str, list[str]]) -> dict[str, list[str]]:
         """While a node runs, what was deleted since the rows were read is not missing."""
         again: dict[str, list[str]] = {}
         for part in parts(Kind.DATABASE):
             with contextlib.suppress(sqlite3.Error):
-                again = _references(self._home / part.name)
-        return {digest: owners for digest, owners in references.items() if digest in again}
+                again = references(self._home / part.name)
+        return {digest: owners for digest, owners in named.items() if digest in again}
 
-    def _report_missing(self, part: Part, references: dict[str, list[str]], present: set[str]) -> None:
+    def _report_missing(self, part: Part, named: dict[str, list[str]], present: set[str]) -> None:
         """A row whose artifact is gone stays: its bytes may come back from a backup, or be deployed again."""
-        missing = sorted(digest for digest in references.keys() - present if not self._is_there(part, digest))
+        missing = sorted(digest for digest in named.keys() - present if not self._is_there(part, digest))
         if not missing:
             return
-        owners = sorted(owner for digest in missing for owner in references[digest])
+        owners = sorted(owner for digest in missing for owner in named[digest])
         detail = f"no whole artifact: {self._some(owners)}"
         remedy = (
             "they stay registered and answer store_error, everything else works: restore a backup, deploy the same"
             " module again, or delete them"
         )
-        self._note(part.name, detail, remedy, is_harmful=True)
+        self._found(part.name, detail, remedy, is_mendable=False)
 
     def _is_there(self, part: Part, digest: str) -> bool:
         """Whether an artifact came while others were looked at."""
@@ -336,13 +339,10 @@ class _Visit:
             else:
                 path.unlink(missing_ok=True)
 
-    def _found(self, part: str, detail: str, remedy: str, *, is_harmful: bool = True, is_mended: bool = True) -> None:
-        """Something that repair can mend, where ``is_mended`` says so."""
-        self.report.findings.append(Finding(part, detail, remedy, is_harmful, self._mends and is_mended))
-
-    def _note(self, part: str, detail: str, remedy: str, *, is_harmful: bool = False) -> None:
-        """Something that is left for people."""
-        self.report.findings.append(Finding(part, detail, remedy, is_harmful))
+    def _found(self, part: str, detail: str, remedy: str, *, is_harmful: bool = True, is_mendable: bool = True) -> None:
+        """Something that repair can mend, where ``is_mendable`` says so."""
+        is_mended = self._mends and is_mendable
+        self.report.findings.append(Finding(part, detail, remedy, is_harmful, is_mendable, is_mended))
 
     @property
     def _place(self) -> str:
@@ -368,7 +368,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _damage_of(path: Path) -> str | None:
+def damage_of(path: Path) -> str | None:
     """What is wrong with a database, None when nothing is. Raises :class:`StoreError` for one of a newer version."""
     try:
         with _opened(path) as connection:
@@ -416,7 +416,7 @@ def _made(version: int) -> dict[str, list[tuple[str, str]]]:
         connection.close()
 
 
-def _references(path: Path) -> dict[str, list[str]]:
+def references(path: Path) -> dict[str, list[str]]:
     """The digests of the artifacts that rows name, each with what it is of."""
     found: dict[str, list[str]] = {}
     with _opened(path) as connection:
