@@ -198,7 +198,7 @@ def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[O
         *invocations.operations(node),
         *admin.operations(node, config),
     ]
-    return described + documents.operations(described)
+    return described + documents.operations(described, node.tokens)
 
 
 def _let_go(error: BaseException | None) -> None:

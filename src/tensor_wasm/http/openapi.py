@@ -4,116 +4,311 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from tensor_wasm.errors import (
+    BodyTooLarge,
+    Cancelled,
+    CapacityError,
     Forbidden,
     InternalError,
     InvalidTenant,
+    MethodNotAllowed,
     Misdirected,
     RateLimited,
+    RequestError,
+    RequestTimeout,
+    RouteNotFound,
+    StoreError,
     TensorWasmError,
     Unauthorized,
 )
-from tensor_wasm.http import wire
-from tensor_wasm.http.operations import Audience, Operation
+from tensor_wasm.http import resources, wire
+from tensor_wasm.http.operations import Audience, Example, Operation, Parameter
 from tensor_wasm.telemetry.build import build
+from tensor_wasm.tenancy import TENANT_MAX
 
 Document = dict[str, Any]
+_Errors = Sequence[type[TensorWasmError]]
 
-_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
+_DESCRIPTION = """\
+Run WebAssembly functions that may launch CUDA kernels.
+
+Bodies are JSON unless an operation says otherwise. Every answer outside 2xx is an `ErrorAnswer`, whose `error.kind` \
+is for programs; each operation lists the kinds it may answer. A path that there is not is 404 `route_not_found`, a \
+method that a path has not is 405 `method_not_allowed`; every GET can be asked as HEAD.
+
+Each answer has `X-Request-Id`: the request's own when it gave one of 1 to 64 characters of `A-Z a-z 0-9 . _ -`, \
+else one that the node makes. While the node has no tokens, it listens on loopback only and asks for none."""
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
 _REFERENCE = "#/components/schemas/{name}"
+_EXAMPLE_REQUEST_ID = "5f0c6b1d3a9e4c27-1a"
 #: What an operation may answer besides its own errors.
-_OF_AUDIENCE: dict[Audience, tuple[type[TensorWasmError], ...]] = {
-    Audience.ANYONE: (InternalError,),
-    Audience.SCRAPER: (Misdirected, InternalError),
-    Audience.TENANT: (Unauthorized, Forbidden, InvalidTenant, Misdirected, RateLimited, InternalError),
-    Audience.ADMIN: (Unauthorized, Forbidden, Misdirected, InternalError),
-}
+_OF_AUDIENCE: dict[Audience, _Errors] = {
+    Audience.ANYONE: (RequestError, InternalError),
+    Audience.SCRAPER: (RequestError, Misdirected, InternalError),
+    Audience.TENANT: (
+        RequestError, Unauthorized, Forbidden, InvalidTenant, Misdirected, RateLimited, StoreError, InternalError,
+    ),
+    Audience.ADMIN: (RequestError, Unauthorized, Forbidden, Misdirected, StoreError, InternalError),
+}  # fmt: skip
+#: And those that read a body.
+_OF_BODY: _Errors = (RequestTimeout, BodyTooLarge, Cancelled)
+_TENANT = Parameter(
+    "X-TensorWasm-Tenant",
+    "For whom the call is; default: the token's only tenant, else 0.",
+    {"type": "integer", "format": "uint64", "minimum": 0, "maximum": TENANT_MAX},
+)
+_REQUEST_ID = Parameter(
+    "X-Request-Id",
+    "The request's id; the node's log has it.",
+    {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+)
+_RETRY_AFTER = Parameter(
+    "Retry-After", "Seconds after which the same request may be accepted.", {"type": "integer", "minimum": 1}
+)
+_AUTHENTICATE = Parameter("WWW-Authenticate", "How to authenticate: `Bearer`.", {"type": "string", "const": "Bearer"})
+_ALLOW = Parameter("Allow", "The methods that the path has, with commas between them.", {"type": "string"})
+_HEADERS = (_REQUEST_ID, _RETRY_AFTER, _AUTHENTICATE, _ALLOW)
+#: Where a thing is that an answer names in its first field. `id` alone is of what was posted to.
+_MADE = {"job_id": "/jobs/{id}", "instance_id": "/instances/{id}", "snapshot_id": "/snapshots/{id}"}
 
 
-def describe(operations: Sequence[Operation]) -> Document:
-    """The document."""
-    types: list[type] = [wire.ErrorAnswer]
-    for operation in operations:
-        types += [kind for kind in (operation.request, operation.response) if kind is not None]
-    _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+def describe(operations: Sequence[Operation], *, has_tokens: bool = False) -> Document:
+    """The document. ``has_tokens`` says that calls need one: without any, nobody does."""
+    types = [wire.ErrorAnswer, *dict.fromkeys(t for o in operations for t in (o.request, o.response) if t is not None)]
+    references, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    for kind in types:
+        components[_name(kind)].update(getattr(kind, "SCHEMA", {}))
+    writer = _Writer(operations, dict(zip(types, references, strict=True)), has_tokens=has_tokens)
     paths: defaultdict[str, Document] = defaultdict(dict)
     for operation in operations:
-        paths[operation.path][operation.method.lower()] = _operation(operation)
+        paths[operation.path][operation.method.lower()] = writer.operation(operation)
+    used = {resources.tag(operation.path) for operation in operations}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "TensorWasm",
             "version": build().version,
-            "description": "Run WebAssembly functions that may launch CUDA kernels.",
+            "summary": _DESCRIPTION.partition("\n")[0],
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/", "description": "The node that this document comes from."}],
+        "tags": [{"name": name, "description": about} for name, about in resources.TAGS.values() if name in used],
         "paths": dict(paths),
         "components": {
             "schemas": components,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "headers": {header.name: _header(header) for header in _HEADERS},
+            "responses": {
+                error.__name__: writer.refusal((error,), f"Any {what} that there is not.")
+                for error, what in ((RouteNotFound, "path"), (MethodNotAllowed, "method of a path"))
+            },
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of the node. None is needed while the node has no tokens.",
+                },
+                "metrics": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The value of `TENSOR_WASM_API_METRICS_TOKEN`. None is needed when it is not set.",
+                },
+            },
         },
     }
 
 
-def _operation(operation: Operation) -> Document:
-    document: Document = {
-        "summary": operation.summary,
-        "operationId": f"{operation.method.lower()}{_PATH_PARAMETER.sub('one', operation.path).replace('/', '_')}",
-        "parameters": _parameters(operation),
-        "responses": _responses(operation),
-    }
-    if operation.audience is not Audience.ANYONE:
-        document["security"] = [{"bearer": []}, {}]
-    if operation.request is not None:
-        content: Document = {"application/json": {"schema": _schema(operation.request)}}
+class _Writer:
+    """Writes the operations of one document."""
+
+    def __init__(
+        self, operations: Sequence[Operation], references: Mapping[type, Document], *, has_tokens: bool
+    ) -> None:
+        self._operations = operations
+        self._references = references
+        self._has_tokens = has_tokens
+
+    def operation(self, operation: Operation) -> Document:
+        document: Document = {
+            "tags": [resources.tag(operation.path)],
+            "summary": operation.summary,
+            "operationId": _identity(operation),
+            "parameters": _parameters(operation),
+            "responses": self._responses(operation),
+        }
+        security = self._security(operation.audience)
+        if security is not None:
+            document["security"] = security
+        if operation.request is not None:
+            document["requestBody"] = self._body(operation)
+        return document
+
+    def refusal(self, errors: _Errors, description: str | None = None) -> Document:
+        """An answer that is an error, of these kinds."""
+        kinds = {error.kind: _told(error) for error in errors}
+        lines = [f"`{kind}`: {text}" for kind, text in kinds.items()]
+        headers = {_REQUEST_ID.name: True}
+        if any(issubclass(error, CapacityError) for error in errors):
+            headers[_RETRY_AFTER.name] = all(issubclass(error, CapacityError) for error in errors)
+        if Unauthorized in errors:
+            headers[_AUTHENTICATE.name] = True
+        if MethodNotAllowed in errors:
+            headers[_ALLOW.name] = True
+        kind_is = {"properties": {"error": {"properties": {"kind": {"enum": list(kinds)}}}}}
+        body = {
+            "schema": {"allOf": [self._references[wire.ErrorAnswer], kind_is]},
+            "examples": {
+                kind: {"value": _plain(wire.ErrorAnswer(wire.ErrorBody(kind, text, _EXAMPLE_REQUEST_ID)))}
+                for kind, text in kinds.items()
+            },
+        }
+        return {
+            "description": "\n\n".join(([description] if description else []) + lines),
+            "headers": {
+                name: {"$ref": f"#/components/headers/{name}"}
+                if always
+                else _header(next(header for header in _HEADERS if header.name == name), always=False)
+                for name, always in headers.items()
+            },
+            "content": {"application/json": body},
+        }
+
+    def _security(self, audience: Audience) -> list[Document] | None:
+        if audience is Audience.ANYONE:
+            return None
+        if audience is Audience.SCRAPER:
+            return [{"metrics": []}, {}]
+        return [{"bearer": []}] if self._has_tokens else [{"bearer": []}, {}]
+
+    def _body(self, operation: Operation) -> Document:
+        assert operation.request is not None
+        given = [example for example in operation.examples if example.request is not None]
+        content: Document = {
+            "application/json": {
+                "schema": self._references[operation.request],
+                "examples": _examples(given, "request", of_text=False),
+            }
+        }
         if operation.accepts_wasm:
-            content["application/wasm"] = {"schema": {"type": "string", "format": "binary"}}
-        document["requestBody"] = {"content": content, "required": operation.accepts_wasm}
-    return document
+            content["application/wasm"] = {
+                "schema": {"type": "string", "contentMediaType": "application/wasm"},
+                "examples": _examples(given, "request", of_text=True),
+            }
+        needed = operation.accepts_wasm or not _may_be_empty(operation.request)
+        return {"content": content, "required": needed}
+
+    def _responses(self, operation: Operation) -> Document:
+        success: Document = {"description": "Done.", "headers": {_REQUEST_ID.name: {"$ref": _header_reference()}}}
+        success["headers"] |= {header.name: _header(header) for header in operation.response_headers}
+        answered = [example for example in operation.examples if example.answer is not None]
+        if operation.status != 204:
+            schema = {"type": "string"} if operation.response is None else self._references[operation.response]
+            if operation.response is None and operation.response_type == "application/json":
+                schema = {"type": "object"}
+            success["content"] = {
+                name: {"schema": schema, "examples": _examples([e for e in answered if _type(e, operation) == name])}
+                for name in (operation.response_type, *operation.other_types)
+            }
+        links = self._links(operation)
+        if links:
+            success["links"] = links
+        responses: Document = {str(operation.status): success}
+        statuses: defaultdict[int, list[type[TensorWasmError]]] = defaultdict(list)
+        body = _OF_BODY if operation.request is not None else ()
+        for error in (*operation.errors, *body, *_OF_AUDIENCE[operation.audience]):
+            if error not in statuses[error.http_status]:
+                statuses[error.http_status].append(error)
+        for status, errors in sorted(statuses.items()):
+            responses[str(status)] = self.refusal(errors)
+        return responses
+
+    def _links(self, operation: Operation) -> Document:
+        """What can be done with the thing that an answer names: its id goes into the paths of other operations."""
+        if operation.method != "POST" or operation.response is None:
+            return {}
+        field = msgspec.structs.fields(operation.response)[0].encode_name
+        start = f"{operation.path}/{{id}}" if field == "id" else _MADE.get(field)
+        return {
+            _identity(other): {"operationId": _identity(other), "parameters": {"id": f"$response.body#/{field}"}}
+            for other in self._operations
+            if start is not None and (other.path + "/").startswith(start + "/") and other.path.count("{") == 1
+        }
+
+
+def _identity(operation: Operation) -> str:
+    words = _PARAMETER.sub("one", operation.path).translate(str.maketrans("/-.", "___"))
+    return f"{operation.method.lower()}{words}"
 
 
 def _parameters(operation: Operation) -> list[Document]:
-    parameters: list[Document] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in _PATH_PARAMETER.findall(operation.path)
-    ]
-    parameters += [
-        {"name": p.name, "in": "query", "description": p.description, "schema": dict(p.schema)} for p in operation.query
-    ]
-    if operation.audience is Audience.TENANT:
-        parameters.append(
-            {
-                "name": "X-TensorWasm-Tenant",
-                "in": "header",
-                "description": "For whom the call is; default: the token's only tenant, else 0.",
-                "schema": {"type": "integer", "format": "uint64", "minimum": 0},
-            }
-        )
-    return parameters
+    values: dict[str, Any] = {}
+    for example in operation.examples:
+        for name, value in example.parameters.items():
+            values.setdefault(name, value)
+    found: list[Document] = []
+
+    def add(parameter: Parameter, place: str) -> None:
+        document: Document = {"name": parameter.name, "in": place, "description": parameter.description}
+        if place == "path":
+            document["required"] = True
+        document["schema"] = dict(parameter.schema)
+        if parameter.name in values:
+            document["example"] = values[parameter.name]
+        found.append(document)
+
+    for match in _PARAMETER.finditer(operation.path):
+        add(resources.path_parameter(operation.path[: match.end()]), "path")
+    for parameter in operation.query:
+        add(parameter, "query")
+    for parameter in (*((_TENANT,) if operation.audience is Audience.TENANT else ()), *operation.request_headers):
+        add(parameter, "header")
+    return found
 
 
-def _responses(operation: Operation) -> Document:
-    success: Document = {"description": "done"}
-    if operation.response is not None:
-        success["content"] = {operation.response_type: {"schema": _schema(operation.response)}}
-    elif operation.status != 204:
-        success["content"] = {operation.response_type: {}}
-    responses: Document = {str(operation.status): success}
-    kinds: defaultdict[int, list[str]] = defaultdict(list)
-    for error in (*operation.errors, *_OF_AUDIENCE[operation.audience]):
-        if error.kind not in kinds[error.http_status]:
-            kinds[error.http_status].append(error.kind)
-    for status, names in sorted(kinds.items()):
-        responses[str(status)] = {
-            "description": "error.kind is " + " or ".join(names),
-            "content": {"application/json": {"schema": _schema(wire.ErrorAnswer)}},
-        }
-    return responses
+def _examples(examples: Sequence[Example], of: str = "answer", *, of_text: bool | None = None) -> Document:
+    """The examples' requests or answers by names; with ``of_text`` only those that are text, or are not."""
+    found: Document = {}
+    for example in examples:
+        value = getattr(example, of)
+        if of_text is None or isinstance(value, str | bytes) is of_text:
+            name = re.sub(r"[^a-z0-9]+", "-", example.summary.lower()).strip("-")
+            found[name] = {"summary": example.summary, "value": _plain(value)}
+    return found
 
 
-def _schema(kind: type) -> Document:
-    return {"$ref": _REFERENCE.format(name=kind.__name__)}
+def _plain(value: object) -> Any:
+    """A value as JSON has it. A module as text of its bytes, which are ASCII in examples."""
+    return value.decode("ascii") if isinstance(value, bytes) else msgspec.to_builtins(value)
+
+
+def _type(example: Example, operation: Operation) -> str:
+    return example.answer_type or operation.response_type
+
+
+def _header(header: Parameter, *, always: bool = True) -> Document:
+    return {"description": header.description, "required": always, "schema": dict(header.schema)}
+
+
+def _header_reference() -> str:
+    return f"#/components/headers/{_REQUEST_ID.name}"
+
+
+def _told(error: type[TensorWasmError]) -> str:
+    """What an error says of itself, in Markdown."""
+    text = " ".join((error.__doc__ or error.kind).partition("\n\n")[0].split())
+    return re.sub(r":class:`(?:~[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`")
+
+
+def _name(kind: type) -> str:
+    return kind.__name__
+
+
+def _may_be_empty(request: type) -> bool:
+    """Whether no body at all is one: no field must be there, and none is as good."""
+    return not any(field.required for field in msgspec.structs.fields(request)) and not hasattr(request, "SCHEMA")

@@ -131,13 +131,14 @@ class Example:
 
     ``parameters`` are of the path, the query and the headers, by name. ``request`` is a value of the operation's
     request type, or the bytes of a module; None for a call without a body. ``answer`` is a value of the response type,
-    or the text of an answer that is no JSON.
+    or the text of an answer that is no JSON; ``answer_type`` is its content type when it is one of ``other_types``.
     """
 
     summary: str
     parameters: Mapping[str, str | int] = field(default_factory=dict)
     request: object = None
     answer: object = None
+    answer_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +148,8 @@ class Operation:
     ``request`` and ``response`` are wire types (None: no JSON); ``errors`` what it raises besides what all may.
     ``accepts_wasm`` says that the body may be a module itself. ``event`` is its name in the audit log, None for what
     changes nothing; ``is_routine`` for what is written there only when the operator asks for it. ``request_headers``
-    and ``response_headers`` are those it takes and gives besides what all do. Every operation has ``examples``.
+    and ``response_headers`` are those it takes and gives besides what all do. ``other_types`` are content types that
+    it answers in when ``Accept`` asks for them. Every operation has ``examples``.
     """
 
     method: str
@@ -159,6 +161,7 @@ class Operation:
     request: type | None = None
     response: type | None = None
     response_type: str = "application/json"
+    other_types: tuple[str, ...] = ()
     query: tuple[Parameter, ...] = ()
     errors: tuple[type[TensorWasmError], ...] = ()
     accepts_wasm: bool = False

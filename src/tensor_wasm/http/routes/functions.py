@@ -16,9 +16,9 @@ from tensor_wasm.errors import (
     RequestError,
     UnsupportedMediaType,
 )
-from tensor_wasm.http import wire
+from tensor_wasm.http import examples, wire
 from tensor_wasm.http.media import JSON, WASM, media_type
-from tensor_wasm.http.operations import Answer, Audience, Call, Operation, Parameter
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, Parameter
 from tensor_wasm.http.query import read_query
 from tensor_wasm.node import Function, Node
 
@@ -26,6 +26,17 @@ _PAGE = 100
 _PAGE_MAX = 1000
 _PAGE_BYTES = 2 << 20
 _DIGITS_MAX = 6
+_EXAMPLE = wire.FunctionDescription(
+    id=examples.FUNCTION_ID,
+    name="hello",
+    tenant=1,
+    digest=examples.EMPTY_MODULE_DIGEST,
+    size_bytes=len(examples.EMPTY_MODULE),
+    created_at=examples.MOMENT,
+    exports=[],
+    imports=[],
+    memory_pages=0,
+)
 
 
 class Functions:
@@ -90,6 +101,8 @@ def operations(node: Node) -> list[Operation]:
     """The operations on functions."""
     handlers = Functions(node)
     text = {"type": "string"}
+    name = {"type": "string", "pattern": wire.NAME_PATTERN}
+    identity = {"type": "string", "format": "uuid"}
     limit = {"type": "integer", "minimum": 1, "maximum": _PAGE_MAX, "default": _PAGE}
     return [
         Operation(
@@ -101,12 +114,26 @@ def operations(node: Node) -> list[Operation]:
             status=201,
             request=wire.DeployRequest,
             response=wire.Deployed,
-            query=(Parameter("name", "The function's name, when the body is the module itself.", text),),
+            query=(Parameter("name", "The function's name, when the body is the module itself.", name),),
             errors=(
                 InvalidName, InvalidBase64, InvalidWasm, InvalidJson, UnsupportedMediaType, BodyTooLarge, NotReady,
                 QuotaExceeded, CapacityExhausted, DeadlineExceeded,
             ),
             accepts_wasm=True,
+            response_headers=(Parameter("Location", "The path of the new function.", text),),
+            examples=(
+                Example(
+                    summary="The smallest module, in JSON",
+                    request=wire.DeployRequest("hello", examples.EMPTY_MODULE_B64),
+                    answer=wire.Deployed(examples.FUNCTION_ID),
+                ),
+                Example(
+                    summary="The same as it is",
+                    parameters={"name": "hello"},
+                    request=examples.EMPTY_MODULE,
+                    answer=wire.Deployed(examples.FUNCTION_ID),
+                ),
+            ),
             event="function.deploy",
         ),
         Operation(
@@ -118,7 +145,14 @@ def operations(node: Node) -> list[Operation]:
             response=wire.FunctionList,
             query=(
                 Parameter("limit", "Functions of a page.", limit),
-                Parameter("after", "The id that the page before gave as `next`.", text),
+                Parameter("after", "The id that the page before gave as `next`.", identity),
+            ),
+            examples=(
+                Example(
+                    summary="A page that is the last",
+                    parameters={"limit": 10, "after": examples.TOKEN_ID},
+                    answer=wire.FunctionList([_EXAMPLE], None),
+                ),
             ),
             errors=(RequestError, NotFound, CapacityExhausted, DeadlineExceeded),
         ),
@@ -129,6 +163,9 @@ def operations(node: Node) -> list[Operation]:
             audience=Audience.TENANT,
             summary="Describe a function: exports, imports, sizes",
             response=wire.FunctionDescription,
+            examples=(
+                Example(summary="A function", parameters={"id": examples.FUNCTION_ID}, answer=_EXAMPLE),
+            ),
             errors=(NotFound, CapacityExhausted, DeadlineExceeded),
         ),
         Operation(
@@ -139,6 +176,7 @@ def operations(node: Node) -> list[Operation]:
             summary="Delete a function; its running invocations finish",
             status=204,
             errors=(NotFound, CapacityExhausted, DeadlineExceeded),
+            examples=(Example(summary="A function", parameters={"id": examples.FUNCTION_ID}),),
             event="function.delete",
         ),
     ]  # fmt: skip

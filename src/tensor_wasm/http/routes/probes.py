@@ -10,11 +10,16 @@ from collections.abc import Sequence
 
 from tensor_wasm.errors import NotReady, Unauthorized
 from tensor_wasm.http import wire
-from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation
 from tensor_wasm.node import Node
 from tensor_wasm.telemetry import Collector, render
-from tensor_wasm.telemetry.exposition import PROMETHEUS, Source
+from tensor_wasm.telemetry.exposition import OPENMETRICS, PROMETHEUS, Source
 
+_EXAMPLE = """\
+# HELP tensor_wasm_dispatch_permits Launches that may be in flight at once.
+# TYPE tensor_wasm_dispatch_permits gauge
+tensor_wasm_dispatch_permits 64
+"""
 _HEALTHY = wire.encode(wire.Health("ok"))
 
 
@@ -54,6 +59,7 @@ def operations(node: Node, sources: Sequence[Source]) -> list[Operation]:
             audience=Audience.ANYONE,
             summary="Whether the process answers",
             response=wire.Health,
+            examples=(Example(summary="It does", answer=wire.Health("ok")),),
         ),
         Operation(
             method="GET",
@@ -62,6 +68,7 @@ def operations(node: Node, sources: Sequence[Source]) -> list[Operation]:
             audience=Audience.ANYONE,
             summary="Whether the node should get work",
             response=wire.Readiness,
+            examples=(Example(summary="It should", answer=wire.Readiness("ready", [])),),
             errors=(NotReady,),
         ),
         Operation(
@@ -71,6 +78,8 @@ def operations(node: Node, sources: Sequence[Source]) -> list[Operation]:
             audience=Audience.SCRAPER,
             summary="Metrics in Prometheus' text, or OpenMetrics when Accept asks for it",
             response_type=PROMETHEUS.partition(";")[0],
+            other_types=(OPENMETRICS.partition(";")[0],),
+            examples=(Example(summary="One family", answer=_EXAMPLE),),
             errors=(Unauthorized,),
         ),
     ]

@@ -10,7 +10,7 @@ from tensor_wasm.config import Config
 from tensor_wasm.errors import BodyTooLarge, InvalidJson, RequestError, UnsupportedMediaType
 from tensor_wasm.http import wire, wire_admin
 from tensor_wasm.http.media import JSON, media_type
-from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation
 from tensor_wasm.http.routes.admin.bodies import BODY_BYTES_MAX
 from tensor_wasm.node import Node
 
@@ -49,6 +49,13 @@ def operations(node: Node, config: Config) -> list[Operation]:
             request=wire_admin.DrainRequest,
             response=wire_admin.Drained,
             errors=(RequestError, InvalidJson, UnsupportedMediaType, BodyTooLarge),
+            examples=(
+                Example(
+                    summary="At most half a minute",
+                    request=wire_admin.DrainRequest(30.0),
+                    answer=wire_admin.Drained(drained=True, ended=0, waited_s=1.204),
+                ),
+            ),
             event="node.drain",
         )
     ]

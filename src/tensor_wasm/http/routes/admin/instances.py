@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from tensor_wasm.errors import InvalidTenant, NotFound
-from tensor_wasm.http import wire, wire_admin
-from tensor_wasm.http.operations import Answer, Audience, Call, Operation, Parameter
+from tensor_wasm.http import examples, wire, wire_admin
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, Parameter
 from tensor_wasm.http.query import read_query
 from tensor_wasm.node import Node
-from tensor_wasm.tenancy import parse_tenant
+from tensor_wasm.tenancy import TENANT_MAX, parse_tenant
+
+_EXAMPLE = wire_admin.InstanceDescription(
+    id=examples.INSTANCE_ID,
+    tenant=1,
+    function_id=examples.FUNCTION_ID,
+    function_name="train",
+    export="run",
+    age_s=12.5,
+    deadline_left_s=17.5,
+    state="in_kernel",
+    launches=8012,
+    launches_per_s=640.0,
+    held_permits=1,
+    memory_bytes=1 << 20,
+    gpu_memory_bytes=4 << 20,
+    is_ending=False,
+)
 
 
 class Instances:
@@ -38,7 +55,7 @@ class Instances:
 def operations(node: Node) -> list[Operation]:
     """The operations on live instances."""
     handlers = Instances(node)
-    tenant = {"type": "integer", "format": "uint64", "minimum": 0}
+    tenant = {"type": "integer", "format": "uint64", "minimum": 0, "maximum": TENANT_MAX}
     return [
         Operation(
             method="GET",
@@ -49,6 +66,9 @@ def operations(node: Node) -> list[Operation]:
             response=wire_admin.InstanceList,
             query=(Parameter("tenant", "Only this tenant's.", tenant),),
             errors=(InvalidTenant,),
+            examples=(
+                Example(summary="One tenant's", parameters={"tenant": 1}, answer=wire_admin.InstanceList([_EXAMPLE])),
+            ),
         ),
         Operation(
             method="POST",
@@ -58,6 +78,15 @@ def operations(node: Node) -> list[Operation]:
             summary="End a live instance, wherever it is",
             response=wire_admin.Terminated,
             errors=(NotFound,),
+            examples=(
+                Example(
+                    summary="It has ended",
+                    parameters={"id": examples.INSTANCE_ID},
+                    answer=wire_admin.Terminated(
+                        examples.INSTANCE_ID, 1, examples.FUNCTION_ID, ended=True, took_ms=8.1
+                    ),
+                ),
+            ),
             event="instance.terminate",
         ),
     ]

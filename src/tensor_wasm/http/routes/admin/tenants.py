@@ -7,12 +7,28 @@ import asyncio
 from tensor_wasm.errors import BodyTooLarge, Conflict, InvalidJson, InvalidTenant, RequestError, UnsupportedMediaType
 from tensor_wasm.http import wire, wire_admin
 from tensor_wasm.http.media import JSON, media_type
-from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation
 from tensor_wasm.http.routes.admin.bodies import BODY_BYTES_MAX
 from tensor_wasm.node import Node
-from tensor_wasm.tenancy import parse_tenant
+from tensor_wasm.tenancy import Quotas, parse_tenant
 
 _DEFAULT = "default"
+_DEFAULTS = wire_admin.describe_quotas(Quotas())
+_EXAMPLE = wire_admin.TenantDescription(
+    tenant=7,
+    quotas=wire_admin.describe_quotas(Quotas(weight=4, permits=8)),
+    overrides=["weight", "permits"],
+    usage=wire_admin.TenantUsage(
+        instances=2,
+        queued=0,
+        permits_held=1,
+        launches_waiting=0,
+        guest_memory_bytes=2 << 20,
+        gpu_memory_bytes=4 << 20,
+        functions=3,
+        stored_bytes=120_000,
+    ),
+)
 
 
 class Tenants:
@@ -62,6 +78,7 @@ def operations(node: Node) -> list[Operation]:
             audience=Audience.ADMIN,
             summary="List tenants with their quotas and what they hold",
             response=wire_admin.TenantList,
+            examples=(Example(summary="One tenant", answer=wire_admin.TenantList(_DEFAULTS, [_EXAMPLE])),),
         ),
         Operation(
             method="GET",
@@ -71,6 +88,7 @@ def operations(node: Node) -> list[Operation]:
             summary="Show a tenant, or `default`: what holds for tenants without quotas of their own",
             response=wire_admin.TenantDescription,
             errors=(InvalidTenant,),
+            examples=(Example(summary="A tenant", parameters={"tenant": 7}, answer=_EXAMPLE),),
         ),
         Operation(
             method="PATCH",
@@ -81,6 +99,19 @@ def operations(node: Node) -> list[Operation]:
             request=wire_admin.QuotaChanges,
             response=wire_admin.TenantDescription,
             errors=(InvalidTenant, RequestError, InvalidJson, UnsupportedMediaType, BodyTooLarge, Conflict),
+            examples=(
+                Example(
+                    summary="A larger share and a bound on permits",
+                    parameters={"tenant": 7},
+                    request=wire_admin.QuotaChanges(weight=4, permits=8),
+                    answer=_EXAMPLE,
+                ),
+                Example(
+                    summary="No bound of its own any more",
+                    parameters={"tenant": 7},
+                    request=wire_admin.QuotaChanges(permits=None),
+                ),
+            ),
             event="tenant.change",
         ),
     ]

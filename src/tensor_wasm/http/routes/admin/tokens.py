@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from tensor_wasm.errors import BodyTooLarge, Conflict, InvalidJson, NotFound, RequestError, UnsupportedMediaType
-from tensor_wasm.http import wire, wire_admin
+from tensor_wasm.http import examples, wire, wire_admin
 from tensor_wasm.http.media import JSON, media_type
-from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, Parameter
 from tensor_wasm.http.routes.admin.bodies import BODY_BYTES_MAX
 from tensor_wasm.node import Node
 from tensor_wasm.tenancy import NAME_MAX
@@ -56,6 +56,21 @@ def operations(node: Node) -> list[Operation]:
             audience=Audience.ADMIN,
             summary="List tokens, without their secrets",
             response=wire_admin.TokenList,
+            examples=(
+                Example(
+                    summary="One of each source",
+                    answer=wire_admin.TokenList(
+                        [
+                            wire_admin.TokenDescription(
+                                "settings-1", "", "role=admin", "settings", None, examples.MOMENT
+                            ),
+                            wire_admin.TokenDescription(
+                                examples.TOKEN_ID, "ci", "tenant=1", "database", examples.MOMENT, None
+                            ),
+                        ]
+                    ),
+                ),
+            ),
         ),
         Operation(
             method="POST",
@@ -67,6 +82,17 @@ def operations(node: Node) -> list[Operation]:
             request=wire_admin.CreateTokenRequest,
             response=wire_admin.CreatedToken,
             errors=(RequestError, InvalidJson, UnsupportedMediaType, BodyTooLarge, Conflict),
+            response_headers=(Parameter("Cache-Control", "The answer holds a secret.", {"const": "no-store"}),),
+            examples=(
+                Example(
+                    summary="An operator",
+                    request=wire_admin.CreateTokenRequest("role=admin", "operator"),
+                    answer=wire_admin.CreatedToken(
+                        examples.TOKEN_ID, "tw_EXAMPLE", "operator", "role=admin", examples.MOMENT
+                    ),
+                ),
+                Example(summary="For two tenants", request=wire_admin.CreateTokenRequest("tenant=1,2", "ci")),
+            ),
             event="token.create",
         ),
         Operation(
@@ -77,6 +103,7 @@ def operations(node: Node) -> list[Operation]:
             summary="Revoke a token; from the next request on it is unknown",
             status=204,
             errors=(NotFound, Conflict),
+            examples=(Example(summary="A token", parameters={"id": examples.TOKEN_ID}),),
             event="token.revoke",
         ),
     ]

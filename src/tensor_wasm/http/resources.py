@@ -1,0 +1,45 @@
+"""Resources as the API's description groups and names them: a tag each, and the parameters in their paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensor_wasm.http.operations import Parameter
+from tensor_wasm.tenancy import TENANT_MAX
+
+#: What operations are grouped by, in the order of the description: the beginning of their paths, and what it is about.
+#: The longest beginning counts.
+TAGS: Mapping[str, tuple[str, str]] = {
+    "/functions": ("functions", "Deployed WebAssembly modules, and calls of their exports."),
+    "/admin/instances": ("admin: instances", "Every live instance of the node. Needs `role=admin`."),
+    "/admin/tenants": ("admin: tenants", "Quotas, and what tenants hold. Needs `role=admin`."),
+    "/admin/tokens": ("admin: tokens", "Who may call. Needs `role=admin`."),
+    "/admin": ("admin: node", "The node itself. Needs `role=admin`."),
+    "/": ("node", "Probes, metrics, and this description."),
+}
+
+_UUID: Mapping[str, Any] = {"type": "string", "format": "uuid"}
+
+#: The parameter that ends a path, by that path.
+PATH_PARAMETERS: Mapping[str, Parameter] = {
+    "/functions/{id}": Parameter("id", "The function's id, as deploying it answered.", _UUID),
+    "/admin/instances/{id}": Parameter("id", "The instance's id, as the list of instances shows it.", _UUID),
+    "/admin/tenants/{tenant}": Parameter(
+        "tenant",
+        "The tenant, an unsigned 64-bit number; or `default`, what holds for tenants without quotas of their own.",
+        {"anyOf": [{"const": "default"}, {"type": "integer", "format": "uint64", "minimum": 0, "maximum": TENANT_MAX}]},
+    ),
+    "/admin/tokens/{id}": Parameter("id", "The token's id, as making or listing it answered.", _UUID),
+}
+
+
+def tag(path: str) -> str:
+    """The tag of an operation by its path."""
+    return TAGS[max((start for start in TAGS if (path + "/").startswith(start)), key=len)][0]
+
+
+def path_parameter(path: str) -> Parameter:
+    """The parameter that ends a path: ``/functions/{id}``. One that nobody described is any text."""
+    name = path.rpartition("{")[2].rstrip("}")
+    return PATH_PARAMETERS.get(path) or Parameter(name, "", {"type": "string"})
