@@ -1,0 +1,157 @@
+"""A client that changes things until the node is killed, and notes before and after each request what it knows."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from random import Random
+
+from system.kills.model import Function, Job, Model, State, Token, digest_of, module
+from system.soak.client import OK, Answer, Client
+
+OPERATOR = "boss"
+#: Kinds of errors that a node under this load may answer with; anything else is a finding.
+_ALLOWED = {"capacity_exhausted", "saturated", "not_ready"}
+_PADDING_MAX = 60_000
+_SHARED_VALUES = 3
+_KEPT_MAX = 12
+
+
+class Changer(threading.Thread):
+    """Makes and ends things of its own tenants; ends at the first request without an answer."""
+
+    def __init__(self, number: int, address: tuple[str, int], model: Model, random: Random, with_jobs: bool) -> None:
+        super().__init__()
+        self._client = Client(address)
+        self._number = number
+        self._model = model
+        self._random = random
+        self._tenants = (number * 10 + 1, number * 10 + 2)
+        self._serial = 0
+        self._run = random.getrandbits(48)
+        self._with_jobs = with_jobs
+        self._stopped = threading.Event()
+        self.findings: list[str] = []
+        self.acknowledged = 0
+
+    def run(self) -> None:
+        try:
+            self._change()
+        except Exception as error:
+            self.findings.append(f"a client failed: {error!r}")
+        finally:
+            self._client.close()
+
+    def _change(self) -> None:
+        actions = [self._deploy] * 4 + [self._delete] * 3 + [self._token] * 2 + [self._revoke] * 2 + [self._weight] * 2
+        if self._with_jobs:
+            actions += [self._job] * 3
+        while not self._stopped.is_set():
+            answer = self._random.choice(actions)()
+            if answer is None:
+                continue
+            if answer.outcome == "no answer":
+                break
+            if answer.outcome == OK:
+                self.acknowledged += 1
+            elif answer.outcome not in _ALLOWED:
+                self.findings.append(f"an answer that should not be: {answer}")
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _ask(self, method: str, path: str, value: object = None) -> Answer:
+        return self._client.ask(method, path, OPERATOR, None if value is None else json.dumps(value).encode())
+
+    def _fresh_name(self) -> str:
+        self._serial += 1
+        return f"c{self._number}-{self._run:x}-{self._serial}"
+
+    def _deploy(self) -> Answer | None:
+        functions = self._model.functions
+        if len(functions) >= _KEPT_MAX:
+            return self._delete()
+        if self._random.random() < 0.3:  # the same bytes as another client's: one artifact for several functions
+            value, wasm = 0, module(0, bytes([self._random.randrange(_SHARED_VALUES)]))
+        else:
+            value = self._random.getrandbits(31)
+            wasm = module(value, self._random.randbytes(self._random.randrange(_PADDING_MAX)))
+        function = Function(self._random.choice(self._tenants), self._fresh_name(), value, digest_of(wasm), len(wasm))
+        functions[function.name] = function
+        body = {"name": function.name, "wasm_b64": base64.b64encode(wasm).decode()}
+        answer = self._as(function.tenant, "POST", "/functions", body)
+        if answer.outcome == OK:
+            function.state, function.id = State.THERE, answer.json["id"]
+        elif answer.outcome != "no answer":
+            del functions[function.name]
+        return answer
+
+    def _delete(self) -> Answer | None:
+        there = [function for function in self._model.functions.values() if function.state is State.THERE]
+        if not there:
+            return None
+        function = self._random.choice(there)
+        function.state = State.ENDING
+        answer = self._as(function.tenant, "DELETE", f"/functions/{function.id}")
+        if answer.outcome == OK:
+            self._model.deleted.add(str(function.id))
+            del self._model.functions[function.name]
+        elif answer.outcome != "no answer":
+            function.state = State.THERE
+        return answer
+
+    def _token(self) -> Answer | None:
+        if len(self._model.tokens) >= _KEPT_MAX:
+            return self._revoke()
+        token = Token(self._fresh_name())
+        self._model.tokens[token.name] = token
+        answer = self._ask("POST", "/admin/tokens", {"name": token.name, "scope": f"tenant={self._tenants[0]}"})
+        if answer.outcome == OK:
+            token.state, token.id, token.secret = State.THERE, answer.json["id"], answer.json["token"]
+        elif answer.outcome != "no answer":
+            del self._model.tokens[token.name]
+        return answer
+
+    def _revoke(self) -> Answer | None:
+        there = [token for token in self._model.tokens.values() if token.state is State.THERE]
+        if not there:
+            return None
+        token = self._random.choice(there)
+        token.state = State.ENDING
+        answer = self._ask("DELETE", f"/admin/tokens/{token.id}")
+        if answer.outcome == OK:
+            if token.secret is not None:
+                self._model.revoked.append(token.secret)
+            del self._model.tokens[token.name]
+        elif answer.outcome != "no answer":
+            token.state = State.THERE
+        return answer
+
+    def _weight(self) -> Answer:
+        tenant = self._random.choice(self._tenants)
+        weight = self._random.choice([None, *range(2, 100)])
+        allowed = self._model.weights.setdefault(tenant, {None})
+        allowed.add(weight)
+        answer = self._ask("PATCH", f"/admin/tenants/{tenant}", {"weight": weight})
+        if answer.outcome == OK:
+            self._model.weights[tenant] = {weight}
+        return answer
+
+    def _job(self) -> Answer | None:
+        there = [function for function in self._model.functions.values() if function.state is State.THERE]
+        if not there:
+            return None
+        function = self._random.choice(there)
+        answer = self._as(function.tenant, "POST", f"/functions/{function.id}/invoke-async", {})
+        if answer.outcome == OK:
+            self._model.jobs.append(Job(answer.json["job_id"], function.tenant, function.value))
+        return answer
+
+    def _as(self, tenant: int, method: str, path: str, value: object = None) -> Answer:
+        return ask_as(self._client, tenant, method, path, value)
+
+
+def ask_as(client: Client, tenant: int, method: str, path: str, value: object = None) -> Answer:
+    """A request for a tenant: each has a token of the settings."""
+    return client.ask(method, path, f"t{tenant}", None if value is None else json.dumps(value).encode())
