@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
 from tensor_wasm.abi import CUDA_MODULES, Signature
 from tensor_wasm.dispatch.link_module import LinkedImport
-from tensor_wasm.errors import InvalidName, InvalidWasm, NotFound, QuotaExceeded
+from tensor_wasm.errors import InvalidName, InvalidWasm, NotFound, QuotaExceeded, StoreError
 from tensor_wasm.host import GuestImports, HostLinker
 from tensor_wasm.node.accounts import Refused
 from tensor_wasm.node.model import Export, Function, Import, Page
 from tensor_wasm.runtime import KEPT_CODE_BYTES, TABLE_ELEMENTS, ModuleCache, Recent
-from tensor_wasm.store import ArtifactStore, FunctionRecord, Registry
+from tensor_wasm.store import ArtifactStore, FunctionRecord, IdempotencyKey, Registry
 from tensor_wasm.tenancy import Tenants
 from tensor_wasm.wasm.inspector import ModuleInfo, inspect
+
+_log = logging.getLogger("tensor_wasm.node")
 
 #: Modules kept ready in memory.
 _KEPT_MODULES = 256
@@ -43,6 +46,14 @@ class Usage:
 
     functions: int = 0
     stored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A function that was deployed. ``is_replay``: by an earlier request with the same key."""
+
+    function: Function
+    is_replay: bool
 
 
 class Catalog:
@@ -99,8 +110,8 @@ class Catalog:
         """What a tenant has deployed."""
         return self._usage.get(tenant, Usage())
 
-    def deploy(self, name: str, wasm: bytes, tenant: int) -> Function:
-        """Check, compile and keep a module. When this returns the function survives a crash.
+    def deploy(self, name: str, wasm: bytes, tenant: int, key: IdempotencyKey | None = None) -> Deployment:
+        """Check, compile and keep a module, unless ``key`` made one before. Then the function survives a crash.
 
         Raises :class:`InvalidName`, :class:`InvalidWasm`, :class:`QuotaExceeded`.
         """
@@ -113,10 +124,11 @@ class Catalog:
             self._check_quotas(tenant, len(wasm))
             self._artifacts.put(wasm)
             record = FunctionRecord(str(uuid.uuid4()), tenant, name, digest, len(wasm), time.time())
-            self._registry.add(record)
-            self._records[record.id] = record
-            self._count(record, 1)
-        return _describe(record, ready)
+            kept = self._registry.add(record, key)
+            if kept == record.id:
+                self._records[record.id] = record
+                self._count(record, 1)
+        return Deployment(_describe(replace(record, id=kept), ready), is_replay=kept != record.id)
 
     def describe(self, identity: str, tenant: int) -> Function:
         """A function with its exports and imports. Raises :class:`NotFound`."""
@@ -124,9 +136,9 @@ class Catalog:
         return _describe(record, self.ready(record))
 
     def list(self, tenant: int, limit: int, after: str | None) -> Page:
-        """A page of a tenant's functions."""
+        """A page of a tenant's functions. One whose module cannot be used any more has no exports and imports."""
         records = self._registry.list(tenant, limit + 1, after)
-        items = [_describe(record, self.ready(record)) for record in records[:limit]]
+        items = [_describe(record, self._usable(record)) for record in records[:limit]]
         return Page(items, items[-1].id if len(records) > limit else None)
 
     def delete(self, identity: str, tenant: int) -> None:
@@ -150,6 +162,17 @@ class Catalog:
         """
         ready = self._ready.peek(record.digest)
         return ready if ready is not None else self._prepare(record.digest, None)
+
+    def peek(self, record: FunctionRecord) -> ReadyModule | None:
+        """As :meth:`ready` when that takes neither the disk nor a compiler; else None."""
+        return self._ready.peek(record.digest)
+
+    def _usable(self, record: FunctionRecord) -> ReadyModule | None:
+        try:
+            return self.ready(record)
+        except (StoreError, InvalidWasm) as error:  # an artifact is gone; a limit is lower than at the deploy
+            _log.warning("function %s cannot be used: %s", record.id, error)
+            return None
 
     def _count(self, record: FunctionRecord, change: int) -> None:
         before = self._usage[record.tenant]
@@ -206,8 +229,8 @@ def _code_bytes(ready: ReadyModule) -> int:
     return ready.imports.module.code_bytes
 
 
-def _describe(record: FunctionRecord, ready: ReadyModule) -> Function:
-    info = ready.info
+def _describe(record: FunctionRecord, ready: ReadyModule | None) -> Function:
+    memory = None if ready is None else ready.info.memory
     return Function(
         id=record.id,
         name=record.name,
@@ -215,7 +238,7 @@ def _describe(record: FunctionRecord, ready: ReadyModule) -> Function:
         digest=record.digest,
         size_bytes=record.size_bytes,
         created_at=record.created_at,
-        exports=tuple(ready.exports.values()),
-        imports=tuple(Import(item.module, item.name) for item in info.imports),
-        memory_pages=0 if info.memory is None else info.memory.minimum_pages,
+        exports=() if ready is None else tuple(ready.exports.values()),
+        imports=() if ready is None else tuple(Import(item.module, item.name) for item in ready.info.imports),
+        memory_pages=0 if memory is None else memory.minimum_pages,
     )
