@@ -39,6 +39,10 @@ _WHOLE = re.compile(r"[0-9]{1,20}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 _DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,3}", re.ASCII)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+#: How the text of a public key begins; 32 bytes in base64 follow, whose last digit has two bits to spare.
+PUBLIC_KEY_PREFIX = "ed25519:"
+_PUBLIC_KEY = re.compile(PUBLIC_KEY_PREFIX + "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
+_PUBLISHERS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,23 @@ def _secret(text: str) -> str:
 def _address(text: str) -> str:
     split_address(text)
     return text
+
+
+def is_public_key(text: str) -> bool:
+    """Whether a text is that of a public key. There is one text for each key."""
+    return _PUBLIC_KEY.fullmatch(text) is not None
+
+
+def split_public_keys(text: str) -> tuple[str, ...]:
+    """The public keys of a list with ``,`` or ``;`` between them. Raises ValueError."""
+    keys = tuple(part.strip() for part in re.split("[,;]", text) if part.strip())
+    if not keys or len(keys) > _PUBLISHERS_MAX or not all(map(is_public_key, keys)):
+        raise ValueError
+    return keys
+
+
+def _public_keys(text: str) -> str:
+    return ",".join(split_public_keys(text))
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -296,6 +317,26 @@ SETTINGS: tuple[Setting, ...] = (
         "Invocations of one tenant that may wait for a worker; its next is refused. All tenants take turns by weight.",
     ),
     Setting(
+        "job_queue_depth",
+        _integer(1, 1_000_000),
+        10_000,
+        "Background jobs of one tenant that may wait; its next is refused.",
+    ),
+    Setting(
+        "job_stored_bytes",
+        _size(1 << 20, 1 << 40),
+        1 << 30,
+        "Bytes that one tenant's jobs may take on the disk, at least 512 each. Results go before their time when all"
+        " take more, oldest first; a job that does not fit beside those that wait is refused.",
+        shown="1 GiB",
+    ),
+    Setting(
+        "job_retention_s",
+        _seconds(1, 31_536_000),
+        86_400.0,
+        "How long a job and its result are kept after its end.",
+    ),
+    Setting(
         "held_body_bytes",
         _size(1 << 20, 1 << 40),
         1 << 30,
@@ -313,6 +354,14 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "Directory of compiled kernels, to put it on another volume.",
         shown="`cache/kernels` in the home",
+    ),
+    Setting(
+        "kernel_publishers",
+        Form("public keys", "`ed25519:BASE64`, joined by `,` or `;`", f"1 to {_PUBLISHERS_MAX} keys", _public_keys),
+        None,
+        "Whose signed kernels are taken and loaded by name. Without any, a node without tokens takes anybody's, and one"
+        " with tokens nobody's.",
+        shown="none",
     ),
     Setting(
         "compilers",
@@ -410,11 +459,15 @@ class Config:
     instance_memory_bytes: int
     output_bytes: int
     queue_depth: int
+    job_queue_depth: int
+    job_stored_bytes: int
+    job_retention_s: float
     held_body_bytes: int
     drain_s: float
     log: str
     log_format: str
     kernel_cache_dir: Path | None
+    kernel_publishers: str | None
     compilers: int
     compile_timeout_s: float
     api_tokens: str | None = field(repr=False)

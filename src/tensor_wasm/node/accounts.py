@@ -27,6 +27,10 @@ class Holdings:
 _IDLE_ACCOUNTS = 1024
 
 
+class TooManyInstances(QuotaExceeded):
+    """The tenant has as many live instances as it may: what is not urgent can wait until one ends."""
+
+
 class Account:
     """What a tenant's live instances hold: their number, and what they hold together."""
 
@@ -60,14 +64,14 @@ class Accounts:
         self._lock = threading.Lock()
 
     def open(self, tenant: int, quotas: Quotas) -> Account:
-        """Count one more live instance. Raises :class:`QuotaExceeded` when the tenant has as many as it may."""
+        """Count one more live instance. Raises :class:`TooManyInstances` when it has as many as it may."""
         with self._lock:
             account = self._accounts.get(tenant)
             if account is None:
                 account = self._new(tenant, quotas)
             if account.instances_max is not None and account.instances >= account.instances_max:
                 self._refused(tenant, "instances")
-                raise QuotaExceeded(
+                raise TooManyInstances(
                     f"the tenant already runs {account.instances} instances, as many as it may: wait until one ends,"
                     " or ask the operator for more"
                 )

@@ -18,10 +18,11 @@ from tensor_wasm.errors import Cancelled, CapacityExhausted, InvalidDeadline, No
 from tensor_wasm.host import HostLinker, HostServices, Stream
 from tensor_wasm.node.accounts import Accounts
 from tensor_wasm.node.administration import Administration, share_of
-from tensor_wasm.node.catalog import Catalog
+from tensor_wasm.node.catalog import Catalog, Deployment
 from tensor_wasm.node.housekeeping import Chore, Housekeeping
 from tensor_wasm.node.instances import Instances
 from tensor_wasm.node.invocation import Invoker
+from tensor_wasm.node.jobs import JobLimits, Jobs
 from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page
 from tensor_wasm.node.sandbox import Call, Limits, Workshop
@@ -39,6 +40,9 @@ from tensor_wasm.store import (
     ArtifactStore,
     Database,
     HomeLock,
+    IdempotencyKey,
+    IdempotencyStore,
+    JobStore,
     Registry,
     TenantStore,
     TokenStore,
@@ -83,7 +87,8 @@ class Node:
             key = node_key(config.home)
             database = Database(config.home / "node.db")
             opened.callback(database.close)
-            registry = Registry(database)
+            self._keys = IdempotencyStore(database)
+            registry = Registry(database, self._keys)
             self.tenants = Tenants(TenantStore(database))
             self.tokens = TokenBook(config.api_tokens, TokenStore(database))
             opened.callback(self.tokens.close)
@@ -125,6 +130,24 @@ class Node:
             opened.callback(self._background.close)
             niceness = FIRST_NICENESS, FURTHER_NICENESS
             self._workers = Workers(config.workers, config.queue_depth, self._weight, "worker", niceness, cores())
+            self.jobs = Jobs(
+                JobStore(database, self._keys),
+                self._keys,
+                self._catalog,
+                self._workers,
+                JobLimits(
+                    config.job_queue_depth,
+                    config.job_stored_bytes,
+                    config.job_retention_s,
+                    max(config.workers // 2, 1),
+                    config.invoke_deadline_s,
+                ),
+                run=self._run,
+                in_background=self.in_background,
+                look_soon=engine.look_soon,
+                refused=self.statistics.refused,
+            )
+            opened.callback(self.jobs.close)  # after the threads that run jobs
             opened.callback(self._workers.close)
             self.administration = Administration(
                 self.tenants, self._instances, accounts, self.ledger, self._catalog, self._workers
@@ -134,6 +157,8 @@ class Node:
                 Chore("ending idle threads", _TRIM_S, self._trim),
                 Chore("ending idle instances", _SAMPLE_S, self._kept.sweep),
                 Chore("writing when tokens were used", _FLUSH_S, self.tokens.flush),
+                Chore("beginning jobs that had no place", _SAMPLE_S, self.jobs.resume),
+                Chore("forgetting jobs and keys", _FLUSH_S, self.jobs.sweep),
             )
             opened.callback(housekeeping.close)
             opened.callback(compilers.close)  # before the threads that may wait for it
@@ -149,11 +174,25 @@ class Node:
         Raises :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`,
         :class:`~tensor_wasm.errors.QuotaExceeded`.
         """
+        return self.deploy_once(name, wasm, tenant, None).function
+
+    def deploy_once(self, name: str, wasm: bytes, tenant: int, key: IdempotencyKey | None) -> Deployment:
+        """As :meth:`deploy`, unless the same request with the same key has deployed it: then that function.
+
+        Raises :class:`~tensor_wasm.errors.IdempotencyConflict` when the key came with another request.
+        """
         self._check_open()
         with self._compilers.acting_for(tenant):
-            function = self._catalog.deploy(name, wasm, tenant)
+            deployment = self._catalog.deploy(name, wasm, tenant, key)
         self.statistics.functions = self._catalog.count
-        return function
+        return deployment
+
+    def made_before(self, key: IdempotencyKey) -> str | None:
+        """The id of what a request with this key made, None for a new key.
+
+        Raises :class:`~tensor_wasm.errors.IdempotencyConflict`, :class:`~tensor_wasm.errors.CapacityExhausted`.
+        """
+        return self._keys.find(key)
 
     def functions(self, tenant: int = 0, limit: int = 100, after: str | None = None) -> Page:
         """A page of a tenant's functions, oldest first."""
@@ -412,7 +451,7 @@ class Node:
 
     def end_all(self, timeout_s: float) -> int:
         """As :meth:`drain`; how many instances had to be ended."""
-        self._draining = True
+        self.begin_drain()
         if self._wait_until_idle(timeout_s):
             return 0
         count = self._instances.terminate_all()
@@ -420,8 +459,9 @@ class Node:
         return count
 
     def begin_drain(self) -> None:
-        """Take no more work; do not wait."""
+        """Take no more work; do not wait. Jobs that wait stay for the next start."""
         self._draining = True
+        self.jobs.pause()
 
     def close(self) -> None:
         """End what still runs and give everything back. Safe to call twice."""

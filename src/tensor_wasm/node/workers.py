@@ -45,6 +45,29 @@ class _Task:
         self.loop = loop
         self.future: asyncio.Future[Any] = loop.create_future()
 
+    def tell(self, outcome: Any, error: BaseException | None) -> None:
+        """Say what the call came to."""
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            self.loop.call_soon_threadsafe(_finish, self.future, outcome, error)
+
+
+class _Post:
+    """One call for which nobody waits; ``on_error`` is told when it raised or cannot be made."""
+
+    __slots__ = ("call", "on_error", "tenant")
+
+    def __init__(self, tenant: int, call: Callable[[], Any], on_error: Callable[[BaseException], None]) -> None:
+        self.tenant = tenant
+        self.call = call
+        self.on_error = on_error
+
+    def tell(self, _outcome: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self.on_error(error)
+
+
+_Work = _Task | _Post
+
 
 class _Crew:
     """Threads of one priority: ``running`` of them have a call, or will at once."""
@@ -53,7 +76,7 @@ class _Crew:
         self.niceness = niceness
         # What may start and has no thread yet: one queue for all threads, so that one that is through with a call takes
         # the next without going to sleep.
-        self.ready: SimpleQueue[_Task | None] = SimpleQueue()
+        self.ready: SimpleQueue[_Work | None] = SimpleQueue()
         self.threads: set[threading.Thread] = set()
         self.leaving = 0  # threads that were told to end and have not seen it yet
         self.running = 0
@@ -93,7 +116,7 @@ class Workers:
         self._cores = count if cores is None else cores
         self._aside = 0  # calls that run and sleep, or have run for a while
         self._depth = depth
-        self._queue: FairQueue[_Task] = FairQueue(weight_of)
+        self._queue: FairQueue[_Work] = FairQueue(weight_of)
         self._lock = threading.Lock()
         first, further = niceness
         self._first = _Crew(first)
@@ -132,6 +155,25 @@ class Workers:
         finally:
             timer.cancel()
         return result
+
+    def post(self, tenant: int, call: Callable[[], None], on_error: Callable[[BaseException], None]) -> None:
+        """Run ``call`` on a worker when its tenant's turn comes; nobody waits for it.
+
+        The tenant's queue may be full: who posts keeps its own bound. ``on_error`` is told, on any thread and maybe at
+        once, what the call raised or why it cannot be made; it must not call back.
+        """
+        task = _Post(tenant, call, on_error)
+        with self._lock:
+            running = self._queue.running_of(tenant)
+            if self._queue.waiting(tenant) or not self._may_start(running):
+                self._queue.push(tenant, task)
+                return
+            try:
+                self._start(task, running)
+            except CapacityExhausted as error:
+                on_error(error)
+                return
+            self._queue.start(tenant)
 
     def trim(self) -> None:
         """End idle threads beyond ``count``; to be called now and then."""
@@ -186,7 +228,7 @@ class Workers:
         """The threads for a call of a tenant of which ``running`` run."""
         return self._further if running else self._first
 
-    def _start(self, task: _Task, running: int) -> None:
+    def _start(self, task: _Work, running: int) -> None:
         """Have a thread take a call. Raises :class:`CapacityExhausted` when there can be none."""
         crew = self._crew(running)
         if crew.running >= crew.staying:
@@ -246,7 +288,7 @@ class Workers:
                 with contextlib.suppress(CapacityExhausted):
                     self._add_thread(crew)
 
-    def _perform(self, task: _Task, crew: _Crew) -> _Task | None:
+    def _perform(self, task: _Work, crew: _Crew) -> _Work | None:
         """Run a call and tell who waits for it. One that waited and may start now, when it is for this thread."""
         try:
             outcome, error = task.call(), None
@@ -255,15 +297,14 @@ class Workers:
         try:
             # Before anybody is told: who calls again at once is the tenant's only call then, not one more.
             following = self._after(task.tenant, crew)
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-                task.loop.call_soon_threadsafe(_finish, task.future, outcome, error)
+            task.tell(outcome, error)
         finally:
             # The error's traceback has this frame, so this frame must not have the error: what a failed call held, a
             # body of 64 MiB perhaps, would stay until the collector of cycles comes by.
             del outcome, error, task
         return following
 
-    def _after(self, tenant: int, crew: _Crew) -> _Task | None:
+    def _after(self, tenant: int, crew: _Crew) -> _Work | None:
         """Count a call of ``tenant`` as done. One that waited and may start now, when it is for this thread."""
         with self._lock:
             crew.running -= 1
@@ -272,9 +313,9 @@ class Workers:
                 self._aside -= 1
             return self._next(crew)
 
-    def _next(self, crew: _Crew | None) -> _Task | None:
+    def _next(self, crew: _Crew | None) -> _Work | None:
         """Start what waits and may. One of those calls, when it is for a thread of ``crew``, which is through."""
-        own: _Task | None = None
+        own: _Work | None = None
         while (found := self._queue.next()) is not None and self._may_start(found[1]):
             task = self._queue.pop()[1]
             chosen = self._crew(found[1])
@@ -285,24 +326,18 @@ class Workers:
                 self._pass_on(task, chosen)
         return own
 
-    def _pass_on(self, task: _Task, crew: _Crew) -> None:
+    def _pass_on(self, task: _Work, crew: _Crew) -> None:
         """Give a call that counts as running to another thread of ``crew``."""
         try:
             if crew.running >= crew.staying:
                 self._add_thread(crew)
         except CapacityExhausted:
             if not crew.threads:  # nobody would ever take it
-                _fail(task)
+                task.tell(None, CapacityExhausted("the system gives the node no more threads: try again later"))
                 self._queue.finish(task.tenant)
                 return
         crew.running += 1
         crew.ready.put(task)
-
-
-def _fail(task: _Task) -> None:
-    error = CapacityExhausted("the system gives the node no more threads: try again later")
-    with contextlib.suppress(RuntimeError):
-        task.loop.call_soon_threadsafe(_finish, task.future, None, error)
 
 
 def _finish(future: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:

@@ -1,8 +1,11 @@
-"""What a node keeps on disk: functions, tokens and tenants in a database, artifacts by content, the node's own key."""
+"""What a node keeps on disk: a database of functions, jobs and tenants, artifacts by content, the node's own key."""
 
 from tensor_wasm.store.artifacts import ArtifactStore
 from tensor_wasm.store.database import Database
+from tensor_wasm.store.group import Group
 from tensor_wasm.store.home import check_database
+from tensor_wasm.store.idempotency import IdempotencyKey, IdempotencyStore
+from tensor_wasm.store.jobs import Changes, JobEnd, JobRecord, JobRequest, JobStatus, JobStore, NewJob
 from tensor_wasm.store.key import node_key
 from tensor_wasm.store.lock import HomeLock
 from tensor_wasm.store.registry import FunctionRecord, Registry
@@ -11,9 +14,19 @@ from tensor_wasm.store.tokens import TokenRecord, TokenStore
 
 __all__ = [
     "ArtifactStore",
+    "Changes",
     "Database",
     "FunctionRecord",
+    "Group",
     "HomeLock",
+    "IdempotencyKey",
+    "IdempotencyStore",
+    "JobEnd",
+    "JobRecord",
+    "JobRequest",
+    "JobStatus",
+    "JobStore",
+    "NewJob",
     "Registry",
     "TenantStore",
     "TokenRecord",

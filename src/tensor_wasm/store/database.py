@@ -60,8 +60,8 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # A JSON object: what a function was deployed with, such as its warm start.
         "ALTER TABLE functions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
-        # ``arguments`` is a JSON list, ``result`` the JSON of the answer. ``node_run`` names the run of the node that
-        # works on it: after a crash it is another's.
+        # ``arguments`` is a JSON list, ``input`` is empty once the job has ended, ``result`` the JSON of the answer.
+        # ``size_bytes`` is what the row counts for in the tenant's bound.
         """CREATE TABLE jobs (
             position INTEGER PRIMARY KEY AUTOINCREMENT,
             id TEXT NOT NULL UNIQUE,
@@ -72,6 +72,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             arguments TEXT NOT NULL,
             input BLOB NOT NULL,
             deadline_s REAL,
+            size_bytes INTEGER NOT NULL,
             status TEXT NOT NULL CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
             created_at REAL NOT NULL,
             started_at REAL,
@@ -81,17 +82,17 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             error_message TEXT
         ) STRICT""",
         "CREATE INDEX jobs_of_tenant ON jobs (tenant, position)",
+        "CREATE INDEX jobs_of_tenant_by_status ON jobs (tenant, status, position)",
         "CREATE INDEX jobs_unfinished ON jobs (position) WHERE status IN ('pending', 'running')",
         "CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL",
         # What a request with an Idempotency-Key made, and the hash of that request.
         """CREATE TABLE idempotency (
             tenant TEXT NOT NULL,
-            operation TEXT NOT NULL,
             key TEXT NOT NULL,
             request_hash BLOB NOT NULL,
             resource TEXT NOT NULL,
             created_at REAL NOT NULL,
-            PRIMARY KEY (tenant, operation, key)
+            PRIMARY KEY (tenant, key)
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX idempotency_age ON idempotency (created_at)",
         # ``manifest`` is the signed JSON as it was published, ``digest`` the BLAKE3 (hex) of the PTX, an artifact.

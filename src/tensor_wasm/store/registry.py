@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tensor_wasm.errors import NotFound
+from tensor_wasm.errors import IdempotencyConflict, NotFound
 from tensor_wasm.store.database import Database
+from tensor_wasm.store.idempotency import IdempotencyKey, IdempotencyStore
 
 _COLUMNS = "id, tenant, name, digest, size_bytes, created_at"
 _INSERT = f"INSERT INTO functions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - only this file's own text
@@ -38,20 +39,30 @@ class Registry:
     Raises :class:`~tensor_wasm.errors.StoreError` when the database is damaged or cannot be used.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, keys: IdempotencyStore | None = None) -> None:
         self._database = database
+        self._keys = keys or IdempotencyStore(database)
         database.rows(f"SELECT {_COLUMNS}, position, deleted_at FROM functions LIMIT 0")  # noqa: S608
 
-    def add(self, record: FunctionRecord) -> None:
-        """Keep a function; it is on the disk when this returns.
+    def add(self, record: FunctionRecord, key: IdempotencyKey | None = None) -> str:
+        """Keep a function; it is on the disk when this returns. Its id, or that of the one that ``key`` made before.
 
-        Raises :class:`~tensor_wasm.errors.StoreError` when its id is taken.
+        Raises :class:`~tensor_wasm.errors.StoreError` when its id is taken,
+        :class:`~tensor_wasm.errors.IdempotencyConflict` when the key came with another request.
         """
         row = (
             record.id, str(record.tenant), record.name, record.digest, record.size_bytes, record.created_at,
         )  # fmt: skip
+        made = {} if key is None else {key: record.id}
         with self._database.transaction(taken="a function of that id is already registered") as connection:
+            for before in self._keys.recall(connection, list(made)).values():
+                if isinstance(before, IdempotencyConflict):
+                    raise before
+                return before
             connection.execute(_INSERT, row)
+            self._keys.remember(connection, made)
+        self._keys.count(made)
+        return record.id
 
     def get(self, id: str, tenant: int) -> FunctionRecord | None:  # noqa: A002 - the field's word
         """A tenant's function, None when it has none of that id."""
