@@ -14,7 +14,7 @@ HTTP answers, the HTTP status, the guest ABI code when a guest can see it, and t
     │   ├── NotFound  RouteNotFound  MethodNotAllowed  UnsupportedMediaType  Misdirected
     │   ├── Unauthorized  Forbidden
     │   ├── Conflict ── Busy  AlreadyRegistered  IdempotencyConflict
-    │   ├── DigestMismatch  BadSignature  ModelNotFound
+    │   ├── InvalidManifest  DigestMismatch  BadSignature  ModelNotFound
     │   └── InvalidSnapshot ── SnapshotTruncated  SnapshotDamaged  SnapshotVersion  SnapshotSignatureInvalid
     ├── EndingError                      an invocation that did not return (see ``Ending``)
     │   ├── GuestTrap ── KernelFault
@@ -221,6 +221,12 @@ class IdempotencyConflict(Conflict):
     """The ``Idempotency-Key`` was used for another request."""
 
     kind = "idempotency_conflict"
+
+
+class InvalidManifest(RequestError):
+    """A kernel's manifest is not one JSON object with the documented fields, each once and of its form."""
+
+    kind = "invalid_manifest"
 
 
 class DigestMismatch(RequestError):

@@ -11,6 +11,7 @@ from tensor_wasm.dispatch import Ledger, Share
 from tensor_wasm.node.accounts import Accounts
 from tensor_wasm.node.catalog import Catalog
 from tensor_wasm.node.instances import Instances, InstanceView
+from tensor_wasm.node.storage import Storage
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.tenancy import Quotas, Tenants
 
@@ -70,6 +71,7 @@ class Administration:
         ledger: Ledger,
         catalog: Catalog,
         workers: Workers,
+        storage: Storage,
     ) -> None:
         self._tenants = tenants
         self._instances = instances
@@ -77,6 +79,7 @@ class Administration:
         self._ledger = ledger
         self._catalog = catalog
         self._workers = workers
+        self._storage = storage
         tenants.listen(self._apply)
 
     # --- instances --------------------------------------------------------------------------------------
@@ -97,9 +100,10 @@ class Administration:
     # --- tenants ----------------------------------------------------------------------------------------
 
     def tenants(self) -> list[TenantView]:
-        """Every tenant that has quotas of its own, functions, or something live, by number."""
+        """Every tenant that has quotas of its own, keeps something, or has something live, by number."""
         waiting = self._workers.waiting()
-        found = {*self._tenants.known(), *self._accounts.tenants, *self._catalog.tenants, *waiting}
+        keeping = {*self._catalog.tenants, *self._storage.tenants}
+        found = {*self._tenants.known(), *self._accounts.tenants, *keeping, *waiting}
         held = self._permits()
         return [self._view(tenant, waiting, held) for tenant in sorted(found)]
 
@@ -121,7 +125,7 @@ class Administration:
         return {row.tenant: (row.held, row.waiting) for row in self._ledger.read().tenants if row.tenant is not None}
 
     def _view(self, tenant: int, waiting: Mapping[int, int], permits: Mapping[int, tuple[int, int]]) -> TenantView:
-        holdings, stored = self._accounts.holdings(tenant), self._catalog.usage(tenant)
+        holdings = self._accounts.holdings(tenant)
         held, launches_waiting = permits.get(tenant, (0, 0))
         usage = Usage(
             instances=holdings.instances,
@@ -130,8 +134,8 @@ class Administration:
             launches_waiting=launches_waiting,
             guest_memory_bytes=holdings.guest_memory_bytes,
             gpu_memory_bytes=holdings.gpu_memory_bytes,
-            functions=stored.functions,
-            stored_bytes=stored.stored_bytes,
+            functions=self._catalog.count_of(tenant),
+            stored_bytes=self._storage.used_bytes(tenant),
         )
         return TenantView(tenant, self._tenants.quotas(tenant), tuple(self._tenants.overrides(tenant)), usage)
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from blake3 import blake3
@@ -17,8 +17,9 @@ from tensor_wasm.errors import InvalidName, InvalidWasm, NotFound, QuotaExceeded
 from tensor_wasm.host import GuestImports, HostLinker
 from tensor_wasm.node.accounts import Refused
 from tensor_wasm.node.model import Export, Function, Import, Page
+from tensor_wasm.node.storage import Storage
 from tensor_wasm.runtime import KEPT_CODE_BYTES, TABLE_ELEMENTS, ModuleCache, Recent
-from tensor_wasm.store import ArtifactStore, FunctionRecord, IdempotencyKey, Registry
+from tensor_wasm.store import FunctionRecord, IdempotencyKey, Registry, SharedArtifacts
 from tensor_wasm.tenancy import Tenants
 from tensor_wasm.wasm.inspector import ModuleInfo, inspect
 
@@ -41,14 +42,6 @@ class ReadyModule:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What a tenant has deployed: functions, and the bytes of their modules."""
-
-    functions: int = 0
-    stored_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Deployment:
     """A function that was deployed. ``is_replay``: by an earlier request with the same key."""
 
@@ -62,7 +55,8 @@ class Catalog:
     def __init__(
         self,
         registry: Registry,
-        artifacts: ArtifactStore,
+        artifacts: SharedArtifacts,
+        storage: Storage,
         modules: ModuleCache,
         linker: HostLinker,
         memory_limit_bytes: int,
@@ -73,15 +67,17 @@ class Catalog:
         self._tenants = tenants
         self._refused = refused
         self._artifacts = artifacts
+        self._storage = storage
         self._modules = modules
         self._linker = linker
         self._memory_limit_bytes = memory_limit_bytes
         self._lock = threading.Lock()  # deploy and delete, so that no artifact goes while a function comes to need it
         self._records = {record.id: record for record in registry.all()}
-        self._usage: defaultdict[int, Usage] = defaultdict(Usage)
+        self._counts: Counter[int] = Counter()
         for record in self._records.values():
-            self._count(record, 1)
-        artifacts.keep_only({record.digest for record in self._records.values()})
+            self._count(record.tenant, 1)
+            storage.count(record.tenant, record.size_bytes)
+        artifacts.hold(record.digest for record in self._records.values())
         self._ready: Recent[str, ReadyModule] = Recent(_KEPT_MODULES, KEPT_CODE_BYTES, _code_bytes)
         self._ready_lock = threading.Lock()
 
@@ -104,11 +100,11 @@ class Catalog:
     @property
     def tenants(self) -> list[int]:
         """Who has functions."""
-        return list(self._usage.copy())
+        return list(self._counts.copy())
 
-    def usage(self, tenant: int) -> Usage:
-        """What a tenant has deployed."""
-        return self._usage.get(tenant, Usage())
+    def count_of(self, tenant: int) -> int:
+        """How many functions a tenant has."""
+        return self._counts.get(tenant, 0)
 
     def deploy(self, name: str, wasm: bytes, tenant: int, key: IdempotencyKey | None = None) -> Deployment:
         """Check, compile and keep a module, unless ``key`` made one before. Then the function survives a crash.
@@ -117,17 +113,22 @@ class Catalog:
         """
         if not 0 < len(name) <= _NAME_MAX or not _NAME_CHARACTERS.issuperset(name):
             raise InvalidName(f"a function's name has 1 to {_NAME_MAX} characters of A-Z a-z 0-9 . _ -")
-        self._check_quotas(tenant, len(wasm))  # before the work as well as after it: the work is what an attacker wants
+        # Before the work as well as after it: the work is what an attacker wants.
+        self._check_count(tenant)
+        self._storage.check(tenant, len(wasm))
         digest = blake3(wasm).hexdigest()
         ready = self._prepare(digest, wasm)
         with self._lock:
-            self._check_quotas(tenant, len(wasm))
-            self._artifacts.put(wasm)
+            self._check_count(tenant)
             record = FunctionRecord(str(uuid.uuid4()), tenant, name, digest, len(wasm), time.time())
-            kept = self._registry.add(record, key)
+            with self._storage.taking(tenant, len(wasm)), self._artifacts.putting(wasm):
+                kept = self._registry.add(record, key)
             if kept == record.id:
                 self._records[record.id] = record
-                self._count(record, 1)
+                self._count(tenant, 1)
+            else:
+                self._storage.give(tenant, len(wasm))
+                self._artifacts.release(digest)
         return Deployment(_describe(replace(record, id=kept), ready), is_replay=kept != record.id)
 
     def describe(self, identity: str, tenant: int) -> Function:
@@ -148,9 +149,9 @@ class Catalog:
             if not self._registry.delete(identity, tenant):
                 raise NotFound("no such function for this tenant")
             del self._records[identity]
-            self._count(record, -1)
-            if all(other.digest != record.digest for other in self._records.values()):
-                self._artifacts.delete(record.digest)
+            self._count(tenant, -1)
+            self._storage.give(tenant, record.size_bytes)
+            if self._artifacts.release(record.digest):
                 with self._ready_lock:
                     self._ready.drop(record.digest)
                 self._modules.forget(record.digest)
@@ -174,24 +175,16 @@ class Catalog:
             _log.warning("function %s cannot be used: %s", record.id, error)
             return None
 
-    def _count(self, record: FunctionRecord, change: int) -> None:
-        before = self._usage[record.tenant]
-        after = Usage(before.functions + change, before.stored_bytes + change * record.size_bytes)
-        self._usage[record.tenant] = after
-        if after.functions == 0:
-            del self._usage[record.tenant]
+    def _count(self, tenant: int, change: int) -> None:
+        self._counts[tenant] += change
+        if self._counts[tenant] == 0:
+            del self._counts[tenant]
 
-    def _check_quotas(self, tenant: int, more_bytes: int) -> None:
-        quotas, usage = self._tenants.quotas(tenant), self.usage(tenant)
-        if quotas.functions is not None and usage.functions >= quotas.functions:
+    def _check_count(self, tenant: int) -> None:
+        most, count = self._tenants.quotas(tenant).functions, self.count_of(tenant)
+        if most is not None and count >= most:
             self._refused(tenant, "functions")
-            raise QuotaExceeded(f"the tenant has {usage.functions} functions, as many as it may: delete one first")
-        if quotas.stored_bytes is not None and usage.stored_bytes + more_bytes > quotas.stored_bytes:
-            self._refused(tenant, "stored_bytes")
-            raise QuotaExceeded(
-                f"the tenant may store {quotas.stored_bytes} bytes and has {usage.stored_bytes}:"
-                f" {more_bytes} more do not fit"
-            )
+            raise QuotaExceeded(f"the tenant has {count} functions, as many as it may: delete one first")
 
     def _prepare(self, digest: str, wasm: bytes | None) -> ReadyModule:
         with self._ready_lock:

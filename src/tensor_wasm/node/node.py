@@ -27,6 +27,7 @@ from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page
 from tensor_wasm.node.sandbox import Call, Limits, Workshop
 from tensor_wasm.node.statistics import Statistics
+from tensor_wasm.node.storage import Storage
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.runtime import (
     FIRST_NICENESS,
@@ -44,6 +45,7 @@ from tensor_wasm.store import (
     IdempotencyStore,
     JobStore,
     Registry,
+    SharedArtifacts,
     TenantStore,
     TokenStore,
     check_database,
@@ -116,15 +118,19 @@ class Node:
             workshop = Workshop(engine, services, self.statistics, limits)
             self._invoker = Invoker(workshop, self._instances)
             self._kept = KeptInstances(workshop, self._instances, config.instance_idle_s)
+            artifacts = SharedArtifacts(ArtifactStore(config.home / "artifacts"))
+            storage = Storage(self.tenants, self.statistics.refused)
             self._catalog = Catalog(
                 registry,
-                ArtifactStore(config.home / "artifacts"),
+                artifacts,
+                storage,
                 modules,
                 HostLinker(engine),
                 config.instance_memory_bytes,
                 self.tenants,
                 self.statistics.refused,
             )
+            artifacts.sweep()
             self.statistics.functions = self._catalog.count
             self._background = Workers(_BACKGROUND_THREADS, config.queue_depth, self._weight, "background")
             opened.callback(self._background.close)
@@ -150,7 +156,7 @@ class Node:
             opened.callback(self.jobs.close)  # after the threads that run jobs
             opened.callback(self._workers.close)
             self.administration = Administration(
-                self.tenants, self._instances, accounts, self.ledger, self._catalog, self._workers
+                self.tenants, self._instances, accounts, self.ledger, self._catalog, self._workers, storage
             )
             housekeeping = Housekeeping(
                 Chore("sampling launches", _SAMPLE_S, self._instances.sample),

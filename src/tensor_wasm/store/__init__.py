@@ -6,9 +6,11 @@ from tensor_wasm.store.group import Group
 from tensor_wasm.store.home import check_database
 from tensor_wasm.store.idempotency import IdempotencyKey, IdempotencyStore
 from tensor_wasm.store.jobs import Changes, JobEnd, JobRecord, JobRequest, JobStatus, JobStore, NewJob
+from tensor_wasm.store.kernels import KernelOutline, KernelRecord, KernelStore
 from tensor_wasm.store.key import node_key
 from tensor_wasm.store.lock import HomeLock
 from tensor_wasm.store.registry import FunctionRecord, Registry
+from tensor_wasm.store.shared import SharedArtifacts
 from tensor_wasm.store.tenants import TenantStore
 from tensor_wasm.store.tokens import TokenRecord, TokenStore
 
@@ -26,8 +28,12 @@ __all__ = [
     "JobRequest",
     "JobStatus",
     "JobStore",
+    "KernelOutline",
+    "KernelRecord",
+    "KernelStore",
     "NewJob",
     "Registry",
+    "SharedArtifacts",
     "TenantStore",
     "TokenRecord",
     "TokenStore",

@@ -44,6 +44,7 @@ class Part:
 PARTS: tuple[Part, ...] = (
     Part("node.db", Kind.DATABASE),
     Part("node.key", Kind.SECRET),
+    Part("signing.key", Kind.SECRET),
     Part("artifacts", Kind.ARTIFACTS),
     Part("snapshots", Kind.FILES),
     Part("cache/modules", Kind.CACHE),
