@@ -78,6 +78,11 @@ class Stream:
 
     # --- the reader's side ------------------------------------------------------------------------------
 
+    @property
+    def has_chunks(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._chunks)
+
     def take(self) -> bytes | None:
         """The next chunk, None when there is none at the moment."""
         if not self._chunks:

@@ -6,6 +6,7 @@ route spends its time in the node, not here.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -33,8 +34,8 @@ from tensor_wasm.http import wire
 from tensor_wasm.http.access import Access
 from tensor_wasm.http.audit import Auditor
 from tensor_wasm.http.limits import HeldBodies, RateLimits
-from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, Table
-from tensor_wasm.http.routes import admin, documents, functions, invocations, probes
+from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, StreamedAnswer, Table
+from tensor_wasm.http.routes import admin, documents, functions, instances, invocations, jobs, probes
 from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics
 from tensor_wasm.telemetry.audit import AuditLog
@@ -47,6 +48,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _RETRY_AFTER_S = b"1"
 _GENERIC = "the node failed; its log has the details under this request id"
+#: How long a client may read nothing of an answer that is being made.
+_UNREAD_S = 30.0
 #: Counted for a request whose task was ended: its client got no answer.
 _NO_ANSWER = 499
 
@@ -54,7 +57,10 @@ _NO_ANSWER = 499
 _TOLD = (RequestError, EndingError, CapacityError, KernelError)
 
 #: Headers that decide something: a request that has one of them twice is refused.
-_SINGLE = (b"authorization", b"content-length", b"content-type", b"host", b"origin", b"x-tensorwasm-tenant")
+_SINGLE = (
+    b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin",
+    b"x-tensorwasm-tenant",
+)  # fmt: skip
 
 
 class Application:
@@ -73,6 +79,8 @@ class Application:
         self._rates = RateLimits(config, node.tenants, node.statistics.refused)
         self._bodies = HeldBodies(config.held_body_bytes)
         self._auditor = Auditor(audit or AuditLog("none"), config.audit_invocations)
+        #: Is to be told of each job that ends.
+        self.note_job = self._auditor.note_job
         self.metrics = http_metrics
         self.table = Table(_operations(node, config, [http_metrics, *sources, self._auditor.log]))
         self._limit_bytes = config.max_body_bytes
@@ -110,7 +118,11 @@ class Application:
         try:
             answer = await self._answer(operation, refusal, call, len(pairs))
             status, kind = answer.status, answer.kind
-            await _send(send, answer, call.id)
+            if isinstance(answer, StreamedAnswer):
+                kind = Cancelled.kind  # until it is through
+                kind = await _send_parts(send, answer, call)
+            else:
+                await _send(send, answer, call.id)
         finally:
             self.working -= works
             call.close()
@@ -119,7 +131,7 @@ class Application:
 
     async def _answer(
         self, operation: Operation | None, refusal: TensorWasmError | None, call: Call, header_count: int
-    ) -> Answer:
+    ) -> Answer | StreamedAnswer:
         """What the operation says, or what became of it instead: every error is an answer."""
         try:
             if header_count != len(call.headers):
@@ -196,6 +208,8 @@ def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[O
         *probes.operations(node, sources),
         *functions.operations(node),
         *invocations.operations(node),
+        *instances.operations(node),
+        *jobs.operations(node),
         *admin.operations(node, config),
     ]
     return described + documents.operations(described, node.tokens)
@@ -242,3 +256,29 @@ async def _send(send: Send, answer: Answer, identity: str) -> None:
         del headers[:2]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _send_parts(send: Send, answer: StreamedAnswer, call: Call) -> str | None:
+    """Send an answer part by part; the kind of the error that it ended with, None when it is whole."""
+    headers = [(b"content-type", answer.media_type), (b"x-request-id", call.id.encode()), *answer.headers]
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        async for part in answer.body:
+            async with asyncio.timeout(_UNREAD_S):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+    except (TensorWasmError, TimeoutError) as error:
+        await _cut(call)
+        return error.kind if isinstance(error, TensorWasmError) else Cancelled.kind
+    except Exception:
+        _log.exception("an answer broke off", extra={"request_id": call.id})
+        await _cut(call)
+        return InternalError.kind
+    finally:
+        await answer.close()
+    await send({"type": "http.response.body", "body": b""})
+    return None if call.failure is None else call.failure.kind
+
+
+async def _cut(call: Call) -> None:
+    call.cut()
+    await asyncio.sleep(0)  # the server learns of it before this request returns

@@ -1,4 +1,4 @@
-"""Media types of request bodies."""
+"""Media types of requests and answers."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def media_type(headers: Mapping[bytes, bytes], *accepted: str) -> str:
     if name in accepted:
         return name
     raise UnsupportedMediaType(f"send the body as Content-Type: {' or '.join(accepted)}")
+
+
+def accepts(headers: Mapping[bytes, bytes], usual: bytes, other: bytes) -> bytes:
+    """Which of two forms an answer should have: ``other`` when the request's ``Accept`` names it and not ``usual``."""
+    value = headers.get(b"accept", b"").lower()
+    return other if other in value and usual not in value else usual

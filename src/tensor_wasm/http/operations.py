@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,6 +15,9 @@ from tensor_wasm.http.limits import HeldBodies
 from tensor_wasm.tenancy import Principal
 
 JSON = b"application/json"
+_FUNCTIONS = "/functions/"
+#: The extension of the server's by which a connection is cut.
+CUT = "tensor_wasm.cut"
 
 
 class Answer:
@@ -37,18 +40,45 @@ class Answer:
         self.headers = headers
 
 
+class StreamedAnswer:
+    """An answer that is made while it is sent: its parts, their content type, and more headers.
+
+    When ``body`` raises, the connection is cut, so that no part is taken for the whole. ``close`` is awaited whatever
+    happens.
+    """
+
+    __slots__ = ("body", "close", "headers", "kind", "media_type", "status")
+
+    def __init__(
+        self,
+        body: AsyncIterator[bytes],
+        media_type: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.status = 200
+        self.kind: str | None = None
+        self.body = body
+        self.media_type = media_type
+        self.headers = headers
+        self.close = close
+
+
 class Call:
     """One request on its way to its handler.
 
     ``principal`` is None until, and where, it is known; ``tenant`` is then 0. ``resource``, ``detail`` and the
-    tenant it is about (``subject``) are for the audit log: handlers note them as they learn them.
+    tenant it is about (``subject``) are for the audit log: handlers note them as they learn them, and in ``failure``
+    what became of an answer that had begun. ``content`` is the body once it was read.
     """
 
     __slots__ = (
         "_bodies",
         "_held_bytes",
         "_limit_bytes",
+        "content",
         "detail",
+        "failure",
         "headers",
         "id",
         "parameters",
@@ -78,7 +108,9 @@ class Call:
         self.parameters: Mapping[str, str] = {}
         self.subject: int | None = None
         self.resource: str | None = None
+        self.failure: TensorWasmError | None = None
         self.detail: dict[str, str | int | float | bool | None] | None = None
+        self.content = b""
         self._limit_bytes = limit_bytes
         self._bodies = bodies
         self._held_bytes = 0
@@ -91,7 +123,12 @@ class Call:
         node holds too much.
         """
         most_bytes = self._limit_bytes if limit_bytes is None else min(limit_bytes, self._limit_bytes)
-        return await read_body(self.receive, self.headers, most_bytes, self._hold)
+        self.content = await read_body(self.receive, self.headers, most_bytes, self._hold)
+        return self.content
+
+    def cut(self) -> None:
+        """End the connection at once, so that what was sent is not taken for a whole answer."""
+        self.scope["extensions"][CUT]()
 
     def close(self) -> None:
         """Give back what was held for the call."""
@@ -104,7 +141,7 @@ class Call:
         self._held_bytes += size_bytes
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Awaitable[Answer | StreamedAnswer]]
 
 
 class Audience(Enum):
@@ -184,8 +221,9 @@ class Table:
         self.operations = tuple(operations)
         self._static = {(o.method, o.path): o for o in operations if "{" not in o.path}
         self._routes = [(Route(o.path, _unused, methods=[o.method]), o) for o in operations]
-        invoke = "/functions/{id}/invoke"
-        self._invoke = next((o for o in operations if (o.method, o.path) == ("POST", invoke)), None)
+        # The hot ways: what the router would find, in a fifth of its time.
+        hot = {_FUNCTIONS + "{id}/" + end: end for end in ("invoke", "invoke-async")}
+        self._hot = {hot[o.path]: o for o in operations if o.method == "POST" and o.path in hot}
 
     def find(self, scope: Scope) -> tuple[Operation, Mapping[str, str]]:
         """The operation a request asks for, and the parameters in its path.
@@ -197,16 +235,11 @@ class Table:
         operation = self._static.get((method, path))
         if operation is not None:
             return operation, {}
-        # The hot way: what the router would find, in a fifth of its time.
-        if (
-            self._invoke is not None
-            and method == "POST"
-            and path.startswith("/functions/")
-            and path.endswith("/invoke")
-        ):
-            identity = path[11:-7]
-            if identity and "/" not in identity:
-                return self._invoke, {"id": identity}
+        if method == "POST" and path.startswith(_FUNCTIONS):
+            identity, _, end = path[len(_FUNCTIONS) :].partition("/")
+            operation = self._hot.get(end)
+            if operation is not None and identity:
+                return operation, {"id": identity}
         return self._search(scope)
 
     def _search(self, scope: Scope) -> tuple[Operation, Mapping[str, str]]:

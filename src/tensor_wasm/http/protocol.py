@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from tensor_wasm.errors import RequestError
 from tensor_wasm.http.app import error_body
+from tensor_wasm.http.operations import CUT
 from tensor_wasm.telemetry import HttpMetrics
 from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
 from tensor_wasm.telemetry.http_metrics import OTHER
@@ -205,6 +206,8 @@ class Protocol(HttpToolsProtocol):
         self._loose_bytes = 0
         self._stop_waiting()
         self.connection_limit.busy(self)
+        extensions: dict[str, Any] = {CUT: self.abandon}
+        self.scope["extensions"] = extensions
         super().on_headers_complete()
         self.headers = []  # what comes after the body, a trailer, is no header: nothing may be decided by it
         while self._unanswered and self._unanswered[0].response_complete:

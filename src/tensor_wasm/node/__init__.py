@@ -1,24 +1,41 @@
 """The application: deploy, describe, delete, invoke, drain. Every use case, no protocol."""
 
+from tensor_wasm.host import Stream
 from tensor_wasm.node.administration import Administration, TenantView, Termination, Usage
 from tensor_wasm.node.instances import InstanceView
-from tensor_wasm.node.model import Export, Function, Import, InvocationResult, Page
+from tensor_wasm.node.job_results import read_result
+from tensor_wasm.node.jobs import EndedJob, JobPage, Submission
+from tensor_wasm.node.model import Export, Function, Import, InvocationResult, KeptInstance, Page
+from tensor_wasm.node.models import MODEL_NAME_PATTERN, Model, Models
 from tensor_wasm.node.node import Node
 from tensor_wasm.node.statistics import Distribution, Statistics, StatisticsView
+from tensor_wasm.store import IdempotencyKey, JobRecord, JobStatus
 
 __all__ = [
     "Administration",
     "Distribution",
+    "EndedJob",
     "Export",
     "Function",
+    "IdempotencyKey",
     "Import",
     "InstanceView",
     "InvocationResult",
+    "JobPage",
+    "JobRecord",
+    "JobStatus",
+    "KeptInstance",
+    "MODEL_NAME_PATTERN",
+    "Model",
+    "Models",
     "Node",
     "Page",
     "Statistics",
     "StatisticsView",
+    "Submission",
+    "Stream",
     "TenantView",
     "Termination",
     "Usage",
+    "read_result",
 ]

@@ -283,7 +283,7 @@ class _Inspector:
             start = section.position
             if section.byte() > 1:
                 raise invalid("a global is neither constant (0) nor variable (1)", start)
-            _skip_expression(section)
+            skip_expression(section)
 
     def _exports(self, section: Reader) -> None:
         sizes = (len(self.functions), len(self.tables), int(self.memory is not None), self.globals)
@@ -383,7 +383,7 @@ class _Inspector:
         return minimum, maximum
 
 
-def _skip_expression(section: Reader) -> None:
+def skip_expression(section: Reader) -> None:
     """Pass over a constant expression."""
     while True:
         start = section.position

@@ -21,20 +21,39 @@ from tensor_wasm.errors import (
     NotReady,
     QuotaExceeded,
     Saturated,
+    TensorWasmError,
     Terminated,
     TooManyArguments,
     UnsupportedMediaType,
 )
-from tensor_wasm.http import wire
+from tensor_wasm.http import examples, streaming, wire
 from tensor_wasm.http.media import JSON, media_type
-from tensor_wasm.http.operations import Answer, Audience, Call, Operation
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, StreamedAnswer
 from tensor_wasm.node import Node
+
+#: A guest that emits a greeting and returns.
+EVENTS_EXAMPLE = """\
+event: chunk
+data: {"chunk_b64":"aGVsbG8="}
+
+event: done
+data: {"result":"ok","function_id":"%s","instance_id":"%s","duration_ms":0.034,"launches":0}
+
+""" % (examples.FUNCTION_ID, examples.INSTANCE_ID)
 
 #: Bodies up to this are decoded on the event loop, larger ones by another thread.
 _SMALL_BYTES = 64 * 1024
 
 #: An invocation that takes longer is ended when its client goes away; watching every short one would cost more.
 _WATCH_AFTER_S = 0.1
+
+
+#: What a call of an export may come to.
+CALL_ERRORS: tuple[type[TensorWasmError], ...] = (
+    MissingExport, InvalidArguments, TooManyArguments, InvalidDeadline, InvalidBase64, InvalidJson,
+    UnsupportedMediaType, BodyTooLarge, GuestTrap, DeadlineExceeded, Terminated, QuotaExceeded, Cancelled, Saturated,
+    CapacityExhausted, NotReady,
+)  # fmt: skip
 
 
 class Invocations:
@@ -46,12 +65,7 @@ class Invocations:
     async def invoke(self, call: Call) -> Answer:
         """POST /functions/:id/invoke."""
         call.resource = call.parameters["id"]
-        media_type(call.headers, JSON)
-        body = await call.body()
-        if len(body) <= _SMALL_BYTES:
-            request, guest_input, deadline_s = _decode(body)
-        else:
-            request, guest_input, deadline_s = await self._node.in_background(call.tenant, _decode, body)
+        request, guest_input, deadline_s = await read_request(self._node, call)
         watch = Watch(call.receive)
         try:
             result = await self._node.invoke_async(
@@ -68,13 +82,25 @@ class Invocations:
             raise
         finally:
             watch.stop()
-        call.detail = {
-            "export": result.export,
-            "instance_id": result.instance_id,
-            "duration_ms": round(result.duration_s * 1e3, 3),
-            "launches": result.launches,
-        }
+        streaming.note(call, result)
         return Answer(wire.encode_invoked(result))
+
+    async def stream(self, call: Call) -> StreamedAnswer:
+        """POST /functions/:id/invoke-stream."""
+        call.resource = identity = call.parameters["id"]
+        request, guest_input, deadline_s = await read_request(self._node, call)
+        return await streaming.answer(
+            call,
+            lambda stream: self._node.invoke_async(
+                identity,
+                request.export,
+                request.args,
+                tenant=call.tenant,
+                input=guest_input,
+                deadline_s=deadline_s,
+                stream=stream,
+            ),
+        )
 
 
 class Watch:
@@ -109,35 +135,81 @@ class Watch:
             self._task.cancel()
 
 
+async def read_request(node: Node, call: Call) -> tuple[wire.InvokeRequest, bytes, float | None]:
+    """What is to be called: the request, its input decoded, its deadline in seconds."""
+    media_type(call.headers, JSON)
+    body = await call.body()
+    if len(body) <= _SMALL_BYTES:
+        return _decode(body)
+    return await node.in_background(call.tenant, _decode, body)
+
+
 def _decode(body: bytes) -> tuple[wire.InvokeRequest, bytes, float | None]:
     """The request, its input decoded, its deadline in seconds (the node checks the rest of its range)."""
     request = wire.decode_invoke(body)
     guest_input = b"" if request.input_b64 is None else wire.decode_base64(request.input_b64, "input_b64")
-    milliseconds = request.deadline_ms
-    if milliseconds is None:
-        return request, guest_input, None
-    if not 1 <= milliseconds < 1 << 53:
+    return request, guest_input, seconds(request.deadline_ms)
+
+
+def seconds(deadline_ms: int | None) -> float | None:
+    """A request's deadline in seconds. Raises :class:`InvalidDeadline`."""
+    if deadline_ms is None:
+        return None
+    if not 1 <= deadline_ms < 1 << 53:
         raise InvalidDeadline("deadline_ms must be at least 1, and at most the node's TENSOR_WASM_INVOKE_DEADLINE_S")
-    return request, guest_input, milliseconds / 1e3
+    return deadline_ms / 1e3
 
 
 def operations(node: Node) -> list[Operation]:
     """The operations on invocations."""
+    handlers = Invocations(node)
     return [
         Operation(
             method="POST",
             path="/functions/{id}/invoke",
-            handler=Invocations(node).invoke,
+            handler=handlers.invoke,
             audience=Audience.TENANT,
             summary="Call an export of a function in a fresh instance",
             request=wire.InvokeRequest,
             response=wire.Invoked,
-            errors=(
-                NotFound, MissingExport, InvalidArguments, TooManyArguments, InvalidDeadline, InvalidBase64,
-                InvalidJson, UnsupportedMediaType, BodyTooLarge, GuestTrap, DeadlineExceeded, Terminated,
-                QuotaExceeded, Cancelled, Saturated, CapacityExhausted, NotReady,
+            errors=(NotFound, *CALL_ERRORS),
+            examples=(
+                Example(
+                    summary="A sum",
+                    parameters={"id": examples.FUNCTION_ID},
+                    request=wire.InvokeRequest("add", [2, 40]),
+                    answer=wire.Invoked([42], examples.FUNCTION_ID, examples.INSTANCE_ID, 0.021, 0),
+                ),
+                Example(
+                    summary="Within a second",
+                    parameters={"id": examples.FUNCTION_ID},
+                    request=wire.InvokeRequest("nothing", input_b64="aGVsbG8=", deadline_ms=1000),
+                    answer=wire.Invoked("ok", examples.FUNCTION_ID, examples.INSTANCE_ID, 0.018, 0),
+                ),
             ),
             event="function.invoke",
             is_routine=True,
-        )
-    ]  # fmt: skip
+        ),
+        Operation(
+            method="POST",
+            path="/functions/{id}/invoke-stream",
+            handler=handlers.stream,
+            audience=Audience.TENANT,
+            summary="Call an export of a function and send what it emits while it runs",
+            request=wire.InvokeRequest,
+            response_type="text/event-stream",
+            other_types=("application/octet-stream",),
+            examples=(
+                Example(
+                    summary="Events",
+                    parameters={"id": examples.FUNCTION_ID},
+                    request=wire.InvokeRequest("greet"),
+                    answer=EVENTS_EXAMPLE,
+                ),
+                Example(summary="The bytes alone", answer="hello", answer_type="application/octet-stream"),
+            ),
+            errors=(NotFound, *CALL_ERRORS),
+            event="function.invoke",
+            is_routine=True,
+        ),
+    ]
