@@ -41,12 +41,29 @@ _REASONS = REASONS | {Fault.ADDRESS: "address outside guest memory"}
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedKernel:
+    """A kernel of the registry, verified: its PTX, and the entry points that its publisher signed."""
+
+    ptx: bytes
+    entry_points: tuple[str, ...]
+
+
+def _nothing_published(_tenant: int, _name: str, _version: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class HostServices:
-    """What the node lends to every guest."""
+    """What the node lends to every guest.
+
+    ``published`` finds a tenant's kernel by name and version, None when there is none. It raises
+    :class:`~tensor_wasm.errors.BadSignature` for one that is not to be trusted.
+    """
 
     device: Device
     gates: GateFactory
     ledger: Ledger
+    published: Callable[[int, str, str], PublishedKernel | None] = _nothing_published
 
 
 _TICK_NS = round(EPOCH_TICK_S * 1e9)
@@ -86,6 +103,7 @@ class Guest:
         "slot",
         "store",
         "stream",
+        "tenant",
     )
 
     def __init__(
@@ -94,6 +112,7 @@ class Guest:
         slot: Slot,
         deadline_ns: int | None,
         *,
+        tenant: int = 0,
         guest_input: bytes = b"",
         is_cancelled: Callable[[], bool] | None = None,
         device_budget: Budget | None = None,
@@ -103,6 +122,7 @@ class Guest:
         self.services = services
         self.slot = slot
         self.deadline_ns = deadline_ns
+        self.tenant = tenant
         self.input = guest_input
         self.is_cancelled = is_cancelled
         self.device_budget = device_budget or Budget()

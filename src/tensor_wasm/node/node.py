@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self, TypeVar
 
-from tensor_wasm.config import Config, cores
+from tensor_wasm.config import Config, cores, split_public_keys
 from tensor_wasm.device import Compilers, open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
 from tensor_wasm.errors import Cancelled, CapacityExhausted, InvalidDeadline, NotReady, StoreError
@@ -24,6 +24,7 @@ from tensor_wasm.node.instances import Instances
 from tensor_wasm.node.invocation import Invoker
 from tensor_wasm.node.jobs import JobLimits, Jobs
 from tensor_wasm.node.kept import Claim, KeptInstances
+from tensor_wasm.node.kernels import Kernels
 from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page
 from tensor_wasm.node.sandbox import Call, Limits, Workshop
 from tensor_wasm.node.statistics import Statistics
@@ -44,6 +45,8 @@ from tensor_wasm.store import (
     IdempotencyKey,
     IdempotencyStore,
     JobStore,
+    KernelRecord,
+    KernelStore,
     Registry,
     SharedArtifacts,
     TenantStore,
@@ -110,16 +113,26 @@ class Node:
             )
             gates = GateFactory(engine, self.ledger, config.kernel_threads - 1)
             opened.callback(gates.close)
-            services = HostServices(self.device, gates, self.ledger)
             self.statistics = Statistics(self.device.statistics)
+            artifacts = SharedArtifacts(ArtifactStore(config.home / "artifacts"))
+            storage = Storage(self.tenants, self.statistics.refused)
+            self.kernels = Kernels(
+                KernelStore(database),
+                artifacts,
+                storage,
+                self.device,
+                compilers,
+                publishers=frozenset(split_public_keys(config.kernel_publishers) if config.kernel_publishers else ()),
+                is_open=lambda: self.tokens.is_empty,
+                compile_limit_s=config.compile_timeout_s,
+            )
+            services = HostServices(self.device, gates, self.ledger, self.kernels.published)
             limits = Limits(config.instance_memory_bytes, config.output_bytes)
             accounts = Accounts(self.statistics.refused)
             self._instances = Instances(engine, self.ledger, accounts, self.tenants, self.statistics)
             workshop = Workshop(engine, services, self.statistics, limits)
             self._invoker = Invoker(workshop, self._instances)
             self._kept = KeptInstances(workshop, self._instances, config.instance_idle_s)
-            artifacts = SharedArtifacts(ArtifactStore(config.home / "artifacts"))
-            storage = Storage(self.tenants, self.statistics.refused)
             self._catalog = Catalog(
                 registry,
                 artifacts,
@@ -212,6 +225,13 @@ class Node:
         """Delete a function. Raises :class:`~tensor_wasm.errors.NotFound`."""
         self._catalog.delete(id, tenant)
         self.statistics.functions = self._catalog.count
+
+    # --- kernels ----------------------------------------------------------------------------------------
+
+    def publish(self, manifest: bytes, signature: bytes, ptx: bytes, tenant: int = 0) -> KernelRecord:
+        """Keep a signed kernel; see :meth:`Kernels.publish`. :attr:`kernels` has what else there is to do with them."""
+        self._check_open()
+        return self.kernels.publish(tenant, manifest, signature, ptx)
 
     # --- invocations ------------------------------------------------------------------------------------
 

@@ -71,6 +71,7 @@ class Sandbox:
             workshop.services,
             live.slot,
             call.deadline_ns,
+            tenant=live.function.tenant,
             guest_input=call.input,
             is_cancelled=call.is_cancelled,
             device_budget=live.device_budget,

@@ -5,7 +5,7 @@
 
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import Kernel, Program
-from tensor_wasm.ptx.reading import find_kernel, read
+from tensor_wasm.ptx.reading import find_kernel, read, target_of
 from tensor_wasm.ptx.support import Unsupported, support
 
-__all__ = ["Graph", "Kernel", "Program", "Unsupported", "find_kernel", "read", "support"]
+__all__ = ["Graph", "Kernel", "Program", "Unsupported", "find_kernel", "read", "support", "target_of"]

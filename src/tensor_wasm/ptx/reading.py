@@ -5,6 +5,7 @@ from __future__ import annotations
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.check import check
 from tensor_wasm.ptx.lexer import decode, quote
+from tensor_wasm.ptx.parser import parse
 from tensor_wasm.ptx.program import Kernel, Program
 
 # Names of kernels that a message lists.
@@ -20,6 +21,12 @@ def read(text: bytes | str, entry: str | None = None) -> Program:
     :class:`PtxError` with line and column for anything malformed, undeclared, mistyped, or not in the table.
     """
     return check(decode(text), entry)
+
+
+def target_of(text: bytes | str) -> str:
+    """The target that a PTX text begins with, as ``sm_80``; the rest is not read. Raises :class:`PtxError`."""
+    heading, _, _ = parse(decode(text))
+    return heading.target
 
 
 def find_kernel(program: Program, entry: str) -> Kernel:

@@ -10,7 +10,7 @@ from tensor_wasm.store.database import Database
 
 _COLUMNS = "tenant, name, version, digest, size_bytes, manifest, signature, publisher, created_at"
 _INSERT = f"INSERT INTO kernels ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
-_OUTLINE = "tenant, name, version, digest, size_bytes, publisher, created_at"
+_OUTLINE = "tenant, name, version, digest, size_bytes, publisher, created_at, length(manifest)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,11 @@ class KernelRecord:
     publisher: str
     created_at: float
 
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes of its tenant's quota: the text, and what was signed."""
+        return self.size_bytes + len(self.manifest)
+
 
 @dataclass(frozen=True, slots=True)
 class KernelOutline:
@@ -43,6 +48,12 @@ class KernelOutline:
     size_bytes: int
     publisher: str
     created_at: float
+    manifest_bytes: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """As of :class:`KernelRecord`."""
+        return self.size_bytes + self.manifest_bytes
 
 
 Outlines = list[KernelOutline]
