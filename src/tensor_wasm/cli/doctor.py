@@ -120,5 +120,5 @@ def _print(checks: list[Check], report: Report | None) -> None:
         if check.advice:
             print_line(f"      {safe(check.advice)}")
     for table in report.tables if report is not None else ():
-        least = f"at least {table.lost}" if table.lost else "nobody knows how many"
-        print_line(f"      {table.name}: {table.saved} rows saved, {table.lost if table.is_exact else least} lost")
+        lost = f"{table.lost} lost" if table.is_exact else "nobody knows how many lost"
+        print_line(f"      {table.name}: {table.saved} rows saved, {lost}")

@@ -184,7 +184,7 @@ def _link_all(source: Path, target: Path, until: float | None) -> bool:
             continue
         if until is not None and time.monotonic() > until:
             return False
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(place.parent)
         with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
             try:
                 os.link(path, place, follow_symlinks=False)
@@ -206,6 +206,13 @@ def _copy_file(source: Path, target: Path) -> None:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """As ``mkdir(parents=True)``, which makes the parents with another mode."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _create(path: Path) -> int:
@@ -295,7 +302,7 @@ def _is_kept(name: str) -> bool:
 def _copy_checked(directory: Path, place: Path, manifest: _Manifest) -> None:
     for name, (size, digest) in manifest.files.items():
         source, target = directory / name, place / name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(target.parent)
         try:
             if not stat.S_ISREG(source.lstat().st_mode):
                 raise StoreError(f"{source} is not a regular file: use another backup")

@@ -165,6 +165,8 @@ class PageFile:
             pieces.append(piece)
             left -= len(piece)
             following = int.from_bytes(overflow[:4], "big")
+        if following:  # the last page of a value names no other
+            raise Damage
         return b"".join(pieces)
 
 

@@ -22,7 +22,7 @@ _SCHEMA = "sqlite_schema"
 
 @dataclass(frozen=True, slots=True)
 class SavedTable:
-    """What became of a table's rows. ``lost`` is the least number where ``is_exact`` is False."""
+    """What became of a table's rows. Where ``is_exact`` is False nobody knows how many are ``lost``, if any."""
 
     name: str
     saved: int
@@ -78,6 +78,8 @@ class _Tree:
     is_partial: bool
     pages: set[int] = field(default_factory=set)
     is_whole: bool = True
+    #: A page of it is another tree's too.
+    is_doubtful: bool = False
 
 
 def salvage(path: Path, target: Path) -> list[SavedTable]:
@@ -181,7 +183,7 @@ def _trees(pages: _Pages) -> list[_Tree]:
         if len(owners) > 1:  # one of them was damaged into the other: nobody knows which
             for tree in owners:
                 tree.pages.discard(number)
-                tree.is_whole = False
+                tree.is_whole, tree.is_doubtful = False, True
     return found
 
 
@@ -216,7 +218,7 @@ def _schema_rows(pages: _Pages, schema: _Tree) -> Iterator[tuple[Value, Value, V
 def _copy(
     pages: _Pages, trees: list[_Tree], shapes: dict[str, _Shape], connection: sqlite3.Connection
 ) -> dict[str, int]:
-    """Put every row that can be told into its table; how many of each table's entries were none of its rows."""
+    """Put every row that can be told into its table; how many of each table's entries were none, or there twice."""
     owners = {number: tree for tree in trees for number in tree.pages}
     refused = dict.fromkeys(shapes, 0)
     for number in pages.numbers:
@@ -228,16 +230,18 @@ def _copy(
             candidates = [shapes[owner.table]] if owner is not None else list(shapes.values())
             rows = [(shape, row) for shape in candidates if (row := shape.row(cell)) is not None]
             if len(rows) == 1:
-                _insert(connection, *rows[0])
+                refused[rows[0][0].name] += not _insert(connection, *rows[0])
             elif owner is not None:
                 refused[owner.table] += 1
     return refused
 
 
-def _insert(connection: sqlite3.Connection, shape: _Shape, row: tuple[Value, ...]) -> None:
+def _insert(connection: sqlite3.Connection, shape: _Shape, row: tuple[Value, ...]) -> bool:
+    """Whether there was room for the row: no other has its key."""
     names = ", ".join(column.name for column in shape.columns[: len(row)])
     places = ", ".join("?" * len(row))
-    connection.execute(f"INSERT OR IGNORE INTO {shape.name} ({names}) VALUES ({places})", row)  # noqa: S608
+    sql = f"INSERT OR IGNORE INTO {shape.name} ({names}) VALUES ({places})"  # noqa: S608 - our own names
+    return connection.execute(sql, row).rowcount == 1
 
 
 def _account(
@@ -246,17 +250,16 @@ def _account(
     """How many rows a table had: its own pages say it when all are there, else an index that is whole."""
     ((saved,),) = connection.execute(f"SELECT count(*) FROM {shape.name}").fetchall()  # noqa: S608
     own = [tree for tree in trees if tree.is_table and tree.name == shape.name]
-    if own and own[0].is_whole and not refused:
-        return SavedTable(shape.name, saved, 0, is_exact=True)
-    lost, is_exact = refused, False
-    if not shape.is_index:
-        kept = {rowid for (rowid,) in connection.execute(f"SELECT rowid FROM {shape.name}")}  # noqa: S608
-        for tree in trees:
-            if tree.table == shape.name and not tree.is_table and not tree.is_partial:
-                missing = _rowids(pages, tree) - kept
-                is_exact = is_exact or tree.is_whole
-                lost = max(lost, len(missing))
-    return SavedTable(shape.name, saved, lost, is_exact)
+    seems_whole = len(own) == 1 and own[0].is_whole and not refused
+    if any(tree.is_doubtful for tree in trees):
+        return SavedTable(shape.name, saved, 0, is_exact=False)
+    indexes = [tree for tree in trees if tree.table == shape.name and not tree.is_table and not tree.is_partial]
+    if shape.is_index or not all(tree.is_whole for tree in indexes):
+        return SavedTable(shape.name, saved, 0, is_exact=seems_whole)
+    kept = {rowid for (rowid,) in connection.execute(f"SELECT rowid FROM {shape.name}")}  # noqa: S608
+    named = [_rowids(pages, tree) for tree in indexes]
+    is_exact = bool(named) and all(rowids == named[0] for rowids in named) and kept <= named[0]
+    return SavedTable(shape.name, saved, len(named[0] - kept) if is_exact else 0, is_exact)
 
 
 def _rowids(pages: _Pages, tree: _Tree) -> set[int]:
