@@ -49,9 +49,11 @@ class Ending(Enum):
 class TensorWasmError(Exception):
     """Base of every error raised on purpose."""
 
-    kind: ClassVar[str] = "internal"
-    http_status: ClassVar[int] = 500
+    kind: str = "internal"
+    http_status: int = 500
     exit_code: ClassVar[int] = 1
+    #: Of an error that a node answered a client with: finds it in the node's log.
+    request_id: str | None = None
 
     @property
     def message(self) -> str:

@@ -97,6 +97,11 @@ class Catalog:
             raise NotFound("no such function for this tenant")
         return record
 
+    def owner_of(self, identity: str) -> int | None:
+        """The tenant whose function this is; None when there is none."""
+        record = self._records.get(identity)
+        return None if record is None else record.tenant
+
     @property
     def tenants(self) -> list[int]:
         """Who has functions."""

@@ -125,6 +125,11 @@ class KeptInstances:
         kept = self._kept.copy().values()
         return [one.view(now_ns) for one in kept if one.live.function.tenant == tenant]
 
+    def owner_of(self, identity: str) -> int | None:
+        """The tenant whose instance this is; None when there is none."""
+        kept = self._kept.get(identity)
+        return None if kept is None else kept.live.function.tenant
+
     def show(self, identity: str, tenant: int) -> KeptInstance:
         """One of a tenant's. Raises :class:`NotFound`."""
         return self._find(identity, tenant).view(time.monotonic_ns())

@@ -26,6 +26,7 @@ from tensor_wasm.node.jobs import JobLimits, Jobs
 from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.kernels import Kernels
 from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page
+from tensor_wasm.node.models import Models
 from tensor_wasm.node.sandbox import Call, Limits, Workshop
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.storage import Storage
@@ -42,6 +43,7 @@ from tensor_wasm.store import (
     ArtifactStore,
     Database,
     HomeLock,
+    ModelStore,
     IdempotencyKey,
     IdempotencyStore,
     JobStore,
@@ -145,6 +147,7 @@ class Node:
             )
             artifacts.sweep()
             self.statistics.functions = self._catalog.count
+            self.models = Models(ModelStore(database), self._catalog)
             self._background = Workers(_BACKGROUND_THREADS, config.queue_depth, self._weight, "background")
             opened.callback(self._background.close)
             niceness = FIRST_NICENESS, FURTHER_NICENESS
@@ -220,6 +223,11 @@ class Node:
     def function(self, id: str, tenant: int = 0) -> Function:  # noqa: A002 - the field's word
         """Describe a function. Raises :class:`~tensor_wasm.errors.NotFound`."""
         return self._catalog.describe(id, tenant)
+
+    def owner_of(self, id: str) -> int | None:  # noqa: A002
+        """The tenant whose function or kept instance this is; None when there is none."""
+        owner = self._catalog.owner_of(id)
+        return self._kept.owner_of(id) if owner is None else owner
 
     def delete(self, id: str, tenant: int = 0) -> None:  # noqa: A002
         """Delete a function. Raises :class:`~tensor_wasm.errors.NotFound`."""
