@@ -149,6 +149,9 @@ class FakeNode:
     def readiness(self):
         return ["draining"] if self.draining else []
 
+    def concerns(self):
+        return []
+
     def begin_drain(self):
         self.draining = True
 

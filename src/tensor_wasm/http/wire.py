@@ -146,7 +146,7 @@ class Readiness(msgspec.Struct):
     """The node may get work."""
 
     status: Annotated[str, told("Always `ready`.", enum=["ready"])]
-    reasons: Annotated[list[str], told("Empty: why it is not ready is in the message of the error.")]
+    reasons: Annotated[list[str], told("Why changes fail while invocations go on: a full disk. Else empty.")]
 
 
 class ErrorBody(msgspec.Struct):

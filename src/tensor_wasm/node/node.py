@@ -54,6 +54,7 @@ from tensor_wasm.store import (
     TenantStore,
     TokenStore,
     check_database,
+    concerns,
     node_key,
 )
 from tensor_wasm.tenancy import Tenants, TokenBook
@@ -478,6 +479,10 @@ class Node:
             reasons.append("the store cannot be read")  # the path and the cause are for the log, not for callers
             _log.exception("the store cannot be read")
         return reasons
+
+    def concerns(self) -> list[str]:
+        """Why changes fail while invocations go on; empty when they do not. Asks the disk."""
+        return concerns(self.config.home)
 
     def drain(self, timeout_s: float) -> bool:
         """Take no more work; wait for what runs, then end it. Whether all of it ended by itself."""

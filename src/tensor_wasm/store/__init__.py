@@ -3,6 +3,7 @@
 from tensor_wasm.store.artifacts import ArtifactStore
 from tensor_wasm.store.database import Database
 from tensor_wasm.store.group import Group
+from tensor_wasm.store.files import concerns
 from tensor_wasm.store.home import check_database
 from tensor_wasm.store.idempotency import IdempotencyKey, IdempotencyStore
 from tensor_wasm.store.jobs import Changes, JobEnd, JobRecord, JobRequest, JobStatus, JobStore, NewJob
@@ -38,5 +39,6 @@ __all__ = [
     "TokenRecord",
     "TokenStore",
     "check_database",
+    "concerns",
     "node_key",
 ]

@@ -11,6 +11,8 @@ from tensor_wasm.errors import StoreError
 
 #: How the names of files begin that were not finished.
 UNFINISHED = ".new-"
+#: Below this a disk counts as full: a deploy, and what the database writes with it, take some.
+_LEAST_FREE_BYTES = 1 << 20
 
 
 def make_directory(directory: Path) -> None:
@@ -49,6 +51,18 @@ def write_durably(path: Path, data: bytes, *, replace: bool) -> bool:
     except OSError as error:
         raise unusable(path, error) from error
     return True
+
+
+def concerns(home: Path) -> list[str]:
+    """What keeps a home from being written to, as far as the system says without a write. Empty when nothing does."""
+    try:
+        status = os.statvfs(home)
+    except OSError:
+        return ["the store cannot be reached"]
+    found = ["the store is read-only"] if status.f_flag & os.ST_RDONLY else []
+    if status.f_bavail * status.f_frsize < _LEAST_FREE_BYTES:
+        found.append("the store's disk is full")
+    return found
 
 
 def sync_directory(directory: Path) -> None:

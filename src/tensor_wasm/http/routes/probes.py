@@ -39,7 +39,9 @@ class Probes:
         reasons = await asyncio.to_thread(self._node.readiness)
         if reasons:
             raise NotReady("not ready: " + "; ".join(reasons))
-        return Answer(wire.encode(wire.Readiness("ready", [])))
+        # A node that cannot write still serves what is deployed: it stays ready, and says so here.
+        concerns = await asyncio.to_thread(self._node.concerns)
+        return Answer(wire.encode(wire.Readiness("ready", concerns)))
 
     async def metrics(self, call: Call) -> Answer:
         """GET /metrics: read and written by a background thread."""
