@@ -77,6 +77,7 @@ TARGETS = (
     Target("hello", "examples/hello"),
     Target("vector_add", "examples/vector_add", ("vector_add",), ("examples/vector_add", DEMO_GUESTS)),
     Target("saxpy", "examples/saxpy", ("saxpy",)),
+    Target("language_model", "examples/language_model", ("language_model",)),
     Target("bench", "benchmarks/guests", ("empty",), (BENCH_GUESTS,), ("examples/vector_add",)),
     Target("noop", "benchmarks/guests", (), (BENCH_GUESTS,)),
 )
