@@ -104,8 +104,31 @@ def test_doctor_fails_on_a_setting_that_cannot_be_used(cli, monkeypatch):
     assert result.json["checks"][0]["status"] == "fail"
 
 
-def test_doctor_is_content_with_warnings(cli, monkeypatch):
+def test_doctor_is_content_with_warnings(cli, monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "_CHECKS", (("cores", lambda _: (Status.WARN, "1", "give it more")),))
-    result = cli("doctor")
+    result = cli("doctor", "--home", tmp_path / "home")
     assert result.code == 0
-    assert result.out.splitlines()[-1].strip() == "give it more"
+    assert "      give it more\n" in result.out
+    assert not (tmp_path / "home").exists()
+
+
+def test_doctor_says_what_is_wrong_with_the_home_and_mends_it(cli, monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "_CHECKS", ())
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "node.db").touch(0o600)
+    (home / "node.db").write_text("no database" * 500)
+    (home / "left\x1b[2J").write_text("")
+    result = cli("doctor", "--home", home)
+    assert result.code == 1
+    assert "fail  node.db" in result.out
+    assert "with `tensor-wasm doctor --repair`, once no node runs:" in result.out
+    assert "warn  other files" in result.out
+    assert "\x1b" not in result.out
+    assert (home / "node.db").read_text().startswith("no database")
+    result = cli("doctor", "--home", home, "--repair")
+    assert result.code == 0
+    assert "mended:" in result.out
+    assert "functions: 0 rows saved, nobody knows how many lost" in result.out
+    result = cli("doctor", "--home", home, "--json")
+    assert [finding["part"] for finding in result.json["home"]["findings"]] == ["other files"]
