@@ -8,6 +8,22 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` would cost more than all the rest here
 if TYPE_CHECKING:
     from tensor_wasm import errors as errors
+    from tensor_wasm.api.async_client import AsyncClient as AsyncClient
+    from tensor_wasm.api.async_node import AsyncNode as AsyncNode
+    from tensor_wasm.api.client import Client as Client
+    from tensor_wasm.api.errors import AnswerTimeout as AnswerTimeout
+    from tensor_wasm.api.errors import RemoteError as RemoteError
+    from tensor_wasm.api.errors import Unreachable as Unreachable
+    from tensor_wasm.api.handles import AsyncInstance as AsyncInstance
+    from tensor_wasm.api.handles import Instance as Instance
+    from tensor_wasm.api.model import Export as Export
+    from tensor_wasm.api.model import Function as Function
+    from tensor_wasm.api.model import Import as Import
+    from tensor_wasm.api.model import KeptInstance as KeptInstance
+    from tensor_wasm.api.model import Result as Result
+    from tensor_wasm.api.node import Node as Node
+    from tensor_wasm.api.streams import AsyncStream as AsyncStream
+    from tensor_wasm.api.streams import Stream as Stream
     from tensor_wasm.device.array import DeviceArray as DeviceArray
     from tensor_wasm.device.kernel import Kernel as Kernel
     from tensor_wasm.device.kernel import KernelParameter as KernelParameter
@@ -21,11 +37,27 @@ _UNINSTALLED_VERSION = "0+source"
 __version__: str
 
 __all__ = [
+    "AnswerTimeout",
+    "AsyncClient",
+    "AsyncInstance",
+    "AsyncNode",
+    "AsyncStream",
+    "Client",
     "DeviceArray",
     "DeviceInfo",
+    "Export",
+    "Function",
+    "Import",
+    "Instance",
+    "KeptInstance",
     "Kernel",
     "KernelParameter",
+    "Node",
     "OpenDevice",
+    "RemoteError",
+    "Result",
+    "Stream",
+    "Unreachable",
     "__version__",
     "errors",
     "open_device",
@@ -33,11 +65,27 @@ __all__ = [
 
 #: Where the public names are.
 _MODULES = {
+    "AnswerTimeout": "tensor_wasm.api.errors",
+    "AsyncClient": "tensor_wasm.api.async_client",
+    "AsyncInstance": "tensor_wasm.api.handles",
+    "AsyncNode": "tensor_wasm.api.async_node",
+    "AsyncStream": "tensor_wasm.api.streams",
+    "Client": "tensor_wasm.api.client",
     "DeviceArray": "tensor_wasm.device.array",
     "DeviceInfo": "tensor_wasm.device.session",
+    "Export": "tensor_wasm.api.model",
+    "Function": "tensor_wasm.api.model",
+    "Import": "tensor_wasm.api.model",
+    "Instance": "tensor_wasm.api.handles",
+    "KeptInstance": "tensor_wasm.api.model",
     "Kernel": "tensor_wasm.device.kernel",
     "KernelParameter": "tensor_wasm.device.kernel",
+    "Node": "tensor_wasm.api.node",
     "OpenDevice": "tensor_wasm.device.session",
+    "RemoteError": "tensor_wasm.api.errors",
+    "Result": "tensor_wasm.api.model",
+    "Stream": "tensor_wasm.api.streams",
+    "Unreachable": "tensor_wasm.api.errors",
     "open_device": "tensor_wasm.device.session",
 }
 

@@ -1,0 +1,253 @@
+"""A node in this process, for programs with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tensor_wasm import node as nodes
+from tensor_wasm.api.chunks import Chunks
+from tensor_wasm.api.convert import function_of, kept_of, result_of
+from tensor_wasm.api.handles import AsyncInstance
+from tensor_wasm.api.model import Function, KeptInstance, Result
+from tensor_wasm.api.requests import call_request, check_deadline, check_tenant
+from tensor_wasm.api.streams import AsyncStream
+from tensor_wasm.config import load
+
+_Result = TypeVar("_Result")
+
+#: Functions read at once.
+_PAGE = 100
+
+
+class AsyncNode:
+    """A node in this process. Use it by ``async with``, or call :meth:`open` first and :meth:`close` at the end.
+
+    The same as :class:`Node`, which describes its arguments and methods; nothing blocks the event loop. Cancelling a
+    task ends the guest that it waits for.
+    """
+
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        device: str | None = None,
+        *,
+        tenant: int | None = None,
+        **settings: object,
+    ) -> None:
+        self._config = load(os.environ, {"home": home, "device": device, **settings}).config
+        self._own_tenant = check_tenant(tenant)
+        self._opened: nodes.Node | None = None
+
+    async def open(self) -> None:
+        """Open the node's home and start it. Raises :class:`~tensor_wasm.errors.StoreError`."""
+        self._opened = await asyncio.to_thread(nodes.Node, self._config)
+        self._opened.jobs.start(lambda _: None)
+
+    async def close(self) -> None:
+        """End what still runs and give everything back. Safe to call twice."""
+        if self._opened is not None:
+            await asyncio.to_thread(self._opened.close)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- functions --------------------------------------------------------------------------------------
+
+    async def deploy(self, name: str, wasm: bytes, *, tenant: int | None = None) -> Function:
+        """As :meth:`Node.deploy`."""
+        owner = self._tenant(tenant)
+        return function_of(await self._background(owner, self._node.deploy, name, bytes(wasm), owner))
+
+    async def functions(self, *, tenant: int | None = None) -> AsyncIterator[Function]:
+        """As :meth:`Node.functions`, for ``async for``."""
+        owner = self._tenant(tenant)
+        after: str | None = None
+        while True:
+            page = await self._background(owner, self._node.functions, owner, _PAGE, after)
+            for found in page.items:
+                yield function_of(found)
+            after = page.next
+            if after is None:
+                return
+
+    async def function(self, id: str, *, tenant: int | None = None) -> Function:  # noqa: A002 - the field's word
+        """As :meth:`Node.function`."""
+        owner = self._owner(id, tenant)
+        return function_of(await self._background(owner, self._node.function, id, owner))
+
+    async def delete(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """As :meth:`Node.delete`."""
+        owner = self._owner(id, tenant)
+        await self._background(owner, self._node.delete, id, owner)
+
+    # --- calls ------------------------------------------------------------------------------------------
+
+    async def invoke(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> Result:
+        """As :meth:`Node.invoke`."""
+        request = call_request(export, args, input, deadline)
+        return result_of(
+            await self._node.invoke_async(
+                id,
+                request.export,
+                request.args,
+                tenant=self._owner(id, tenant),
+                input=request.input,
+                deadline_s=request.deadline_s,
+            )
+        )
+
+    async def stream(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> AsyncStream:
+        """As :meth:`Node.stream`."""
+        request = call_request(export, args, input, deadline)
+        owner, node = self._owner(id, tenant), self._node
+        chunks = Chunks(
+            lambda stream: node.invoke_async(
+                id,
+                request.export,
+                request.args,
+                tenant=owner,
+                input=request.input,
+                deadline_s=request.deadline_s,
+                stream=stream,
+            )
+        )
+        await chunks.begin()
+        return chunks
+
+    # --- kept instances ---------------------------------------------------------------------------------
+
+    async def spawn(
+        self,
+        id: str,  # noqa: A002
+        *,
+        idle_timeout: float | None = None,
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> AsyncInstance:
+        """As :meth:`Node.spawn`."""
+        owner = self._owner(id, tenant)
+        kept = await self._node.spawn_async(
+            id, tenant=owner, idle_timeout_s=idle_timeout, deadline_s=check_deadline(deadline)
+        )
+        return AsyncInstance(self, kept.id, owner)
+
+    async def instances(self, *, tenant: int | None = None) -> list[KeptInstance]:
+        """As :meth:`Node.instances`."""
+        return [kept_of(found) for found in self._node.instances(self._tenant(tenant))]
+
+    async def instance(self, id: str, *, tenant: int | None = None) -> AsyncInstance:  # noqa: A002
+        """As :meth:`Node.instance`."""
+        owner = self._owner(id, tenant)
+        return AsyncInstance(self, self._node.instance(id, owner).id, owner)
+
+    async def describe_instance(self, id: str, *, tenant: int | None = None) -> KeptInstance:  # noqa: A002
+        """As :meth:`Node.describe_instance`."""
+        return kept_of(self._node.instance(id, self._owner(id, tenant)))
+
+    async def delete_instance(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """As :meth:`Node.delete_instance`."""
+        owner = self._owner(id, tenant)
+        await self._background(owner, self._node.delete_instance, id, owner)
+
+    async def call(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> Result:
+        """As :meth:`Node.call`."""
+        request = call_request(export, args, input, deadline)
+        return result_of(
+            await self._node.call_async(
+                id,
+                request.export,
+                request.args,
+                tenant=self._owner(id, tenant),
+                input=request.input,
+                deadline_s=request.deadline_s,
+            )
+        )
+
+    async def stream_call(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> AsyncStream:
+        """As :meth:`Node.stream_call`."""
+        request = call_request(export, args, input, deadline)
+        owner, node = self._owner(id, tenant), self._node
+        chunks = Chunks(
+            lambda stream: node.call_async(
+                id,
+                request.export,
+                request.args,
+                tenant=owner,
+                input=request.input,
+                deadline_s=request.deadline_s,
+                stream=stream,
+            )
+        )
+        await chunks.begin()
+        return chunks
+
+    # --- whose ------------------------------------------------------------------------------------------
+
+    @property
+    def _node(self) -> nodes.Node:
+        if self._opened is None:
+            raise RuntimeError("the node is not open: use `async with`, or await open() first")
+        return self._opened
+
+    async def _background(self, tenant: int, function: Callable[..., _Result], *args: object) -> _Result:
+        return await self._node.in_background(tenant, function, *args)
+
+    def _tenant(self, tenant: int | None) -> int:
+        """For whom something is made or listed."""
+        chosen = self._own_tenant if tenant is None else check_tenant(tenant)
+        return 0 if chosen is None else chosen
+
+    def _owner(self, id: str, tenant: int | None) -> int:  # noqa: A002
+        """Whose thing of this id is meant: without a tenant, whosever it is."""
+        chosen = self._own_tenant if tenant is None else check_tenant(tenant)
+        if chosen is not None:
+            return chosen
+        owner = self._node.owner_of(id)
+        return 0 if owner is None else owner

@@ -1,0 +1,386 @@
+"""A client of a node over HTTP, with the methods of :class:`Node`."""
+
+from __future__ import annotations
+
+import binascii
+import copy
+import math
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+from tensor_wasm.api import readers
+from tensor_wasm.api.errors import AnswerTimeout, Unreachable
+from tensor_wasm.api.events import MalformedEvent, events
+from tensor_wasm.api.handles import Instance
+from tensor_wasm.api.model import Function, KeptInstance, Result
+from tensor_wasm.api.readers import Malformed
+from tensor_wasm.api.refusals import Kinds
+from tensor_wasm.api.requests import CallRequest, call_request, check_deadline, check_tenant
+from tensor_wasm.api.streams import Stream
+from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Interrupter, Transport, decode, split_url
+from tensor_wasm.errors import ConfigurationError, InvalidName, NotFound, TensorWasmError
+
+_Read = TypeVar("_Read")
+
+#: Functions read at once.
+_PAGE = 100
+_EVENTS = {"Accept": "text/event-stream"}
+
+
+class Client:
+    """A node elsewhere, as one caller. For any number of threads; connections are kept and used again.
+
+    ``url`` is like ``http://127.0.0.1:8080``. ``token`` says who asks. ``tenant`` is whom the methods act for; without
+    it, here and in a call, the node takes the token's only tenant, else 0. For ``https``, ``ca_cert`` is a file (PEM)
+    of authorities to trust instead of the system's, ``client_cert`` and ``client_key`` what to show a node that asks.
+
+    Errors are those of :class:`Node`, as :mod:`tensor_wasm.errors` has them, with ``request_id`` for the node's log;
+    besides, :class:`~tensor_wasm.Unreachable`, :class:`~tensor_wasm.AnswerTimeout` and
+    :class:`~tensor_wasm.RemoteError`. Raises :class:`~tensor_wasm.errors.ConfigurationError` for what cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        tenant: int | None = None,
+        ca_cert: str | Path | None = None,
+        client_cert: str | Path | None = None,
+        client_key: str | Path | None = None,
+    ) -> None:
+        try:
+            address = split_url(url)
+        except ValueError as error:
+            raise ConfigurationError(f"the URL of a node must look like http://HOST:PORT{_because(error)}") from error
+        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+            raise ConfigurationError("a token must be printable ASCII without spaces")
+        tls = _tls(ca_cert, client_cert, client_key) if address.is_tls else None
+        self._transport = _Transport(url, address, tls, token, check_tenant(tenant))
+        self._interrupter: Interrupter | None = None
+
+    def close(self) -> None:
+        """Close the connections that are kept. Safe to call twice."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def interruptible(self, interrupter: Interrupter) -> Self:
+        """This client, on the same connections, for one caller whose requests another thread may break off."""
+        view = copy.copy(self)
+        view._interrupter = interrupter  # noqa: SLF001 - our own
+        return view
+
+    # --- functions --------------------------------------------------------------------------------------
+
+    def deploy(self, name: str, wasm: bytes, *, tenant: int | None = None) -> Function:
+        """As :meth:`Node.deploy`."""
+        if not isinstance(name, str):
+            raise InvalidName("a name is text")
+        path = f"/functions?{urlencode({'name': name}, errors='replace')}"
+        headers = {"Content-Type": "application/wasm"}
+        answer = self._json("POST", path, bytes(wasm), headers, tenant)
+        return self.function(self._read(lambda item: readers.text(item, "id"), answer), tenant=tenant)
+
+    def functions(self, *, tenant: int | None = None) -> Iterator[Function]:
+        """As :meth:`Node.functions`."""
+        after: str | None = None
+        while True:
+            query = {"limit": str(_PAGE)} | ({"after": after} if after else {})
+            page = self._json("GET", f"/functions?{urlencode(query)}", tenant=tenant)
+            items = self._transport.items(page, "functions")
+            for item in items:
+                yield self._read(readers.function_of, item)
+            following = page.get("next")
+            if not items or not isinstance(following, str) or following == after:
+                return
+            after = following
+
+    def function(self, id: str, *, tenant: int | None = None) -> Function:  # noqa: A002 - the field's word
+        """As :meth:`Node.function`."""
+        return self._read(readers.function_of, self._json("GET", _path("functions", id), tenant=tenant))
+
+    def delete(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """As :meth:`Node.delete`."""
+        self._done("DELETE", _path("functions", id), tenant)
+
+    # --- calls ------------------------------------------------------------------------------------------
+
+    def invoke(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> Result:
+        """As :meth:`Node.invoke`. Breaking off, by Ctrl-C for example, ends the guest."""
+        return self._called(_path("functions", id, "invoke"), call_request(export, args, input, deadline), tenant)
+
+    def stream(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> Stream:
+        """As :meth:`Node.stream`."""
+        path = _path("functions", id, "invoke-stream")
+        return self._streamed(path, call_request(export, args, input, deadline), tenant)
+
+    # --- kept instances ---------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        id: str,  # noqa: A002
+        *,
+        idle_timeout: float | None = None,
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> Instance:
+        """As :meth:`Node.spawn`."""
+        _path("functions", id)  # an id that is none
+        deadline = check_deadline(deadline)
+        request: dict[str, object] = {"function_id": id} | _deadline(deadline)
+        if idle_timeout is not None:
+            request["idle_timeout_s"] = idle_timeout if math.isfinite(idle_timeout) else -1.0
+        answer = self._json_of("/instances", request, deadline, tenant)
+        return Instance(self, self._read(lambda item: readers.text(item, "id"), answer), tenant)
+
+    def instances(self, *, tenant: int | None = None) -> list[KeptInstance]:
+        """As :meth:`Node.instances`."""
+        answer = self._json("GET", "/instances", tenant=tenant)
+        return [self._read(readers.kept_of, item) for item in self._transport.items(answer, "instances")]
+
+    def instance(self, id: str, *, tenant: int | None = None) -> Instance:  # noqa: A002
+        """As :meth:`Node.instance`."""
+        return Instance(self, self.describe_instance(id, tenant=tenant).id, tenant)
+
+    def describe_instance(self, id: str, *, tenant: int | None = None) -> KeptInstance:  # noqa: A002
+        """As :meth:`Node.describe_instance`."""
+        return self._read(readers.kept_of, self._json("GET", _path("instances", id), tenant=tenant))
+
+    def delete_instance(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """As :meth:`Node.delete_instance`."""
+        self._done("DELETE", _path("instances", id), tenant)
+
+    def call(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> Result:
+        """As :meth:`Node.call`."""
+        return self._called(_path("instances", id, "invoke"), call_request(export, args, input, deadline), tenant)
+
+    def stream_call(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        tenant: int | None = None,
+    ) -> Stream:
+        """As :meth:`Node.stream_call`."""
+        path = _path("instances", id, "invoke")
+        return self._streamed(path, call_request(export, args, input, deadline), tenant)
+
+    # --- requests ---------------------------------------------------------------------------------------
+
+    def _called(self, path: str, request: CallRequest, tenant: int | None) -> Result:
+        return self._read(readers.result_of, self._json_of(path, _body(request), request.deadline_s, tenant))
+
+    def _streamed(self, path: str, request: CallRequest, tenant: int | None) -> Stream:
+        body = self._transport.encoded(_body(request))
+        headers = {"Content-Type": "application/json"} | _EVENTS | _tenant(tenant)
+        opened = ExitStack()
+        pieces = opened.enter_context(
+            self._transport.stream(
+                "POST", path, body, headers, timeout_s=_patience_s(request.deadline_s), interrupter=self._interrupter
+            )
+        )
+        return _Events(self._transport, opened, pieces)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        tenant: int | None = None,
+    ) -> dict[str, Any]:
+        headers = dict(headers or {}) | _tenant(tenant)
+        return self._transport.json(method, path, body, headers, interrupter=self._interrupter)
+
+    def _json_of(
+        self, path: str, request: Mapping[str, object], deadline_s: float | None, tenant: int | None
+    ) -> dict[str, Any]:
+        return self._transport.json_of(
+            "POST", path, request, _patience_s(deadline_s), _tenant(tenant), interrupter=self._interrupter
+        )
+
+    def _done(self, method: str, path: str, tenant: int | None) -> None:
+        self._transport.checked(
+            self._transport.request(method, path, headers=_tenant(tenant), interrupter=self._interrupter)
+        )
+
+    def _read(self, reader: Callable[[Mapping[str, object]], _Read], item: Mapping[str, object]) -> _Read:
+        try:
+            return reader(item)
+        except Malformed:
+            raise self._transport.stranger_error() from None
+
+
+class _Transport(Transport):
+    """Requests whose failures are errors of the Python API."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._kinds = Kinds()
+
+    def connect_error(self, reason: str) -> TensorWasmError:
+        return Unreachable(f"no answer from {self.url}: {reason}")
+
+    def tls_error(self, error: ssl.SSLError) -> TensorWasmError:
+        reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason or str(error)
+        return Unreachable(f"{self.url}: TLS failed: {reason}")
+
+    def broken_error(self, reason: str) -> TensorWasmError:
+        return Unreachable(f"the connection to {self.url} broke: {reason}")
+
+    def late_error(self) -> TensorWasmError:
+        return AnswerTimeout(f"{self.url} gave no answer in time")
+
+    def stranger_error(self) -> TensorWasmError:
+        return Unreachable(f"what answers at {self.url} is not a TensorWasm node")
+
+    def refusal_error(
+        self, status: int, kind: str, message: str, request_id: str | None, retry_after: str | None
+    ) -> TensorWasmError:
+        return self._kinds.error(kind, message, status, request_id, retry_after)
+
+
+class _Events(Stream):
+    """A stream that comes as Server-Sent Events."""
+
+    def __init__(self, transport: Transport, opened: ExitStack, pieces: Iterator[bytes]) -> None:
+        self._transport = transport
+        self._opened = opened
+        self._events = events(pieces)
+        self._is_over = False
+
+    def __next__(self) -> bytes:
+        if self._is_over:
+            raise StopIteration
+        try:
+            while True:
+                name, data = next(self._events, ("", b""))
+                if name == "chunk":
+                    return self._chunk(data)
+                if name in ("done", "error", ""):
+                    self._end(name, decode(data))
+                    raise StopIteration
+        except MalformedEvent:
+            self.close()
+            raise self._transport.stranger_error() from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._is_over = True
+        self._opened.close()
+
+    def _chunk(self, data: bytes) -> bytes:
+        found = decode(data)
+        try:
+            return binascii.a2b_base64(found["chunk_b64"], strict_mode=True)
+        except (TypeError, KeyError, ValueError):
+            raise self._transport.stranger_error() from None
+
+    def _end(self, name: str, found: Any) -> None:
+        if not name:
+            raise self._transport.broken_error("the stream ended early")
+        if name == "error":
+            raise self._transport.told_error(found)
+        try:
+            self._result = readers.result_of(found)
+        except (Malformed, AttributeError):
+            raise self._transport.stranger_error() from None
+        for _ in self._events:  # nothing: but the connection can be used again
+            pass
+
+
+def _path(*parts: str) -> str:
+    """The path of a route. Raises :class:`NotFound` for what cannot be an id."""
+    if not all(isinstance(part, str) and part for part in parts):
+        raise NotFound("no such id")
+    return "".join(f"/{quote(part, safe='', errors='replace')}" for part in parts)
+
+
+def _tenant(tenant: int | None) -> dict[str, str]:
+    return {} if check_tenant(tenant) is None else {"X-TensorWasm-Tenant": str(tenant)}
+
+
+def _deadline(deadline_s: float | None) -> dict[str, object]:
+    return {} if deadline_s is None else {"deadline_ms": max(math.ceil(deadline_s * 1e3), 1)}
+
+
+def _patience_s(deadline_s: float | None) -> float | None:
+    """How long to wait for an answer: past the deadline, since the node is who keeps it."""
+    return None if deadline_s is None else deadline_s + ANSWER_TIMEOUT_S
+
+
+def _body(request: CallRequest) -> dict[str, object]:
+    body: dict[str, object] = {"args": request.args} | _deadline(request.deadline_s)
+    if request.export is not None:
+        body["export"] = request.export
+    if request.input:
+        body["input_b64"] = binascii.b2a_base64(request.input, newline=False).decode()
+    return body
+
+
+def _because(error: ValueError) -> str:
+    return f": {error}" if str(error) else ""
+
+
+def _tls(ca_cert: str | Path | None, client_cert: str | Path | None, client_key: str | Path | None) -> ssl.SSLContext:
+    if client_key is not None and client_cert is None:
+        raise ConfigurationError("client_key needs client_cert: the certificate that the key belongs to")
+    try:
+        context = ssl.create_default_context(cafile=ca_cert)
+        context.set_alpn_protocols(["http/1.1"])
+        if client_cert is not None:
+            context.load_cert_chain(client_cert, client_key, _refuse_passphrase)
+    except (OSError, ValueError) as error:
+        files = ", ".join(str(file) for file in (ca_cert, client_cert, client_key) if file is not None)
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{files} cannot be read as certificates and keys (PEM): {reason}") from error
+    return context
+
+
+def _refuse_passphrase() -> str:
+    """Called for a key that is locked. Without it OpenSSL would ask the terminal."""
+    raise ConfigurationError("the key has a passphrase: give one without (openssl pkey -in KEY -out NEW)")

@@ -1,0 +1,78 @@
+"""What the Python API gives: the same from a node in this process and from one over HTTP.
+
+Times of day are in seconds since 1970, sizes in bytes, durations in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An exported function: its name, parameter and result types as in WebAssembly's text ("i32", "f64", …)."""
+
+    name: str
+    parameters: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A function that a module imports."""
+
+    module: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A deployed module. ``digest`` is its BLAKE3, ``memory_pages`` its memory's initial size in pages of 64 KiB."""
+
+    id: str
+    name: str
+    tenant: int
+    digest: str
+    size_bytes: int
+    created_at: float
+    exports: tuple[Export, ...]
+    imports: tuple[Import, ...]
+    memory_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A call that returned: ``results`` are the export's, empty when it has none; ``duration`` how long it ran.
+
+    ``launches`` counts kernels. Of ``stdout`` and ``stderr``, bytes that are no UTF-8 are replaced, and
+    ``dropped_output_bytes`` did not fit.
+    """
+
+    results: list[int | float]
+    function_id: str
+    instance_id: str
+    duration: float
+    launches: int
+    stdout: str = field(default="", repr=False)
+    stderr: str = field(default="", repr=False)
+    dropped_output_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInstance:
+    """A kept instance as it was a moment ago. ``state`` is "idle" or "busy"; ``idle_left`` None while it is busy.
+
+    It ends when it was idle for ``idle_timeout``.
+    """
+
+    id: str
+    tenant: int
+    function_id: str
+    function_name: str
+    state: str
+    created_at: float
+    calls: int
+    idle_timeout: float
+    idle_left: float | None
+    memory_bytes: int
+    gpu_memory_bytes: int

@@ -1,0 +1,119 @@
+"""A node's JSON as the types of the Python API. What has another shape raises :class:`Malformed`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensor_wasm.api.model import Export, Function, Import, KeptInstance, Result
+
+_SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+class Malformed(ValueError):
+    """What came is not what a node answers."""
+
+
+def function_of(item: Mapping[str, object]) -> Function:
+    """A function."""
+    return Function(
+        id=text(item, "id"),
+        name=text(item, "name"),
+        tenant=whole(item, "tenant"),
+        digest=text(item, "digest"),
+        size_bytes=whole(item, "size_bytes"),
+        created_at=number(item, "created_at"),
+        exports=tuple(
+            Export(text(one, "name"), texts(one, "parameters"), texts(one, "results"))
+            for one in objects(item, "exports")
+        ),
+        imports=tuple(Import(text(one, "module"), text(one, "name")) for one in objects(item, "imports")),
+        memory_pages=whole(item, "memory_pages"),
+    )
+
+
+def result_of(item: Mapping[str, object]) -> Result:
+    """The result of a call."""
+    found = item.get("result")
+    values: list[Any] = [] if found == "ok" else [_value(value) for value in _list(found)]
+    return Result(
+        results=values,
+        function_id=text(item, "function_id"),
+        instance_id=text(item, "instance_id"),
+        duration=number(item, "duration_ms") / 1e3,
+        launches=whole(item, "launches"),
+        stdout=text(item, "stdout", ""),
+        stderr=text(item, "stderr", ""),
+        dropped_output_bytes=whole(item, "dropped_output_bytes", 0),
+    )
+
+
+def kept_of(item: Mapping[str, object]) -> KeptInstance:
+    """A kept instance."""
+    return KeptInstance(
+        id=text(item, "id"),
+        tenant=whole(item, "tenant"),
+        function_id=text(item, "function_id"),
+        function_name=text(item, "function_name"),
+        state=text(item, "state"),
+        created_at=number(item, "created_at"),
+        calls=whole(item, "calls"),
+        idle_timeout=number(item, "idle_timeout_s"),
+        idle_left=None if item.get("idle_left_s") is None else number(item, "idle_left_s"),
+        memory_bytes=whole(item, "memory_bytes"),
+        gpu_memory_bytes=whole(item, "gpu_memory_bytes"),
+    )
+
+
+def text(item: Mapping[str, object], name: str, default: str | None = None) -> str:
+    """A field that is text."""
+    value = item.get(name, default)
+    if not isinstance(value, str):
+        raise Malformed(name)
+    return value
+
+
+def whole(item: Mapping[str, object], name: str, default: int | None = None) -> int:
+    """A field that is a whole number."""
+    value = item.get(name, default)
+    if type(value) is not int:
+        raise Malformed(name)
+    return value
+
+
+def number(item: Mapping[str, object], name: str) -> float:
+    """A field that is a number."""
+    value = item.get(name)
+    if type(value) is not int and type(value) is not float:
+        raise Malformed(name)
+    return float(value)
+
+
+def objects(item: Mapping[str, object], name: str) -> list[dict[str, Any]]:
+    """A field that is a list of objects."""
+    found = _list(item.get(name))
+    if not all(isinstance(one, dict) for one in found):
+        raise Malformed(name)
+    return found
+
+
+def texts(item: Mapping[str, object], name: str) -> tuple[str, ...]:
+    """A field that is a list of texts."""
+    found = _list(item.get(name))
+    if not all(isinstance(one, str) for one in found):
+        raise Malformed(name)
+    return tuple(found)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise Malformed("a list")
+    return value
+
+
+def _value(value: object) -> int | float:
+    if isinstance(value, str) and value in _SPECIAL:
+        return _SPECIAL[value]
+    if type(value) is int or type(value) is float:
+        return value
+    raise Malformed("result")
