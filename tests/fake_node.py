@@ -65,6 +65,14 @@ class Counting(Reading):
         pass
 
 
+class FakeJobs:
+    busy = 0
+    waiting = 0
+
+    def start(self, on_end):
+        pass
+
+
 class FakeNode:
     """``behaviour`` is what an invocation does: a function of (export, args, input) that returns values or raises."""
 
@@ -76,6 +84,7 @@ class FakeNode:
         self.tokens = TokenBook(config.api_tokens, NoStore())
         self.tenants = Tenants(NoStore())
         self.administration = None
+        self.jobs = FakeJobs()
         self.deployed = {}
         self.behaviour = lambda export, args, input: list(args)
         self.calls = []

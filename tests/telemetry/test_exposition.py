@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from fake_node import FakeDevice, Reading, no_statistics
+from fake_node import FakeDevice, FakeJobs, Reading, no_statistics
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
 from tensor_wasm.node import Distribution, StatisticsView
 from tensor_wasm.telemetry import Collector, HttpMetrics, LagMonitor, render
@@ -37,6 +37,8 @@ CONTRACT = {
     "instance_terminations_total": "counter",
     "instance_spawn_seconds": "histogram",
     "functions": "gauge",
+    "jobs_active": "gauge",
+    "jobs_pending": "gauge",
     "queued_invocations": "gauge",
     "quota_rejections_total": "counter",
     "rate_limited_total": "counter",
@@ -74,6 +76,7 @@ def node_with(rows=(), statistics=None, permits=64, used=0, queued=None):
         ledger=Reading(LedgerView(permits, used, tuple(rows))),
         statistics=Reading(statistics or no_statistics()),
         queued=lambda: queued or {},
+        jobs=FakeJobs(),
     )
 
 

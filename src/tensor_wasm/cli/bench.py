@@ -104,6 +104,17 @@ def termination(session: Session, instances: int) -> None:
     _run(session, lambda home: measure(home, instances))
 
 
+@bench.command()
+@click.option("--jobs", "count", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="How many.")
+@with_session
+@click.pass_obj
+def jobs(session: Session, count: int) -> None:
+    """Queue background jobs over HTTP and drain them."""
+    from tensor_wasm.bench.jobs import measure
+
+    _run(session, lambda home: measure(home, count))
+
+
 def _run(session: Session | None, measure: Callable[[Path], Report]) -> None:
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-bench-") as home:
         report = measure(Path(home))

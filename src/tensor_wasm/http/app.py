@@ -30,12 +30,12 @@ from tensor_wasm.errors import (
     TensorWasmError,
     Unauthorized,
 )
-from tensor_wasm.http import wire
+from tensor_wasm.http import wire, wire_openai
 from tensor_wasm.http.access import Access
 from tensor_wasm.http.audit import Auditor
 from tensor_wasm.http.limits import HeldBodies, RateLimits
 from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, StreamedAnswer, Table
-from tensor_wasm.http.routes import admin, documents, functions, instances, invocations, jobs, probes
+from tensor_wasm.http.routes import admin, documents, functions, instances, invocations, jobs, kernels, openai, probes
 from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics
 from tensor_wasm.telemetry.audit import AuditLog
@@ -47,6 +47,8 @@ _log = logging.getLogger("tensor_wasm.http")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _RETRY_AFTER_S = b"1"
+#: Keeps OpenAI's clients from running a guest that failed a second and a third time.
+_NO_RETRY = (b"x-should-retry", b"false")
 _GENERIC = "the node failed; its log has the details under this request id"
 #: How long a client may read nothing of an answer that is being made.
 _UNREAD_S = 30.0
@@ -160,12 +162,12 @@ class Application:
             return answer
         except Exception:
             _log.exception("a request failed", extra={"request_id": call.id})
-            return _error_answer(InternalError.kind, _GENERIC, InternalError.http_status, call.id)
+            return _error_answer(InternalError.kind, _GENERIC, InternalError.http_status, call)
 
     def _refused(self, error: TensorWasmError, call: Call) -> Answer:
         if not isinstance(error, _TOLD):
             _log.error("a request failed: %s", error, exc_info=error, extra={"request_id": call.id})
-            return _error_answer(error.kind, _GENERIC, error.http_status, call.id)
+            return _error_answer(error.kind, _GENERIC, error.http_status, call)
         headers: list[tuple[bytes, bytes]] = []
         if isinstance(error, RateLimited):
             headers.append((b"retry-after", b"%d" % error.retry_after_s))
@@ -178,7 +180,9 @@ class Application:
             headers.append((b"allow", getattr(error, "allowed", "").encode()))
         elif isinstance(error, RequestTimeout):
             headers.append((b"connection", b"close"))
-        return _error_answer(error.kind, error.message, error.http_status, call.id, headers)
+        elif isinstance(error, EndingError) and wire_openai.speaks(call.scope["path"]):
+            headers.append(_NO_RETRY)
+        return _error_answer(error.kind, error.message, error.http_status, call, headers, error)
 
     def _identity(self, headers: dict[bytes, bytes]) -> str:
         """The request's id: the client's own when it is plain, else one that no other request of any node has."""
@@ -210,6 +214,8 @@ def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[O
         *invocations.operations(node),
         *instances.operations(node),
         *jobs.operations(node),
+        *kernels.operations(node),
+        *openai.operations(node),
         *admin.operations(node, config),
     ]
     return described + documents.operations(described, node.tokens)
@@ -239,9 +245,18 @@ def error_body(kind: str, message: str, identity: str) -> bytes:
 
 
 def _error_answer(
-    kind: str, message: str, status: int, identity: str, headers: Sequence[tuple[bytes, bytes]] = ()
+    kind: str,
+    message: str,
+    status: int,
+    call: Call,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    error: TensorWasmError | None = None,
 ) -> Answer:
-    return Answer(error_body(kind, message, identity), status, headers=headers, kind=kind)
+    if wire_openai.speaks(call.scope["path"]):
+        body = wire_openai.error_body(kind, message, status, error)
+    else:
+        body = error_body(kind, message, call.id)
+    return Answer(body, status, headers=headers, kind=kind)
 
 
 async def _send(send: Send, answer: Answer, identity: str) -> None:

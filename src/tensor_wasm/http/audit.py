@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tensor_wasm.http.operations import Call, Operation
+from tensor_wasm.node import EndedJob
 from tensor_wasm.telemetry.audit import AuditLog, AuditRecord
 from tensor_wasm.telemetry.audit_schema import OK
 
@@ -10,6 +11,7 @@ from tensor_wasm.telemetry.audit_schema import OK
 _REFUSALS = frozenset({401, 403, 429})
 #: The event of a refused call that changes nothing.
 _OTHER_EVENT = "request"
+_JOB_EVENT = "job.end"
 
 
 class Auditor:
@@ -18,6 +20,31 @@ class Auditor:
     def __init__(self, log: AuditLog, is_thorough: bool) -> None:
         self.log = log
         self._is_thorough = is_thorough
+
+    def note_job(self, job: EndedJob) -> None:
+        """Write the line of a job that ended."""
+        if not self.log.is_on:
+            return
+        detail: dict[str, str | int | float | bool | None] = {"function_id": job.function_id}
+        if job.export is not None:
+            detail["export"] = job.export
+        if job.duration_s is not None:
+            detail["duration_ms"] = round(job.duration_s * 1e3, 3)
+        if job.launches is not None:
+            detail["launches"] = job.launches
+        self.log.write(
+            AuditRecord(
+                request_id=job.request_id,
+                event=_JOB_EVENT,
+                method=None,
+                route=None,
+                status=None,
+                outcome=job.error_kind or OK,
+                tenant=job.tenant,
+                resource=job.id,
+                detail=detail,
+            )
+        )
 
     def note(
         self, call: Call, operation: Operation | None, method: str, route: str, status: int, kind: str | None

@@ -155,11 +155,12 @@ class Audience(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of the query, or a header, for the API's description."""
+    """A parameter of the query, or a header, for the API's description; ``is_optional`` is for a header of answers."""
 
     name: str
     description: str
     schema: Mapping[str, object]
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +187,8 @@ class Operation:
     ``accepts_wasm`` says that the body may be a module itself. ``event`` is its name in the audit log, None for what
     changes nothing; ``is_routine`` for what is written there only when the operator asks for it. ``request_headers``
     and ``response_headers`` are those it takes and gives besides what all do. ``other_types`` are content types that
-    it answers in when ``Accept`` asks for them. Every operation has ``examples``.
+    it answers in when ``Accept`` asks for them. Every operation has ``examples``. ``has_open_end``: the parameter that
+    ends the path may have slashes.
     """
 
     method: str
@@ -207,6 +209,7 @@ class Operation:
     examples: tuple[Example, ...] = ()
     event: str | None = None
     is_routine: bool = False
+    has_open_end: bool = False
 
     @property
     def route(self) -> str:
@@ -220,7 +223,7 @@ class Table:
     def __init__(self, operations: Sequence[Operation]) -> None:
         self.operations = tuple(operations)
         self._static = {(o.method, o.path): o for o in operations if "{" not in o.path}
-        self._routes = [(Route(o.path, _unused, methods=[o.method]), o) for o in operations]
+        self._routes = [(Route(_pattern(o), _unused, methods=[o.method]), o) for o in operations]
         # The hot ways: what the router would find, in a fifth of its time.
         hot = {_FUNCTIONS + "{id}/" + end: end for end in ("invoke", "invoke-async")}
         self._hot = {hot[o.path]: o for o in operations if o.method == "POST" and o.path in hot}
@@ -263,6 +266,11 @@ class NoSuchMethod(MethodNotAllowed):
         self.allowed = ", ".join(sorted(allowed))
         self.route = next(iter(others.values())).route
         super().__init__(f"this route takes {self.allowed}")
+
+
+def _pattern(operation: Operation) -> str:
+    """The path as the router writes it."""
+    return operation.path.removesuffix("}") + ":path}" if operation.has_open_end else operation.path
 
 
 def _unused(_: object) -> None:

@@ -8,6 +8,7 @@ from tensor_wasm.errors import RequestError
 from tensor_wasm.http.operations import Call
 
 _FIELDS_MAX = 32
+_DIGITS_MAX = 6
 
 
 def read_query(call: Call, *known: str) -> dict[str, str]:
@@ -27,3 +28,13 @@ def read_query(call: Call, *known: str) -> dict[str, str]:
         if known and name not in known:
             raise RequestError(f"the query has no {name[:40]!r}; it takes {', '.join(known)}")
     return {name: given[0] for name, given in values.items()}
+
+
+def read_limit(text: str | None, usual: int, most: int) -> int:
+    """How many items a page shall have; ``usual`` when the query does not say. Raises :class:`RequestError`."""
+    if text is None:
+        return usual
+    known = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+    if not known or not 1 <= int(text) <= most:
+        raise RequestError(f"limit must be a whole number from 1 to {most}")
+    return int(text)

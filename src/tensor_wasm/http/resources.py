@@ -12,6 +12,9 @@ from tensor_wasm.tenancy import TENANT_MAX
 #: The longest beginning counts.
 TAGS: Mapping[str, tuple[str, str]] = {
     "/functions": ("functions", "Deployed WebAssembly modules, and calls of their exports."),
+    "/jobs": ("jobs", "Background jobs: calls that are kept until their turn comes, and their results."),
+    "/instances": ("instances", "Instances of functions that are kept between calls."),
+    "/kernels": ("kernels", "Signed PTX that guests load by name and version."),
     "/admin/instances": ("admin: instances", "Every live instance of the node. Needs `role=admin`."),
     "/admin/tenants": ("admin: tenants", "Quotas, and what tenants hold. Needs `role=admin`."),
     "/admin/tokens": ("admin: tokens", "Who may call. Needs `role=admin`."),
@@ -24,6 +27,14 @@ _UUID: Mapping[str, Any] = {"type": "string", "format": "uuid"}
 #: The parameter that ends a path, by that path.
 PATH_PARAMETERS: Mapping[str, Parameter] = {
     "/functions/{id}": Parameter("id", "The function's id, as deploying it answered.", _UUID),
+    "/jobs/{id}": Parameter("id", "The job's id, as the call that made it answered.", _UUID),
+    "/instances/{id}": Parameter("id", "The instance's id, as making it answered.", _UUID),
+    "/kernels/{name}": Parameter(
+        "name", "The kernel's name.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}
+    ),
+    "/kernels/{name}/{version}": Parameter(
+        "version", "Its version.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+    ),
     "/admin/instances/{id}": Parameter("id", "The instance's id, as the list of instances shows it.", _UUID),
     "/admin/tenants/{tenant}": Parameter(
         "tenant",

@@ -211,6 +211,7 @@ class Server:
         _log.info("listening on %s port %d%s", host, port, "" if self._tls is None else " with TLS")
         if self._app.access.is_open and not self._app.access.is_exposed:
             _log.warning("no tokens are set: every caller on this machine is admin for any tenant")
+        self._node.jobs.start(self._app.note_job)
         if self._on_started is not None:
             self._on_started(host, port)
         self._ready.set()
@@ -266,16 +267,18 @@ class Server:
         await self._stopping.wait()
         self._node.begin_drain()
         working = self._app.working
-        _log.info("draining: %d requests in flight, at most %g seconds", working, self._config.drain_s)
+        busy = self._node.jobs.busy
+        _log.info("draining: %d requests in flight and %d jobs, at most %g seconds", working, busy, self._config.drain_s)
         if not await self._wait_until_idle(self._config.drain_s):
-            _log.warning("ending %d requests that did not finish in time", self._app.working)
+            left = self._app.working + self._node.jobs.busy
+            _log.warning("ending %d requests and jobs that did not finish in time", left)
             await asyncio.to_thread(self._node.drain, 0.0)
             await self._wait_until_idle(_LAST_ANSWERS_S)
         server.should_exit = True
 
     async def _wait_until_idle(self, timeout_s: float) -> bool:
         until = time.monotonic() + timeout_s
-        while self._app.working:
+        while self._app.working or self._node.jobs.busy:
             if time.monotonic() >= until:
                 return False
             await asyncio.sleep(_POLL_S)

@@ -160,6 +160,26 @@ EVENTS: tuple[Event, ...] = (
         "the function",
         (_EXPORT, Detail("instance_id", "string", "The instance that ran it."), _DURATION, _LAUNCHES),
     ),
+    Event("instance.spawn", "An instance was made to be kept, or that was refused.", "the new instance", (_FUNCTION_ID,)),
+    Event("instance.delete", "A kept instance was ended by its tenant, or that was refused.", "the instance"),
+    Event(
+        "instance.invoke",
+        "A kept instance was called, or that was refused. Calls that were not refused are there when "
+        "`TENSOR_WASM_AUDIT_INVOCATIONS` is on.",
+        "the instance",
+        (_EXPORT, Detail("instance_id", "string", "The instance that ran it."), _DURATION, _LAUNCHES),
+    ),
+    Event(
+        "kernel.publish",
+        "A signed kernel was published, or that was refused.",
+        "the new kernel: its name, `/`, its version",
+        (
+            Detail("digest", "string", "BLAKE3 of the PTX."),
+            Detail("publisher", "string", "The public key that signed it."),
+            Detail("size_bytes", "integer", "Size of the PTX."),
+        ),
+    ),
+    Event("kernel.delete", "A kernel was deleted, or that was refused.", "the kernel: its name, `/`, its version"),
     Event(
         "instance.terminate",
         "An operator ended a live instance, or was refused.",
@@ -203,6 +223,18 @@ EVENTS: tuple[Event, ...] = (
             Detail("ended", "integer", "Instances that were ended when the time was over."),
             Detail("waited_s", "number", "How long that took."),
         ),
+    ),
+    Event(
+        "job.create",
+        "A background job was accepted, or that was refused.",
+        "the new job",
+        (_FUNCTION_ID,),
+    ),
+    Event(
+        "job.cancel",
+        "A background job was cancelled, or that was refused. When it was running its end follows.",
+        "the job",
+        (Detail("status", "string", "Where it stood when the answer was given."),),
     ),
     Event(
         "job.end",

@@ -36,6 +36,8 @@ SPAWN = Family("instance_spawn_seconds", "histogram", "Time to make an instance 
 QUEUED = Family("queued_invocations", "gauge", "Invocations that wait for a worker.")
 QUOTA_REJECTIONS = Family("quota_rejections_total", "counter", "What tenants were refused, by the quota that was full.")
 RATE_LIMITED = Family("rate_limited_total", "counter", "Requests refused because they came too often.")
+JOBS_ACTIVE = Family("jobs_active", "gauge", "Background jobs that have begun and not ended.")
+JOBS_PENDING = Family("jobs_pending", "gauge", "Background jobs that wait for their turn.")
 FUNCTIONS = Family("functions", "gauge", "Functions deployed.")
 GUEST_MEMORY = Family("guest_memory_bytes", "gauge", "Memory of live instances.")
 GPU_MEMORY = Family("gpu_memory_used_bytes", "gauge", "Device memory that guests allocated.")
@@ -79,6 +81,8 @@ class Collector:
             *_kernels(statistics),
             *_instances(statistics, labels, device),
             *_refusals(statistics, self._node.queued(), labels),
+            Metric(JOBS_ACTIVE, sample(JOBS_ACTIVE, "", self._node.jobs.busy)),
+            Metric(JOBS_PENDING, sample(JOBS_PENDING, "", self._node.jobs.waiting)),
             Metric(BUILD_INFO, sample(BUILD_INFO, _build_labels(device), 1)),
         ]
 

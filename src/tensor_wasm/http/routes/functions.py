@@ -6,6 +6,7 @@ from tensor_wasm.errors import (
     BodyTooLarge,
     CapacityExhausted,
     DeadlineExceeded,
+    IdempotencyConflict,
     InvalidBase64,
     InvalidJson,
     InvalidName,
@@ -17,15 +18,15 @@ from tensor_wasm.errors import (
     UnsupportedMediaType,
 )
 from tensor_wasm.http import examples, wire
+from tensor_wasm.http.idempotency import KEY_HEADER, REPLAYED, REPLAYED_HEADER, bind_key, read_key
 from tensor_wasm.http.media import JSON, WASM, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, Parameter
-from tensor_wasm.http.query import read_query
+from tensor_wasm.http.query import read_limit, read_query
 from tensor_wasm.node import Function, Node
 
 _PAGE = 100
 _PAGE_MAX = 1000
 _PAGE_BYTES = 2 << 20
-_DIGITS_MAX = 6
 _EXAMPLE = wire.FunctionDescription(
     id=examples.FUNCTION_ID,
     name="hello",
@@ -48,25 +49,43 @@ class Functions:
     async def deploy(self, call: Call) -> Answer:
         """POST /functions."""
         kind = media_type(call.headers, JSON, WASM)
-        name = read_query(call).get("name", "") if kind == WASM else None
-        if name == "":
+        name = read_query(call).get("name")
+        if kind == WASM and not name:
             raise InvalidName("name the function in the query: POST /functions?name=NAME")
+        if kind == JSON and name is not None:
+            raise RequestError("the body names the function: leave the name out of the query")
+        given = read_key(call)
         body = await call.body()
-        function = await self._node.in_background(call.tenant, self._deploy, name, body, call.tenant)
-        call.resource, call.detail = function.id, {"name": function.name, "size_bytes": function.size_bytes}
-        location = f"/functions/{function.id}".encode()
-        return Answer(wire.encode(wire.Deployed(function.id)), 201, headers=((b"location", location),))
+        identity, function = await self._node.in_background(call.tenant, self._deploy, call, name, body, given)
+        call.resource = identity
+        headers = [(b"location", f"/functions/{identity}".encode())]
+        if function is None:
+            headers.append(REPLAYED)
+        else:
+            call.detail = {"name": function.name, "size_bytes": function.size_bytes}
+        return Answer(wire.encode(wire.Deployed(identity)), 201, headers=headers)
 
-    def _deploy(self, name: str | None, body: bytes, tenant: int) -> Function:
-        if name is not None:
-            return self._node.deploy(name, body, tenant)
-        request = wire.decode_deploy(body)
-        return self._node.deploy(request.name, wire.decode_base64(request.wasm_b64, "wasm_b64"), tenant)
+    def _deploy(self, call: Call, name: str | None, body: bytes, given: bytes | None) -> tuple[str, Function | None]:
+        """The id of the function, and the function unless an earlier request with the same key made it."""
+        key = None
+        if given is not None:
+            key = bind_key(given, call, body)
+            before = self._node.made_before(key)
+            if before is not None:
+                return before, None
+        if name is None:
+            request = wire.decode_deploy(body)
+            name, body = request.name, wire.decode_base64(request.wasm_b64, "wasm_b64")
+        if key is None:
+            function = self._node.deploy(name, body, call.tenant)
+            return function.id, function
+        made = self._node.deploy_once(name, body, call.tenant, key)
+        return made.function.id, None if made.is_replay else made.function
 
     async def list(self, call: Call) -> Answer:
         """GET /functions."""
         query = read_query(call)
-        limit = _limit(query.get("limit"))
+        limit = read_limit(query.get("limit"), _PAGE, _PAGE_MAX)
         return Answer(await self._node.in_background(call.tenant, self._page, call.tenant, limit, query.get("after")))
 
     def _page(self, tenant: int, limit: int, after: str | None) -> bytes:
@@ -114,13 +133,14 @@ def operations(node: Node) -> list[Operation]:
             status=201,
             request=wire.DeployRequest,
             response=wire.Deployed,
-            query=(Parameter("name", "The function's name, when the body is the module itself.", name),),
+            query=(Parameter("name", "The function's name, when the body is the module itself; else refused.", name),),
             errors=(
-                InvalidName, InvalidBase64, InvalidWasm, InvalidJson, UnsupportedMediaType, BodyTooLarge, NotReady,
-                QuotaExceeded, CapacityExhausted, DeadlineExceeded,
+                RequestError, InvalidName, InvalidBase64, InvalidWasm, InvalidJson, UnsupportedMediaType, BodyTooLarge,
+                NotReady, QuotaExceeded, CapacityExhausted, DeadlineExceeded, IdempotencyConflict,
             ),
             accepts_wasm=True,
-            response_headers=(Parameter("Location", "The path of the new function.", text),),
+            request_headers=(KEY_HEADER,),
+            response_headers=(Parameter("Location", "The path of the new function.", text), REPLAYED_HEADER),
             examples=(
                 Example(
                     summary="The smallest module, in JSON",
@@ -180,12 +200,3 @@ def operations(node: Node) -> list[Operation]:
             event="function.delete",
         ),
     ]  # fmt: skip
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _PAGE
-    known = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
-    if not known or not 1 <= int(text) <= _PAGE_MAX:
-        raise RequestError(f"limit must be a whole number from 1 to {_PAGE_MAX}")
-    return int(text)
