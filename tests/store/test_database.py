@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from tensor_wasm.errors import StoreError
-from tensor_wasm.store import Database, FunctionRecord, Registry, TenantStore, TokenStore
+from tensor_wasm.store import Database, FunctionRecord, Registry, TenantStore, TokenRecord, TokenStore
 from tensor_wasm.store import database as database_module
 
 #: What the first release wrote: never to be changed here.
@@ -30,6 +33,47 @@ INSERT INTO functions VALUES (5, 'b', '7', 'gone', 'cd', 13, 1001.5, 2000.5);
 INSERT INTO functions VALUES (6, 'c', '7', 'second', 'ef', 14, 1002.5, NULL);
 PRAGMA user_version = 1;
 """
+#: What version 2 added, with rows of it: never to be changed here.
+VERSION_2 = """
+CREATE TABLE tokens (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    hash BLOB NOT NULL UNIQUE,
+    created_at REAL NOT NULL,
+    last_used_at REAL
+) STRICT;
+CREATE TABLE tenants (
+    tenant TEXT NOT NULL PRIMARY KEY,
+    weight INTEGER,
+    permits INTEGER,
+    instances INTEGER,
+    guest_memory_bytes INTEGER,
+    gpu_memory_bytes INTEGER,
+    functions INTEGER,
+    stored_bytes INTEGER,
+    rate_qps REAL,
+    rate_burst INTEGER,
+    cuda INTEGER CHECK (cuda IN (0, 1))
+) STRICT, WITHOUT ROWID;
+INSERT INTO tokens VALUES (2, 't1', 'für Anna', 'tenant=7', x'00ff', 1000.5, NULL);
+INSERT INTO tokens VALUES (9, 't2', '', 'role=admin', x'01', 1001.5, 2000.5);
+INSERT INTO tenants VALUES ('default', NULL, NULL, 8, NULL, NULL, NULL, NULL, 2.5, NULL, NULL);
+INSERT INTO tenants VALUES ('18446744073709551615', 3, 4, 5, 6, 7, 8, 9, 1.5, 10, 0);
+PRAGMA user_version = 2;
+"""
+KEPT_TOKENS = [
+    TokenRecord("t1", "für Anna", "tenant=7", b"\x00\xff", 1000.5, None),
+    TokenRecord("t2", "", "role=admin", b"\x01", 1001.5, 2000.5),
+]
+KEPT_TENANTS = {
+    None: {"instances": 8, "rate_qps": 2.5},
+    (1 << 64) - 1: {
+        "weight": 3, "permits": 4, "instances": 5, "guest_memory_bytes": 6, "gpu_memory_bytes": 7, "functions": 8,
+        "stored_bytes": 9, "rate_qps": 1.5, "rate_burst": 10, "cuda": False,
+    },
+}  # fmt: skip
 KEPT = [
     FunctionRecord("a", (1 << 64) - 1, "first", "ab", 12, 1000.5),
     FunctionRecord("c", 7, "second", "ef", 14, 1002.5),
@@ -63,6 +107,53 @@ def test_a_file_of_the_first_version_keeps_its_functions(old):
         assert TenantStore(database).all() == {}
         database.close()
     assert ask(old, "PRAGMA user_version") == [(database_module.SCHEMA_VERSION,)]
+
+
+def test_a_file_of_the_second_version_keeps_its_functions_tokens_and_tenants(old):
+    connection = sqlite3.connect(old)
+    connection.executescript(VERSION_2)
+    connection.close()
+    for _ in range(2):
+        database = Database(old)
+        assert Registry(database).all() == KEPT
+        assert TokenStore(database).all() == KEPT_TOKENS
+        assert TenantStore(database).all() == KEPT_TENANTS
+        database.close()
+    assert ask(old, "PRAGMA user_version") == [(database_module.SCHEMA_VERSION,)]
+    assert ask(old, "SELECT DISTINCT settings FROM functions") == [("{}",)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tensor_wasm.store import database
+
+class Deadly(tuple):
+    def __iter__(self):
+        for number, statement in enumerate(tuple.__iter__(self)):
+            if number == int(sys.argv[2]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield statement
+
+database._MIGRATIONS = (*database._MIGRATIONS[:-1], Deadly(database._MIGRATIONS[-1]))
+database.Database(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("statements", [0, 1, 5])
+def test_a_crash_in_the_middle_of_a_migration_leaves_the_old_version(old, statements):
+    connection = sqlite3.connect(old)
+    connection.executescript(VERSION_2)
+    connection.close()
+    schema = ask(old, "SELECT name, sql FROM sqlite_schema")
+    done = subprocess.run([sys.executable, "-c", KILLED, old, str(statements)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert ask(old, "PRAGMA user_version") == [(2,)]
+    assert ask(old, "SELECT name, sql FROM sqlite_schema") == schema
+    database = Database(old)
+    assert Registry(database).all() == KEPT
+    assert TokenStore(database).all() == KEPT_TOKENS
+    database.close()
 
 
 def test_an_old_file_and_a_new_one_end_the_same(old, tmp_path):
