@@ -284,6 +284,19 @@ SETTINGS: tuple[Setting, ...] = (
         shown="twice the cores, at least 4",
     ),
     Setting(
+        "snapshot_dir",
+        _PATH,
+        None,
+        "Where snapshots are kept.",
+        shown="`snapshots` in the home",
+    ),
+    Setting(
+        "snapshot_concurrency",
+        _integer(1, 64),
+        1,
+        "Snapshots written at once; others wait.",
+    ),
+    Setting(
         "instance_idle_s",
         _seconds(0.1, 604_800),
         300.0,
@@ -453,6 +466,8 @@ class Config:
     dispatch_max_wait_ms: int | None
     kernel_threads: int
     workers: int
+    snapshot_dir: Path | None
+    snapshot_concurrency: int
     instance_idle_s: float
     invoke_deadline_s: float
     max_body_bytes: int

@@ -5,7 +5,8 @@ from tensor_wasm.node.administration import Administration, TenantView, Terminat
 from tensor_wasm.node.instances import InstanceView
 from tensor_wasm.node.job_results import read_result
 from tensor_wasm.node.jobs import EndedJob, JobPage, Submission
-from tensor_wasm.node.model import Export, Function, Import, InvocationResult, KeptInstance, Page
+from tensor_wasm.node.kernels import KernelPage, KernelView
+from tensor_wasm.node.model import Export, Function, Import, InvocationResult, KeptInstance, Page, Snapshot
 from tensor_wasm.node.models import MODEL_NAME_PATTERN, Model, Models
 from tensor_wasm.node.node import Node
 from tensor_wasm.node.statistics import Distribution, Statistics, StatisticsView
@@ -25,11 +26,14 @@ __all__ = [
     "JobRecord",
     "JobStatus",
     "KeptInstance",
+    "KernelPage",
+    "KernelView",
     "MODEL_NAME_PATTERN",
     "Model",
     "Models",
     "Node",
     "Page",
+    "Snapshot",
     "Statistics",
     "StatisticsView",
     "Submission",

@@ -22,6 +22,7 @@ from tensor_wasm.runtime import KEPT_CODE_BYTES, TABLE_ELEMENTS, ModuleCache, Re
 from tensor_wasm.store import FunctionRecord, IdempotencyKey, Registry, SharedArtifacts
 from tensor_wasm.tenancy import Tenants
 from tensor_wasm.wasm.inspector import ModuleInfo, inspect
+from tensor_wasm.wasm.observable import ObservableModule, observable
 
 _log = logging.getLogger("tensor_wasm.node")
 
@@ -34,11 +35,16 @@ _PAGE_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class ReadyModule:
-    """A module that can be instantiated, and what it exports by name."""
+    """A module that can be instantiated, and what it exports by name.
+
+    ``observable`` is there for one that was rewritten so that its instances' whole state can be captured; without its
+    bytes.
+    """
 
     imports: GuestImports
     exports: dict[str, Export]
     info: ModuleInfo
+    observable: ObservableModule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +163,7 @@ class Catalog:
             self._count(tenant, -1)
             self._storage.give(tenant, record.size_bytes)
             if self._artifacts.release(record.digest):
-                with self._ready_lock:
-                    self._ready.drop(record.digest)
-                self._modules.forget(record.digest)
+                self.forget(record.digest)
 
     def ready(self, record: FunctionRecord) -> ReadyModule:
         """The function's module, ready to instantiate.
@@ -168,6 +172,19 @@ class Catalog:
         """
         ready = self._ready.peek(record.digest)
         return ready if ready is not None else self._prepare(record.digest, None)
+
+    def observable(self, digest: str) -> ReadyModule:
+        """As :meth:`ready`, of the same module rewritten so that its instances' whole state can be captured."""
+        key = _observable_key(digest)
+        ready = self._ready.peek(key)
+        return ready if ready is not None else self._prepare(digest, None, key)
+
+    def forget(self, digest: str) -> None:
+        """Drop what is kept ready of a module whose bytes are gone."""
+        for key in (digest, _observable_key(digest)):
+            with self._ready_lock:
+                self._ready.drop(key)
+            self._modules.forget(key)
 
     def peek(self, record: FunctionRecord) -> ReadyModule | None:
         """As :meth:`ready` when that takes neither the disk nor a compiler; else None."""
@@ -191,22 +208,28 @@ class Catalog:
             self._refused(tenant, "functions")
             raise QuotaExceeded(f"the tenant has {count} functions, as many as it may: delete one first")
 
-    def _prepare(self, digest: str, wasm: bytes | None) -> ReadyModule:
+    def _prepare(self, digest: str, wasm: bytes | None, observable_key: str | None = None) -> ReadyModule:
+        key = observable_key or digest
         with self._ready_lock:
-            ready = self._ready.get(digest)
+            ready = self._ready.get(key)
             if ready is not None:
                 return ready
         data = self._artifacts.get(digest) if wasm is None else wasm
         info = inspect(data)
         self._check(info)
-        module = self._modules.get(digest, data)
+        rewritten: ObservableModule | None = None
+        if observable_key is not None:
+            rewritten = observable(data)
+            data, info = rewritten.wasm, replace(info, has_start=False)
+            rewritten = replace(rewritten, wasm=b"")
+        module = self._modules.get(key, data)
         linked = [LinkedImport(i.module, i.name, Signature(i.parameters, i.results)) for i in info.imports]
         unbounded = any(table.maximum is None or table.maximum > TABLE_ELEMENTS for table in info.tables)
         imports = self._linker.resolve(module, linked, has_start=info.has_start, has_unbounded_table=unbounded)
         exports = {e.name: Export(e.name, e.parameters, e.results) for e in info.exports}
-        ready = ReadyModule(imports, exports, info)
+        ready = ReadyModule(imports, exports, info, rewritten)
         with self._ready_lock:
-            self._ready.put(digest, ready)
+            self._ready.put(key, ready)
         return ready
 
     def _check(self, info: ModuleInfo) -> None:
@@ -221,6 +244,11 @@ class Catalog:
             raise InvalidWasm(f"a table has more than {TABLE_ELEMENTS} entries")
         if any(item.module in CUDA_MODULES for item in info.imports) and not info.exports_memory:
             raise InvalidWasm("a module that imports wasi:cuda must export its memory as `memory`")
+
+
+def _observable_key(digest: str) -> str:
+    """What the rewritten module of one with that digest is kept under, in memory and on disk."""
+    return blake3(f"observable 1 {digest}".encode()).hexdigest()
 
 
 def _code_bytes(ready: ReadyModule) -> int:

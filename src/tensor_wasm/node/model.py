@@ -66,6 +66,23 @@ class KeptInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A captured instance. ``sha`` is the BLAKE3 (hex) of its memories, which have ``size_bytes``.
+
+    ``created_at`` is in seconds since 1970.
+    """
+
+    id: str
+    tenant: int
+    function_id: str
+    function_name: str
+    module_digest: str
+    size_bytes: int
+    sha: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class InvocationResult:
     """An invocation that returned. ``dropped_output_bytes`` did not fit into ``stdout`` and ``stderr``."""
 

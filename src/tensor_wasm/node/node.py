@@ -25,9 +25,10 @@ from tensor_wasm.node.invocation import Invoker
 from tensor_wasm.node.jobs import JobLimits, Jobs
 from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.kernels import Kernels
-from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page
+from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page, Snapshot
 from tensor_wasm.node.models import Models
 from tensor_wasm.node.sandbox import Call, Limits, Workshop
+from tensor_wasm.node.snapshots import Snapshots, function_of
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.storage import Storage
 from tensor_wasm.node.workers import Workers
@@ -43,14 +44,15 @@ from tensor_wasm.store import (
     ArtifactStore,
     Database,
     HomeLock,
-    ModelStore,
     IdempotencyKey,
     IdempotencyStore,
     JobStore,
     KernelRecord,
     KernelStore,
+    ModelStore,
     Registry,
     SharedArtifacts,
+    SnapshotStore,
     TenantStore,
     TokenStore,
     check_database,
@@ -145,6 +147,12 @@ class Node:
                 config.instance_memory_bytes,
                 self.tenants,
                 self.statistics.refused,
+            )
+            self._snapshots = Snapshots(
+                SnapshotStore(database, config.snapshot_dir or config.home / "snapshots"),
+                artifacts,
+                storage,
+                config.snapshot_concurrency,
             )
             artifacts.sweep()
             self.statistics.functions = self._catalog.count
@@ -424,6 +432,81 @@ class Node:
             if stream is not None:
                 stream.close()
 
+    # --- snapshots --------------------------------------------------------------------------------------
+
+    def snapshot(self, instance_id: str, tenant: int = 0) -> Snapshot:
+        """Keep the whole state of a kept instance, between its calls.
+
+        Raises :class:`~tensor_wasm.errors.NotFound`, :class:`~tensor_wasm.errors.Busy` while it answers a call,
+        :class:`~tensor_wasm.errors.InvalidSnapshot` when its state cannot be told, and
+        :class:`~tensor_wasm.errors.QuotaExceeded` when the tenant may not store so much.
+        """
+        self._check_open()
+        claim = self._kept.claim(instance_id, tenant)
+        try:
+            return self._snapshots.capture(claim.sandbox, claim.live.function)
+        finally:
+            claim.release()
+
+    def restore(
+        self,
+        id: str,  # noqa: A002
+        *,
+        tenant: int = 0,
+        idle_timeout_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> KeptInstance:
+        """Make an instance with the state of a snapshot and keep it, as :meth:`spawn` keeps a fresh one.
+
+        Raises as that does, and :class:`~tensor_wasm.errors.StoreError` when the snapshot's file is gone.
+        """
+        self._check_open()
+        return self._restore(self._spawning(id, tenant, deadline_s), idle_timeout_s)
+
+    async def restore_async(
+        self,
+        id: str,  # noqa: A002
+        *,
+        tenant: int = 0,
+        idle_timeout_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> KeptInstance:
+        """As :meth:`restore`, on a worker thread."""
+        self._check_open()
+        self._snapshots.find(id, tenant)
+        cancelled: list[bool] = []
+        call = self._spawning(id, tenant, deadline_s, cancelled)
+
+        def work() -> KeptInstance:
+            kept = self._restore(call, idle_timeout_s)
+            if cancelled:  # nobody will ever know its id
+                self.delete_instance(kept.id, tenant)
+            return kept
+
+        return await self._on_worker(call, work, cancelled)
+
+    def snapshots(self, tenant: int = 0) -> list[Snapshot]:
+        """A tenant's snapshots, oldest first."""
+        return self._snapshots.list(tenant)
+
+    def show_snapshot(self, id: str, tenant: int = 0) -> Snapshot:  # noqa: A002
+        """A snapshot. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        return self._snapshots.show(id, tenant)
+
+    def delete_snapshot(self, id: str, tenant: int = 0) -> None:  # noqa: A002
+        """Forget a snapshot; instances made from it go on. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        self._snapshots.delete(id, tenant)
+
+    def _restore(self, call: Call, idle_timeout_s: float | None) -> KeptInstance:
+        record = self._snapshots.find(call.function_id, call.tenant)
+        with self._compilers.acting_for(call.tenant), self._snapshots.opened(record) as image:
+            module = self._catalog.observable(record.module_digest)
+            return self._kept.spawn(
+                call, function_of(record), module, idle_timeout_s, lambda sandbox: sandbox.restore(image)
+            )
+
+    # --- kept instances, seen from outside --------------------------------------------------------------
+
     def instances(self, tenant: int = 0) -> list[KeptInstance]:
         """A tenant's kept instances, oldest first."""
         return self._kept.list(tenant)
@@ -445,7 +528,7 @@ class Node:
     def _spawn(self, call: Call, idle_timeout_s: float | None) -> KeptInstance:
         record = self._catalog.find(call.function_id, call.tenant)
         with self._compilers.acting_for(call.tenant):
-            return self._kept.spawn(call, record, self._catalog.ready(record), idle_timeout_s)
+            return self._kept.spawn(call, record, self._catalog.observable(record.digest), idle_timeout_s)
 
     def _call(self, claim: Claim, call: Call) -> InvocationResult:
         with self._compilers.acting_for(call.tenant):

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tensor_wasm.errors import Ending, EndingError, InternalError, QuotaExceeded
+from tensor_wasm.errors import Ending, EndingError, InternalError, InvalidSnapshot, QuotaExceeded
 from tensor_wasm.host import Guest, HostServices, Stream
 from tensor_wasm.node.catalog import ReadyModule
 from tensor_wasm.node.instances import LiveInstance
 from tensor_wasm.node.model import Export, InvocationResult
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.runtime import CallFailed, Engine, Instance, Output, Store
+from tensor_wasm.runtime.image import ImageWriter
+from tensor_wasm.runtime.state import InstanceState, Observed
+from tensor_wasm.wasm.observable import ObservableModule
 
 #: How much of stderr an error tells.
 _STDERR_TAIL_BYTES = 1000
@@ -45,6 +48,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A state to make instances with; ``descriptor`` is of the file that begins with the bytes of the memory."""
+
+    state: InstanceState
+    descriptor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Workshop:
     """What sandboxes of a node are made with."""
 
@@ -60,7 +71,16 @@ class Sandbox:
     Raises what its making came to from :meth:`start`: nothing of the guest runs before.
     """
 
-    __slots__ = ("_guest", "_instance", "_live", "_module", "_output_bytes", "_statistics", "_store")
+    __slots__ = (
+        "_guest",
+        "_instance",
+        "_live",
+        "_module",
+        "_observed",
+        "_output_bytes",
+        "_statistics",
+        "_store",
+    )
 
     def __init__(self, workshop: Workshop, live: LiveInstance, module: ReadyModule, call: Call) -> None:
         self._live = live
@@ -81,6 +101,7 @@ class Sandbox:
         output = Output(self._output_bytes) if module.imports.uses_wasi else None
         self._store = Store(workshop.engine, live.budget, self._guest, self._guest.check, output)
         self._instance: Instance | None = None
+        self._observed: Observed | None = None
 
     def start(self) -> None:
         """Instantiate the module, which runs its ``start`` function. Raises an :class:`EndingError`."""
@@ -115,6 +136,27 @@ class Sandbox:
             dropped_output_bytes=0 if output is None else output.dropped_bytes,
         )
 
+    def restore(self, image: Image) -> None:
+        """Make the instance with a state that was captured, of the same module. Raises as :meth:`start`."""
+        with _Endings(self):
+            self._start(image)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its memory now."""
+        return 0 if self._observed is None else len(self._observed.view())
+
+    def capture(self, writer: ImageWriter) -> InstanceState:
+        """Write the bytes of its memory, and give the rest of its state. To be called between calls.
+
+        Raises :class:`~tensor_wasm.errors.InvalidSnapshot` for an instance whose state cannot be told.
+        """
+        if self._observed is None:
+            raise InvalidSnapshot("the instance cannot be captured: it was not made to be kept")
+        state = self._observed.read()
+        writer.write(self._observed.view())
+        return state
+
     def begin_call(self, call: Call) -> None:
         """Prepare another call of the same instance."""
         self._guest.begin_call(call.deadline_ns, call.input, call.is_cancelled, call.stream)
@@ -132,15 +174,26 @@ class Sandbox:
         self._store.close()
         self._live.used_gate = self._guest.is_to_settle
 
-    def _start(self) -> None:
+    def _start(self, image: Image | None = None) -> None:
         started_ns = time.perf_counter_ns()
         due = self._guest.interrupt()
         if due is not None:
             raise due
         self._instance = self._module.imports.instantiate(self._store, self._guest)
+        if self._module.observable is not None:
+            self._observe(self._instance, self._module.observable, image)
         live = self._live
         duration_s = (time.perf_counter_ns() - started_ns) / 1e9
         self._statistics.spawned(live.key, duration_s, live.slot.index, live.budget)
+
+    def _observe(self, instance: Instance, module: ObservableModule, image: Image | None) -> None:
+        """Have the state of a new instance be told later; give it one, or run its start function."""
+        observed = self._observed = Observed(self._store, instance, module)
+        if image is not None:
+            observed.write(image.state)
+            observed.map_memory(image.descriptor, image.state.memory_bytes)
+        elif module.start is not None:
+            self._store.call(instance.function(module.start), (), (), ())
 
     def _ended(self, error: BaseException | None) -> EndingError | None:
         """What a call came to, noted as the instance's ending; None when the guest returned, or left with status 0."""

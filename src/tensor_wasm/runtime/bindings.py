@@ -180,6 +180,24 @@ memory_grow = _short(
 sharedmemory_new = _short("wasmtime_sharedmemory_new", Pointer, Pointer, Pointer, ctypes.POINTER(Pointer))
 sharedmemory_delete = _short("wasmtime_sharedmemory_delete", None, Pointer)
 sharedmemory_data = _short("wasmtime_sharedmemory_data", Pointer, Pointer)
+table_size = _short("wasmtime_table_size", ctypes.c_uint64, Pointer, ctypes.POINTER(_c.wasmtime_table_t))
+table_get = _short(
+    "wasmtime_table_get",
+    ctypes.c_bool,
+    Pointer,
+    ctypes.POINTER(_c.wasmtime_table_t),
+    ctypes.c_uint64,
+    ctypes.POINTER(Value),
+)
+table_grow = _short(
+    "wasmtime_table_grow",
+    Pointer,
+    Pointer,
+    ctypes.POINTER(_c.wasmtime_table_t),
+    ctypes.c_uint64,
+    ctypes.POINTER(Value),
+    ctypes.POINTER(ctypes.c_uint64),
+)
 table_set = _short(
     "wasmtime_table_set", Pointer, Pointer, ctypes.POINTER(_c.wasmtime_table_t), ctypes.c_uint64, ctypes.POINTER(Value)
 )
@@ -192,6 +210,9 @@ global_new = _short(
     ctypes.POINTER(_c.wasmtime_global_t),
 )
 globaltype_new = _short("wasm_globaltype_new", Pointer, Pointer, ctypes.c_uint8)
+global_set = _short(
+    "wasmtime_global_set", Pointer, Pointer, ctypes.POINTER(_c.wasmtime_global_t), ctypes.POINTER(Value)
+)
 global_get = _short("wasmtime_global_get", None, Pointer, ctypes.POINTER(_c.wasmtime_global_t), ctypes.POINTER(Value))
 
 # --- endings -----------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 Wasmtime asks this pool for every linear memory of the engine (C API: ``wasmtime_memory_creator_t``). One mechanism
 serves bounds (guard pages), byte limits over all memories of an instance, several stores over one memory (see
-:meth:`MemoryPool.alias`), and later snapshots by mapping. Figures: a recycled reservation makes a fresh instance 6 µs
-cheaper than a new mapping.
+:meth:`MemoryPool.alias`), room behind a memory's end (see :mod:`.annex`), and later snapshots by mapping. Figures: a
+recycled reservation makes a fresh instance 6 µs cheaper than a new mapping.
 
 Shared memories (the ledger) are Wasmtime's own and do not pass here.
 """
@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tensor_wasm.errors import InternalError
 from tensor_wasm.runtime import bindings as native
 
 _PROT_NONE, _PROT_READ_WRITE = 0, 3
-_MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x20, 0x4000
+_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
 _MADV_DONTNEED = 4
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
@@ -30,8 +31,14 @@ _KEPT_RESERVATIONS = 256
 #: Up to this many bytes writing zeros is cheaper than giving pages back and faulting them in again (3 µs against 6).
 _CLEARED_BYTES = 128 << 10
 
+#: Pieces behind memories that have closed space of their own: each may cost two mappings, of 65,530 that the system
+#: allows a process by default.
+_GUARDED_PIECES = 8_192
+
 #: Above this many bytes giving pages back takes long enough that the GIL is released for it.
 _SHORT_RELEASE_BYTES = 4 << 20
+
+_PAGE_BYTES = 4096
 
 _DESCRIPTION_BYTES = ctypes.sizeof(native.LinearMemory)
 
@@ -47,6 +54,7 @@ def _libc(library: Any, name: str, result: Any, *arguments: Any) -> Any:
 
 _size, _pointer, _int = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int
 _mmap = _libc(_short, "mmap", _pointer, _pointer, _size, _int, _int, _int, ctypes.c_long)
+_mmap_releasing = _libc(_long, "mmap", _pointer, _pointer, _size, _int, _int, _int, ctypes.c_long)
 _munmap = _libc(_long, "munmap", _int, _pointer, _size)
 _mprotect = _libc(_short, "mprotect", _int, _pointer, _size, _int)
 _madvise = _libc(_short, "madvise", _int, _pointer, _size, _int)
@@ -123,17 +131,20 @@ class Budget:
             self.shared.give(size_bytes)
 
 
-class _Reservation:
+class Reservation:
     """A range of address space: ``size`` bytes of it readable and writable, the rest guarded.
 
-    ``is_alias`` holds for one that only names another's range.
+    ``is_alias`` holds for one that only names another's range, ``has_image`` for one that shows a file. ``ceiling`` is
+    how far it may grow while something is open behind it, None while nothing is.
     """
 
     __slots__ = (
         "base",
         "budget",
+        "ceiling",
         "description",
         "description_address",
+        "has_image",
         "is_alias",
         "key",
         "maximum",
@@ -151,6 +162,8 @@ class _Reservation:
         self.maximum = 0
         self.budget: Budget | None = None
         self.is_alias = False
+        self.has_image = False
+        self.ceiling: int | None = None
 
 
 class MemoryPool:
@@ -161,10 +174,13 @@ class MemoryPool:
     """
 
     def __init__(self) -> None:
-        self._live: dict[int, _Reservation] = {}
-        self._free: dict[int, list[_Reservation]] = {}
+        self._live: dict[int, Reservation] = {}
+        self._by_base: dict[int, Reservation] = {}
+        self._free: dict[int, list[Reservation]] = {}
         self._keys = itertools.count(1)
         self._thread = threading.local()
+        #: Counts the pieces behind memories that have closed space of their own, over all of them.
+        self.guarded_pieces = SharedBudget(_GUARDED_PIECES)
         fields: dict[str, Any] = dict(native.LinearMemory._fields_)
         # The C side keeps bare pointers to these: they live as long as the pool, the pool as long as the engine.
         self._get_memory = fields["get_memory"](self._on_get)
@@ -184,13 +200,49 @@ class MemoryPool:
 
         ``bases`` are where the bytes of memories of this pool are in this process. An alias counts against no budget,
         is as large as its module says, which may be more than the other is at present: what lies beyond is closed
-        until the other grows. It does not grow itself. It must end before the other does.
+        until the other grows. It does not grow itself. It must end before the other does, and be in another store.
         """
         self._thread.aliases = list(bases)
         try:
             yield
         finally:
             self._thread.aliases = None
+
+    def find(self, base: int) -> Reservation | None:
+        """The memory in use whose bytes start at ``base`` in this process, None when there is none."""
+        return self._by_base.get(base)
+
+    def open(self, address: int, size_bytes: int) -> bool:
+        """Open pages of a memory's reservation; false when the system refuses."""
+        return bool(_mprotect(address, size_bytes, _PROT_READ_WRITE) == 0)
+
+    def shut(self, address: int, size_bytes: int) -> None:
+        """Give pages of a memory's reservation back and close them; opened again they are zeros."""
+        give_back = _madvise if size_bytes <= _SHORT_RELEASE_BYTES else _madvise_releasing
+        if give_back(address, size_bytes, _MADV_DONTNEED) != 0:
+            _memset(address, 0, size_bytes)
+        _mprotect(address, size_bytes, _PROT_NONE)
+
+    def clear(self, address: int, size_bytes: int) -> None:
+        """Make bytes of a memory zeros again; the pages of many are given back."""
+        start, end = -(-address // _PAGE_BYTES) * _PAGE_BYTES, (address + size_bytes) // _PAGE_BYTES * _PAGE_BYTES
+        give_back = _madvise if size_bytes <= _SHORT_RELEASE_BYTES else _madvise_releasing
+        if size_bytes <= _CLEARED_BYTES or give_back(start, end - start, _MADV_DONTNEED) != 0:
+            _memset(address, 0, size_bytes)
+            return
+        _memset(address, 0, start - address)
+        _memset(end, 0, address + size_bytes - end)
+
+    def map_image(self, base: int, size_bytes: int, descriptor: int) -> None:
+        """Have the first bytes of the memory at ``base``, which are open, show a file's; it is never written to.
+
+        The file must have them: reading past its end would end the process. Raises :class:`InternalError`.
+        """
+        reservation = self._by_base[base]
+        assert size_bytes <= reservation.size
+        reservation.has_image = True
+        if _mmap(base, size_bytes, _PROT_READ_WRITE, _MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, descriptor, 0) != base:
+            raise InternalError("the system refuses to map a snapshot")
 
     # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.
 
@@ -208,16 +260,16 @@ class MemoryPool:
             return _error(b"no address space for a linear memory")
         reservation.maximum = min(maximum, reservation.span - guard)
         reservation.budget = budget
-        self._live[reservation.key] = reservation
+        self._live[reservation.key] = self._by_base[reservation.base] = reservation
         _memmove(out, reservation.description_address, _DESCRIPTION_BYTES)
         return 0
 
     def _on_alias(self, bases: list[int], minimum: int, out: int) -> int:
         base = bases.pop(0) if bases else 0
-        original = next((found for found in list(self._live.values()) if found.base == base), None)
+        original = self.find(base)
         if original is None or original.maximum < minimum:
             return _error(b"there is no such memory to share")
-        alias = _Reservation(key := next(self._keys), base, original.span, self._description(key))
+        alias = Reservation(key := next(self._keys), base, original.span, self._description(key))
         alias.is_alias, alias.size, alias.maximum = True, minimum, minimum
         self._live[key] = alias
         _memmove(out, alias.description_address, _DESCRIPTION_BYTES)
@@ -233,7 +285,8 @@ class MemoryPool:
         reservation = self._live[key]
         budget = reservation.budget
         more = new_size - reservation.size
-        if reservation.is_alias or new_size > reservation.maximum:
+        limit = reservation.maximum if reservation.ceiling is None else min(reservation.maximum, reservation.ceiling)
+        if reservation.is_alias or new_size > limit:
             return _error(b"memory limit of the instance")
         if budget is not None and not budget.take(more):
             return _error(b"memory limit of the instance")
@@ -247,10 +300,22 @@ class MemoryPool:
         reservation = self._live.pop(key)
         if reservation.is_alias:
             return
+        del self._by_base[reservation.base]
         budget, reservation.budget = reservation.budget, None
+        is_open_behind, reservation.ceiling = reservation.ceiling is not None, None
         size = reservation.size
         if budget is not None:
             budget.give(size)
+        if reservation.has_image:  # given back, its pages would be the file's again
+            reservation.has_image = False
+            flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+            mmap = _mmap if size <= _SHORT_RELEASE_BYTES else _mmap_releasing
+            if mmap(reservation.base, size, _PROT_READ_WRITE, flags, -1, 0) != reservation.base:
+                _munmap(reservation.base, reservation.span)
+                return
+        if is_open_behind:  # whoever opened it has not closed it: nobody else is to find that
+            _munmap(reservation.base, reservation.span)
+            return
         if size <= _CLEARED_BYTES:
             _memset(reservation.base, 0, size)
         else:
@@ -265,7 +330,7 @@ class MemoryPool:
         else:
             _munmap(reservation.base, reservation.span)
 
-    def _take(self, span: int) -> _Reservation | None:
+    def _take(self, span: int) -> Reservation | None:
         try:
             return self._free[span].pop()  # a list's pop and append are atomic: no lock
         except (KeyError, IndexError):
@@ -274,12 +339,12 @@ class MemoryPool:
         if base is None or base == _MAP_FAILED:
             return None
         key = next(self._keys)
-        return _Reservation(key, base, span, self._description(key))
+        return Reservation(key, base, span, self._description(key))
 
     def _description(self, key: int) -> Any:
         return native.LinearMemory(key, self._get_memory, self._grow_memory, self._finalizer)
 
-    def _resize(self, reservation: _Reservation, size: int) -> bool:
+    def _resize(self, reservation: Reservation, size: int) -> bool:
         """Make exactly ``size`` bytes accessible; false when the system refuses."""
         old = reservation.size
         if size > old:

@@ -56,6 +56,7 @@ PARTS: tuple[Part, ...] = (
 #: The tables whose rows name artifacts, and which of their rows still do.
 ARTIFACT_ROWS: dict[str, str] = {
     "functions": "SELECT digest, id FROM functions WHERE deleted_at IS NULL",
+    "snapshots": "SELECT module_digest, id FROM snapshots",
     "kernels": "SELECT digest, name || ' ' || version FROM kernels",
 }
 

@@ -1,0 +1,172 @@
+"""Snapshots: the whole state of a kept instance on disk, and instances made from it in milliseconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tensor_wasm.errors import InvalidSnapshot, NotFound
+from tensor_wasm.node.instances import new_id
+from tensor_wasm.node.model import Snapshot
+from tensor_wasm.node.sandbox import Image, Sandbox
+from tensor_wasm.node.storage import Storage
+from tensor_wasm.runtime import asleep
+from tensor_wasm.runtime.image import ImageWriter
+from tensor_wasm.runtime.state import InstanceState, decode_places, encode_places
+from tensor_wasm.store import FunctionRecord, SharedArtifacts, SnapshotRecord, SnapshotStore
+
+#: The form of ``state`` in rows and files.
+STATE_FORMAT = 1
+
+
+class Snapshots:
+    """The snapshots of a node. All calls but :meth:`find` and :meth:`list` touch the disk. Safe for threads.
+
+    At most ``concurrency`` are written at once: they share the disk with everything else.
+    """
+
+    def __init__(self, store: SnapshotStore, artifacts: SharedArtifacts, storage: Storage, concurrency: int) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._storage = storage
+        self._turn = threading.Semaphore(concurrency)
+        self._records = {record.id: record for record in store.all()}
+        for record in self._records.values():
+            storage.count(record.tenant, record.size_bytes)
+        artifacts.hold(record.module_digest for record in self._records.values())
+        self._lock = threading.Lock()
+
+    def capture(self, sandbox: Sandbox, function: FunctionRecord) -> Snapshot:
+        """Keep an instance's state, between calls. It survives ``kill -9`` once this has returned.
+
+        Raises :class:`InvalidSnapshot` when its state cannot be told, :class:`QuotaExceeded` when its tenant may not
+        store so much, :class:`~tensor_wasm.errors.StoreError` when the disk takes it not.
+        """
+        with self.turn(), self._storage.taking(function.tenant, sandbox.memory_bytes):
+            with self._store.writing() as (descriptor, keep):
+                writer = ImageWriter(descriptor)
+                state = sandbox.capture(writer)
+                record = SnapshotRecord(
+                    id=new_id(),
+                    tenant=function.tenant,
+                    function_name=function.name,
+                    module_digest=function.digest,
+                    size_bytes=writer.size_bytes,
+                    sha=writer.digest(),
+                    state=encode_state(state, function.id),
+                    created_at=time.time(),
+                )
+                self._keep(record, keep)
+            self._storage.count(function.tenant, record.size_bytes - sandbox.memory_bytes)
+        return describe(record)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn to write."""
+        with asleep():
+            self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def find(self, identity: str, tenant: int) -> SnapshotRecord:
+        """A tenant's snapshot. Raises :class:`NotFound`, for another tenant's as well."""
+        record = self._records.get(identity)
+        if record is None or record.tenant != tenant:
+            raise NotFound("no such snapshot for this tenant")
+        return record
+
+    def show(self, identity: str, tenant: int) -> Snapshot:
+        """As :meth:`find`, as the API shows it."""
+        return describe(self.find(identity, tenant))
+
+    def list(self, tenant: int) -> list[Snapshot]:
+        """A tenant's snapshots, oldest first."""
+        return [describe(record) for record in self._records.copy().values() if record.tenant == tenant]
+
+    def delete(self, identity: str, tenant: int) -> None:
+        """Forget a snapshot; instances made from it go on. Raises :class:`NotFound`."""
+        with self._lock:
+            record = self.find(identity, tenant)
+            self._store.delete(record)
+            del self._records[identity]
+        self._storage.give(tenant, record.size_bytes)
+        self._artifacts.release(record.module_digest)
+
+    @contextmanager
+    def opened(self, record: SnapshotRecord) -> Iterator[Image]:
+        """What instances are made with. The file may be closed when they are: the system keeps it for them."""
+        state, _ = decode_state(record.state)
+        descriptor = self._store.open(record)
+        try:
+            yield Image(state, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _keep(self, record: SnapshotRecord, keep: Any) -> None:
+        self._artifacts.hold([record.module_digest])
+        try:
+            keep(record)
+        except BaseException:
+            self._artifacts.release(record.module_digest)
+            raise
+        self._records[record.id] = record
+
+
+def describe(record: SnapshotRecord) -> Snapshot:
+    """A snapshot as the API shows it."""
+    _, function_id = decode_state(record.state)
+    return Snapshot(
+        id=record.id,
+        tenant=record.tenant,
+        function_id=function_id,
+        function_name=record.function_name,
+        module_digest=record.module_digest,
+        size_bytes=record.size_bytes,
+        sha=record.sha,
+        created_at=record.created_at,
+    )
+
+
+def function_of(record: SnapshotRecord) -> FunctionRecord:
+    """The function that was captured, which may be gone by now."""
+    _, function_id = decode_state(record.state)
+    return FunctionRecord(function_id, record.tenant, record.function_name, record.module_digest, 0, record.created_at)
+
+
+def encode_state(state: InstanceState, function_id: str) -> str:
+    """What is in no memory, as JSON."""
+    return json.dumps(
+        {
+            "format": STATE_FORMAT,
+            "function_id": function_id,
+            "memory_bytes": state.memory_bytes,
+            "variables": [bits.hex() for bits in state.variables],
+            "tables": encode_places(state.tables),
+        },
+        separators=(",", ":"),
+    )
+
+
+def decode_state(text: str) -> tuple[InstanceState, str]:
+    """The state, and the id of the function. Raises :class:`InvalidSnapshot`."""
+    try:
+        fields = json.loads(text)
+        if fields["format"] != STATE_FORMAT:
+            raise InvalidSnapshot("the snapshot's state is of another form than this release writes")
+        variables = tuple(bytes.fromhex(bits) for bits in fields["variables"])
+        memory_bytes, function_id = int(fields["memory_bytes"]), str(fields["function_id"])
+        if not 0 <= memory_bytes <= 1 << 32:
+            raise InvalidSnapshot("the snapshot's memory has a size that no memory has")
+        return InstanceState(memory_bytes, variables, decode_places(fields["tables"])), function_id
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InvalidSnapshot("the snapshot's state cannot be read") from None
+
+
+__all__ = ["Snapshots", "decode_state", "describe", "encode_state", "function_of"]
