@@ -19,8 +19,25 @@
 #include <stdint.h>
 
 #define WASI_CUDA_IMPORT(module, name) __attribute__((import_module(module), import_name(name)))
+/* Define WASI_CUDA_VERSION as 3 before including this file for what wasi:cuda/host@0.3.0 has besides, and
+ * WASI_TENSOR_VERSION as 2 for wasi:tensor/host@0.2.0. */
+#ifndef WASI_CUDA_VERSION
+#define WASI_CUDA_VERSION 2
+#endif
+#ifndef WASI_TENSOR_VERSION
+#define WASI_TENSOR_VERSION 1
+#endif
+
+#if WASI_CUDA_VERSION >= 3
+#define WASI_CUDA_HOST "wasi:cuda/host@0.3.0"
+#else
 #define WASI_CUDA_HOST "wasi:cuda/host@0.2.0"
+#endif
+#if WASI_TENSOR_VERSION >= 2
+#define WASI_TENSOR_HOST "wasi:tensor/host@0.2.0"
+#else
 #define WASI_TENSOR_HOST "wasi:tensor/host@0.1.0"
+#endif
 #define WASI_SCHEDULER_HOST "wasi:scheduler/host@0.1.0"
 
 /* Results below 0. wasi_cuda_last_error_copy() has the text. */
@@ -64,6 +81,22 @@ int32_t wasi_cuda_last_error_len(void);
 WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_last_error_copy")
 int32_t wasi_cuda_last_error_copy(void *destination, size_t bytes);
 
+#if WASI_CUDA_VERSION >= 3
+/* As wasi_cuda_launch(), with a ticket >= 0 for 0. On a device that runs a launch at once it is complete as well. */
+WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_launch_async")
+int64_t wasi_cuda_launch_async(int64_t kernel, int32_t grid_x, int32_t grid_y, int32_t grid_z, int32_t block_x,
+                               int32_t block_y, int32_t block_z, int32_t shared_bytes, const void *argv,
+                               size_t argv_bytes);
+
+/* Forget a kernel: its id is unknown then, its memory is given back. Returns 0 or a code. */
+WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_unload")
+int32_t wasi_cuda_unload(int64_t kernel);
+
+/* What the device is, as JSON of at most 1024 bytes; as much as fits is copied. Returns the bytes copied, or a code. */
+WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_device_info")
+int32_t wasi_cuda_device_info(void *destination, size_t bytes);
+#endif
+
 /* --- wasi:cuda: device memory ----------------------------------------------------------------------------------- */
 
 /* 64-bit numbers cross these calls as two 32-bit halves; the wrappers below split them. */
@@ -96,6 +129,21 @@ static inline int32_t wasi_cuda_memcpy_d2h(void *destination, int64_t handle, si
     return wasi_cuda_memcpy_d2h_halves(destination, (uint32_t)handle, (uint32_t)((uint64_t)handle >> 32), bytes);
 }
 
+#if WASI_CUDA_VERSION >= 3
+enum wasi_cuda_direction {
+    WASI_CUDA_TO_DEVICE = 0,
+    WASI_CUDA_FROM_DEVICE = 1,
+};
+
+/* Copy between the guest's memory and any place in an allocation. Returns 0 or a code. */
+WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_memcpy")
+int32_t wasi_cuda_memcpy(int64_t handle, int64_t offset, void *pointer, size_t bytes, int32_t direction);
+
+/* Set bytes of an allocation to the low byte of `value`. Returns 0 or a code. */
+WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_memset")
+int32_t wasi_cuda_memset(int64_t handle, int64_t offset, int32_t value, int64_t bytes);
+#endif
+
 /* --- argv: a tag byte, then the value, for each kernel parameter in order ---------------------------------------- */
 
 enum wasi_cuda_tag {
@@ -106,9 +154,12 @@ enum wasi_cuda_tag {
     WASI_CUDA_TAG_U32 = 5,
     WASI_CUDA_TAG_U64 = 6,
     WASI_CUDA_TAG_POINTER = 7, /* u32 address, u32 length in bytes */
+    WASI_CUDA_TAG_DEVICE_POINTER = 8, /* version 3: u64 handle, u64 offset in bytes */
+    WASI_CUDA_TAG_F16 = 9, /* version 3: f16, or any other two bytes */
+    WASI_CUDA_TAG_STRUCT = 10, /* version 3: u16 length, bytes */
 };
 
-/* Room for the records; 9 bytes are the largest. Define it before including this file to have more, at most 4096. */
+/* Room for the records, of 5 or 9 bytes each, device pointers 17. Define it before including this file to have more, at most 4096. */
 #ifndef WASI_CUDA_ARGV_BYTES
 #define WASI_CUDA_ARGV_BYTES 256
 #endif
@@ -163,6 +214,31 @@ static inline void wasi_cuda_arg_pointer(wasi_cuda_argv *argv, const void *point
     wasi_cuda_arg(argv, WASI_CUDA_TAG_POINTER, window, sizeof window);
 }
 
+#if WASI_CUDA_VERSION >= 3
+/* A place in device memory. */
+static inline void wasi_cuda_arg_device(wasi_cuda_argv *argv, int64_t handle, uint64_t offset) {
+    const uint64_t place[2] = {(uint64_t)handle, offset};
+    wasi_cuda_arg(argv, WASI_CUDA_TAG_DEVICE_POINTER, place, sizeof place);
+}
+
+/* The bits of an f16, or of another number of two bytes. */
+static inline void wasi_cuda_arg_16(wasi_cuda_argv *argv, uint16_t bits) {
+    wasi_cuda_arg(argv, WASI_CUDA_TAG_F16, &bits, sizeof bits);
+}
+
+/* A structure by value, of the kernel parameter's own size. */
+static inline void wasi_cuda_arg_struct(wasi_cuda_argv *argv, const void *value, uint16_t bytes) {
+    wasi_cuda_arg(argv, WASI_CUDA_TAG_STRUCT, &bytes, sizeof bytes);
+    if (argv->full || bytes > WASI_CUDA_ARGV_BYTES - argv->bytes) {
+        argv->full = 1;
+        return;
+    }
+    for (uint32_t at = 0; at < bytes; at++) {
+        argv->records[argv->bytes++] = ((const uint8_t *)value)[at];
+    }
+}
+#endif
+
 /* --- shorthands -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -197,6 +273,12 @@ int32_t wasi_tensor_input_len(void);
 /* Copy the input from its start, as much as fits. Returns the bytes copied, or below 0. */
 WASI_CUDA_IMPORT(WASI_TENSOR_HOST, "read-input")
 int32_t wasi_tensor_read_input(void *destination, size_t bytes);
+
+#if WASI_TENSOR_VERSION >= 2
+/* Copy the input from `offset` on, as much as fits. Returns the bytes copied, 0 behind its end, or below 0. */
+WASI_CUDA_IMPORT(WASI_TENSOR_HOST, "read-input-at")
+int32_t wasi_tensor_read_input_at(size_t offset, void *destination, size_t bytes);
+#endif
 
 /* Send bytes to whoever listens. Returns 0; -1 when this invocation has no listener, -2 for a bad range or size. */
 WASI_CUDA_IMPORT(WASI_TENSOR_HOST, "emit-chunk")

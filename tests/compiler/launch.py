@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensor_wasm.compiler import CompiledKernel, faulting_thread
+from tensor_wasm.device.fault import fault_address
 from tensor_wasm.runtime import Budget, CallFailed, Engine, Failure, Instance, Store
 from tensor_wasm.runtime import Module as Code
 from tensor_wasm.runtime import bindings as native
@@ -82,7 +83,7 @@ class Prepared:
         assert extern is not None, name
         value = native.Value()
         native.global_get(self.store.context, ctypes.byref(extern.of.global_), ctypes.byref(value))
-        number: int = value.of.i64 if name == "place" else value.of.i32
+        number: int = value.of.i64 if value.kind == native.VALUE_I64 else value.of.i32
         return number
 
     def copy_back(self) -> None:
@@ -99,7 +100,8 @@ class Prepared:
         lines = [line_at(self.kernel, frame.module_offset) for frame in failure.frames]
         line = next((line for line in lines if line), 0)
         stuck_line = 0 if self.instance.extern("line") is None else self.global_value("line")
-        block, thread = faulting_thread(self.global_value, axes(self.values[3:6]), None, 0, ())
+        address = fault_address(failure.message)
+        block, thread = faulting_thread(self.global_value, axes(self.values[3:6]), address, line, self.kernel.sites)
         return LaunchFault(failure, self.global_value("fault"), thread, block, line, stuck_line)
 
 

@@ -15,7 +15,7 @@ I32, I64 = ValType.I32, ValType.I64
 ARGV_AT = 1024
 LAUNCH = signatures(CUDA_MODULES[0])["wasi_cuda_launch"]
 #: One kernel parameter of each kind: s32, u64 pointer, f32, f64.
-TAGS = [(1 << 1 | 1 << 5, 0), (1 << 2 | 1 << 6 | 1 << 7, 8), (1 << 3, 16), (1 << 4, 24)]
+TAGS = [(1 << 1 | 1 << 5, 0, 4), (1 << 2 | 1 << 6 | 1 << 7 | 1 << 8, 8, 8), (1 << 3, 16, 4), (1 << 4, 24, 8)]
 GOOD_ARGV = pack([(Tag.I32, -5), (Tag.POINTER, 64, 100), (Tag.F32, 1.5), (Tag.F64, -2.5)])
 
 

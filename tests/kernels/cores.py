@@ -9,7 +9,7 @@ import numpy as np
 
 import tensor_wasm as tw
 from tensor_wasm.compiler import CompiledKernel
-from tensor_wasm.device.cpu import TAGS_BY_TYPE
+from tensor_wasm.device.cpu import tags
 from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.dispatch import KernelEntry, crew
@@ -35,7 +35,7 @@ class CoresMachine:
         machine = self.device._machine
         loaded = self._kernels.get(kernel.wasm)
         if loaded is None:
-            entry = KernelEntry([(TAGS_BY_TYPE.get(p.kind, 0), p.offset) for p in kernel.parameters])
+            entry = KernelEntry([(tags(p.kind), p.offset, p.size_bytes) for p in kernel.parameters])
             loaded = LoadedKernel(kernel, machine.engine.compile(kernel.wasm), entry)
             self._kernels[kernel.wasm] = loaded
         ready = Kernel(self.device, machine, loaded)

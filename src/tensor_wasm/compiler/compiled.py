@@ -10,7 +10,7 @@ from tensor_wasm.compiler.records import Record, RecordBuffer
 from tensor_wasm.errors import InternalError
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
-COMPILER_VERSION = "12"
+COMPILER_VERSION = "13"
 
 _HEAD = struct.Struct("<II")
 

@@ -61,9 +61,8 @@ class Ground:
 
     ``base`` is where this core's region starts, ``variables`` the one whose variables all cores use; ``window`` and
     ``parameter_window`` are the windowed addresses of the latter and of the parameter block; ``parameters`` the block's
-    own address; ``shared_base`` is the address of shared memory, ``shared_end`` its size in
-    this launch, ``guest_end`` that of guest memory. ``parameter_values`` are parameters that were read at the start,
-    by (offset, type).
+    own address; ``shared_base`` is the address of shared memory, ``shared_end`` its size in this launch.
+    ``parameter_values`` are parameters that were read at the start, by (offset, type).
     """
 
     def __init__(self, body: Body, parameters: Local) -> None:
@@ -74,7 +73,6 @@ class Ground:
         self.parameter_window = body.local(ValType.I64)
         self.shared_base = body.local(ValType.I32)
         self.shared_end = body.local(ValType.I64)
-        self.guest_end = body.local(ValType.I64)
         self.parameter_values: dict[tuple[int, ScalarType], Local] = {}
 
     def enter(self, body: Body, base: Global, variables: Global, region: Region) -> None:

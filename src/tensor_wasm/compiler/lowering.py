@@ -45,11 +45,6 @@ def enter(frame: Frame, base: Global, variables: Global) -> None:
         body.get(frame.coordinates.shared_bytes)
         body.op("i64.extend_i32_u", "i64.add")
     body.set(ground.shared_end)
-    body.memory_size(0)
-    body.op("i64.extend_i32_u")
-    body.i64_const(16)
-    body.op("i64.shl")
-    body.set(ground.guest_end)
     memory.read_parameters(frame, frame.kernel)
 
 

@@ -2,9 +2,9 @@
 
 Guest memory is memory 0, and an address in it has a high half of 0. One test on the fast path, of the high half and
 the low bits together, refuses every other address and every misaligned one; the end of guest memory is left to
-WebAssembly's own bounds (guard pages). Where the kernel makes windowed addresses (see :mod:`.region`), what fails
-that test is tried as one of them. A windowed address is checked against the kernel's own region, because the scratch
-memory around it belongs to the gate.
+WebAssembly's own bounds (guard pages), and what the host has opened behind it is reached as well. Where the kernel
+makes windowed addresses (see :mod:`.region`), what fails that test is tried as one of them. A windowed address is
+checked against the kernel's own region, because the scratch memory around it belongs to the gate.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from tensor_wasm.wasm import Local, ValType
 _GUEST, _SCRATCH = 0, 1
 _HIGH_HALF = 0xFFFFFFFF_00000000
 _WRITERS = ("st", "atom", "red")
+
+#: What 32-bit addresses reach.
+GUEST_END = 1 << 32
 
 #: Parameters beyond this many are read from memory at each use instead of once a launch.
 PARAMETER_LOCALS_MAX = 64

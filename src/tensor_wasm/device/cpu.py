@@ -27,17 +27,24 @@ _POLL_S = 0.04
 
 _INTEGER_32 = 1 << Tag.I32 | 1 << Tag.U32
 _INTEGER_64 = 1 << Tag.I64 | 1 << Tag.U64
-#: The argv tags that a parameter of a PTX type takes; other types cannot be given by this ABI.
+_POINTER = 1 << Tag.POINTER | 1 << Tag.DEVICE_POINTER
+#: The argv tags that a parameter of a PTX type takes; others are given as the bytes they have, see :func:`tags`.
 TAGS_BY_TYPE: dict[str, int] = {
     "u32": _INTEGER_32,
     "s32": _INTEGER_32,
     "b32": _INTEGER_32 | 1 << Tag.F32,
     "f32": 1 << Tag.F32,
     "s64": _INTEGER_64,
-    "u64": _INTEGER_64 | 1 << Tag.POINTER,
-    "b64": _INTEGER_64 | 1 << Tag.POINTER | 1 << Tag.F64,
+    "u64": _INTEGER_64 | _POINTER,
+    "b64": _INTEGER_64 | _POINTER | 1 << Tag.F64,
     "f64": 1 << Tag.F64,
+    **dict.fromkeys(("u16", "s16", "b16", "f16", "bf16"), 1 << Tag.F16),
 }
+
+
+def tags(kind: str) -> int:
+    """The argv tags that a parameter takes, a bit each: what no other tag fits is given as a structure."""
+    return TAGS_BY_TYPE.get(kind, 1 << Tag.STRUCT)
 
 
 @dataclass(slots=True, eq=False)
@@ -198,7 +205,7 @@ def _size(kernel: LoadedKernel) -> int:
 
 
 def _loaded(compiled: CompiledKernel, module: Module) -> LoadedKernel:
-    parameters = [(TAGS_BY_TYPE.get(p.kind, 0), p.offset) for p in compiled.parameters]
+    parameters = [(tags(p.kind), p.offset, p.size_bytes) for p in compiled.parameters]
     return LoadedKernel(
         compiled, module, KernelEntry(parameters, compiled.reqntid, compiled.maxntid, compiled.records is None)
     )

@@ -58,6 +58,8 @@ _mprotect = _libc(_short, "mprotect", _address, _size, ctypes.c_int)
 _madvise = _libc(_long, "madvise", _address, _size, ctypes.c_int)
 _memmove = _libc(_short, "memmove", _address, _address, _size)
 _memmove_releasing = _libc(_long, "memmove", _address, _address, _size)
+_memset = _libc(_short, "memset", _address, ctypes.c_int, _size)
+_memset_releasing = _libc(_long, "memset", _address, ctypes.c_int, _size)
 
 
 def copy_bytes(to: int, source: int, size_bytes: int) -> None:
@@ -71,6 +73,11 @@ def copy_buffer(target: _Buffer, source: _Buffer) -> None:
     if size_bytes:
         to, came_from = (np.frombuffer(buffer, np.uint8).ctypes.data for buffer in (target, source))
         copy_bytes(to, came_from, size_bytes)
+
+
+def fill_bytes(to: int, value: int, size_bytes: int) -> None:
+    """Set bytes at an address of this process; lets go of the GIL when that takes long."""
+    (_memset if size_bytes <= _SHORT_COPY_BYTES else _memset_releasing)(to, value, size_bytes)
 
 
 class Piece:

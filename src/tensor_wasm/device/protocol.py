@@ -15,6 +15,9 @@ from tensor_wasm.runtime import Module
 #: Upper bounds, in seconds, of the histogram of compile times.
 COMPILE_BUCKETS_S: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+#: The newest instructions that the CPU device claims to have; compilers ask.
+SM = "sm_80"
+
 #: Asked again and again while something is waited for: an exception to end the waiting with, or None to go on.
 Interrupt = Callable[[], Exception | None]
 

@@ -18,15 +18,13 @@ from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.keyfile import directory_key
 from tensor_wasm.device.machine import Machine
 from tensor_wasm.device.processor import processor_name
+from tensor_wasm.device.protocol import SM
 from tensor_wasm.device.scalars import described
 from tensor_wasm.device.shape import BLOCK_MAX, GRID_MAX, Axes
 from tensor_wasm.errors import ConfigurationError, KernelArgumentError, KernelError, PtxError
 from tensor_wasm.ptx import read
+from tensor_wasm.ptx.constants import WARP_SIZE
 from tensor_wasm.runtime import SealedFiles
-
-_WARP_SIZE = 32
-#: The newest instructions that the CPU device claims to have; compilers ask.
-_SM = "sm_80"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,9 @@ class OpenDevice:
         self.info = DeviceInfo(
             name=processor_name(),
             kind=machine.device.kind,
-            sm=_SM,
+            sm=SM,
             memory_bytes=machine.memory.capacity_bytes,
-            warp_size=_WARP_SIZE,
+            warp_size=WARP_SIZE,
             max_threads_per_block=limits.BLOCK_THREADS_MAX,
             max_block=BLOCK_MAX,
             max_grid=GRID_MAX,

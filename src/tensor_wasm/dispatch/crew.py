@@ -180,7 +180,8 @@ class Crew:
         self._is_serving = False
         self._lock = threading.Lock()
         self.memories = memories
-        self.kernels: set[int] = set()
+        #: How often helpers were taught a kernel: each leaves an instance in their stores.
+        self.lessons = 0
         code = boards.engine.compile(_aliases(memories.guest_bytes // _WASM_PAGE_BYTES))
         self._helpers = [_Helper(self, boards, code, thread) for thread in threads]
 
@@ -195,7 +196,7 @@ class Crew:
         ``regions`` are where each helper's region is in scratch memory, zeroed; ``variables`` is the leader's.
         """
         self.recall()
-        self.kernels.add(number)
+        self.lessons += 1
         for helper, region in zip(self._helpers, regions, strict=True):
             helper.add(number, module, region, variables)
 

@@ -12,20 +12,28 @@ A guest that links the CUDA module and never launches pays for the small one onl
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from tensor_wasm.abi.limits import ALLOCATIONS_MAX, KERNELS_MAX
 from tensor_wasm.dispatch import layout, scratch
 from tensor_wasm.dispatch.crew import CrewPool, Memories
 from tensor_wasm.dispatch.gate_module import gate_module
 from tensor_wasm.dispatch.ledger import Ledger, Slot
 from tensor_wasm.dispatch.link_module import CLOCK_EXPORT, HIRE_EXPORT, LAUNCH_TABLE, LinkedImport, link_module
 from tensor_wasm.dispatch.scratch import Helpers, KernelEntry
-from tensor_wasm.runtime import Engine, Instance, Linker, Module, Store
+from tensor_wasm.errors import QuotaExceeded
+from tensor_wasm.runtime import Annex, Engine, Instance, Linker, Module, Spans, Store
+from tensor_wasm.runtime import bindings as native
 
-_PAGE_BYTES = 65_536
 _ALIGNMENT = 64
+_SCRATCH_MAX_BYTES = 1 << 32
+#: What an instance of a kernel costs outside its memory, with its globals, measured 0.7 KB. It stays in its store when
+#: the kernel is unloaded.
+_INSTANCE_BYTES = 1024
 
 
 class GuestLink:
@@ -74,6 +82,17 @@ class GateFactory:
             self.crews.close()
 
 
+@dataclass(slots=True)
+class _Loaded:
+    """What a loaded kernel has in scratch memory: its descriptor, and the regions, its own and its helpers'."""
+
+    kernel: int
+    descriptor: int
+    descriptor_bytes: int
+    work_bytes: int
+    bases: list[int] = field(default_factory=list)
+
+
 class Gate:
     """One guest's gate, seen from the host: kernels go in, the code of the last refusal comes out."""
 
@@ -84,10 +103,12 @@ class Gate:
         self._scratch: Any = instance.extern("scratch")
         self._kernels = instance.extern("kernels")
         self._shares = instance.extern("shares")
-        self._regions: list[list[int]] = []  # of each kernel, its own and its helpers'
+        self._loaded: dict[int, _Loaded] = {}
+        self._uses: dict[int, int] = {}  # how often a kernel's number was used and given back
+        self._heap = Spans(scratch.HEAP, _SCRATCH_MAX_BYTES)
+        self._device_table = 0
+        self._retired_bytes = 0
         self.helpers = Helpers.NEVER
-        self._top = scratch.HEAP
-        self.kernel_count = 0
 
     def start_clock(self, ledger: Ledger, slot: Slot, left_ns: int | None) -> None:
         """Tie the gate to its slot; from now on the invocation has ``left_ns`` (None: no end)."""
@@ -104,21 +125,53 @@ class Gate:
         Raises :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate
         takes ``KERNELS_MAX`` kernels: whoever calls counts them.
         """
+        number = next(number for number in range(KERNELS_MAX) if number not in self._loaded)
         descriptor = entry.encode(self.helpers)
-        base = self._allocate(work_bytes + len(descriptor))
-        at = base + work_bytes
-        with self._store.memory_view(self._scratch.of.memory) as view:
+        at = self._allocate(len(descriptor))
+        try:
+            base = self._allocate(work_bytes)
+        except QuotaExceeded:
+            self._free(at, len(descriptor))
+            raise
+        with self.scratch() as view:
             view[at : at + len(descriptor)] = descriptor
         region = self._store.i32_global(base)
         kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, region, region])
-        identity = self.kernel_count
-        self._store.table_set(self._kernels, identity, kernel.function("run"))
-        self._store.table_set(self._shares, identity, kernel.function("share"))
-        self._regions.append([base])
-        self._poke(scratch.DESCRIPTORS + 4 * identity, at)
-        self.kernel_count = identity + 1
-        self._poke(scratch.KERNEL_COUNT, self.kernel_count)
+        identity = number + KERNELS_MAX * self._uses.get(number, 0)
+        self._loaded[number] = _Loaded(identity, at, len(descriptor), work_bytes, [base])
+        self._store.table_set(self._kernels, number, kernel.function("run"))
+        self._store.table_set(self._shares, number, kernel.function("share"))
+        self._write_kernel(number, identity + 1, at)
         return identity, kernel, base
+
+    def has(self, kernel: int) -> bool:
+        """Whether there is a kernel of this id."""
+        found = self._loaded.get(kernel & (KERNELS_MAX - 1))
+        return found is not None and found.kernel == kernel
+
+    def remove(self, kernel: int) -> None:
+        """Forget a kernel that there is, by its id. Its memory is for others then.
+
+        What its instance costs besides stays until the store ends, and counts against the instance's limit. Raises
+        :class:`~tensor_wasm.errors.QuotaExceeded` when that has no room for it: the kernel is still there.
+        """
+        if not self._store.budget.take(_INSTANCE_BYTES):
+            raise QuotaExceeded("the instance has unloaded too many kernels: each leaves a kilobyte until it ends")
+        if not self._retired_bytes:
+            self._store.allow_instances()
+        self._retired_bytes += _INSTANCE_BYTES
+        number = kernel & (KERNELS_MAX - 1)
+        found = self._loaded.pop(number)
+        self._write_kernel(number, 0, 0)
+        self._uses[number] = self._uses.get(number, 0) + 1
+        self._free(found.descriptor, found.descriptor_bytes)
+        for base in found.bases:
+            self._free(base, found.work_bytes)
+
+    def close(self) -> None:
+        """Give back what counts against the instance's limit and is not in a memory."""
+        self._store.budget.give(self._retired_bytes)
+        self._retired_bytes = 0
 
     def scratch(self) -> memoryview:
         """Scratch memory, as it is now; invalid once a kernel runs or is added."""
@@ -134,24 +187,55 @@ class Gate:
 
         Raises :class:`~tensor_wasm.errors.QuotaExceeded` when their memory does not fit the instance's limit.
         """
-        found = self._regions[number]
+        found = self._loaded[number].bases
         while len(found) <= count:
             found.append(self._allocate(work_bytes))
         return found[: count + 1]
 
     def forget_helpers(self) -> None:
         """Have every kernel that helpers know ask for some again; to be called when they are dismissed."""
-        for number in range(self.kernel_count):
-            at = self._peek(scratch.DESCRIPTORS + 4 * number) + scratch.DESCRIPTOR_CREW
+        for loaded in self._loaded.values():
+            at = loaded.descriptor + scratch.DESCRIPTOR_CREW
             if self._peek(at) == Helpers.KNOW:
                 self._poke(at, Helpers.ASK)
 
     def thread_ns(self, number: int) -> float:
         """What a thread of a kernel cost when it ran last."""
-        with self._store.memory_view(self._scratch.of.memory) as view:
-            at = int.from_bytes(view[scratch.DESCRIPTORS + 4 * number :][:4], "little") + scratch.DESCRIPTOR_THREAD_NS
+        at = self._loaded[number].descriptor + scratch.DESCRIPTOR_THREAD_NS
+        with self.scratch() as view:
             (cost,) = struct.unpack("<d", view[at : at + 8])
         return float(cost)
+
+    # --- device memory ------------------------------------------------------------------------------------
+
+    def annex(self) -> Annex:
+        """A new annex of the guest's memory."""
+        pool = self._store.engine.pool
+        base = native.memory_data(self._store.context, ctypes.byref(self._guest_memory.of.memory))
+        memory = pool.find(base or 0)
+        assert memory is not None
+        return Annex(pool, memory, self._store.budget)
+
+    def set_device(self, handle: int, address: int, size_bytes: int) -> None:
+        """Have launches know a device allocation.
+
+        Raises :class:`~tensor_wasm.errors.QuotaExceeded` when there is no room for the table of them.
+        """
+        if not self._device_table:
+            self._device_table = self._allocate(scratch.DEVICE_TABLE_BYTES)
+            self._poke(scratch.DEVICE_TABLE, self._device_table)
+        self._write_device(handle, struct.pack("<QII", handle, address, size_bytes))
+
+    def unset_device(self, handle: int) -> None:
+        """Have launches know an allocation no more."""
+        self._write_device(handle, bytes(scratch.DEVICE_BYTES))
+
+    def _write_device(self, handle: int, entry: bytes) -> None:
+        at = self._device_table + scratch.DEVICE_BYTES * ((handle - 1) & (ALLOCATIONS_MAX - 1))
+        with self.scratch() as view:
+            view[at : at + len(entry)] = entry
+
+    # --- words --------------------------------------------------------------------------------------------
 
     @property
     def last_code(self) -> int:
@@ -176,8 +260,32 @@ class Gate:
         with self._store.memory_view(self._scratch.of.memory) as view:
             view[address : address + 4] = value.to_bytes(4, "little", signed=True)
 
+    def _write_kernel(self, number: int, identity: int, descriptor: int) -> None:
+        entry = struct.pack("<qi4x", identity, descriptor)
+        at = scratch.KERNELS + scratch.KERNEL_BYTES * number
+        with self.scratch() as view:
+            view[at : at + len(entry)] = entry
+
     def _allocate(self, size_bytes: int) -> int:
-        base = -(-self._top // _ALIGNMENT) * _ALIGNMENT
-        self._store.grow_memory(self._scratch.of.memory, base + size_bytes)
-        self._top = base + size_bytes
+        """Zeroed bytes of scratch memory, at a multiple of ``_ALIGNMENT``."""
+        size_bytes = _rounded(size_bytes)
+        base = self._heap.take(size_bytes)
+        if base is None:
+            raise QuotaExceeded("the kernel's memory does not fit the limit of an instance")
+        try:
+            self._store.grow_memory(self._scratch.of.memory, base + size_bytes)
+        except QuotaExceeded:
+            self._heap.give(base, size_bytes)
+            raise
         return base
+
+    def _free(self, base: int, size_bytes: int) -> None:
+        size_bytes = _rounded(size_bytes)
+        if size_bytes:
+            address = native.memory_data(self._store.context, ctypes.byref(self._scratch.of.memory))
+            self._store.engine.pool.clear((address or 0) + base, size_bytes)
+            self._heap.give(base, size_bytes)
+
+
+def _rounded(size_bytes: int) -> int:
+    return -(-size_bytes // _ALIGNMENT) * _ALIGNMENT

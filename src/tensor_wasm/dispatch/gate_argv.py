@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from tensor_wasm.abi import Code, Tag, limits
 from tensor_wasm.abi.argv import VALUE_BYTES
 from tensor_wasm.dispatch import scratch
-from tensor_wasm.dispatch.gate_words import GUEST, I32, SCRATCH, load_guest_size
+from tensor_wasm.dispatch.gate_words import GUEST, I32, I64, SCRATCH, load_guest_size
 from tensor_wasm.wasm import Body, Function, Label, Local, Module
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """Locals of the walk over argv: the record at ``at``, its ``value``, the parameter's ``entry``."""
+    """Locals of the walk over argv: the record at ``at``, its ``value``, the parameter's ``entry``.
 
+    ``last_tag`` is the last one that is known.
+    """
+
+    last_tag: Local
     at: Local
     end: Local
     tag: Local
@@ -25,13 +29,13 @@ class _Walk:
 
 
 def lower(module: Module) -> Function:
-    """``(descriptor, argv, length) -> code``: check argv against the kernel and pack it into the parameter block.
+    """``(descriptor, argv, length, last tag) -> code``: check argv against the kernel, and pack the parameter block.
 
     The form of every record comes before its fit to the kernel, so a mismatch is only noted during the walk.
     """
-    function = module.function([I32, I32, I32], [I32], name="lower")
-    body, (descriptor, at, length) = function.code, function.parameters
-    walk = _Walk(at, *(body.local(I32) for _ in range(6)))
+    function = module.function([I32] * 4, [I32], name="lower")
+    body, (descriptor, at, length, last_tag) = function.code, function.parameters
+    walk = _Walk(last_tag, at, *(body.local(I32) for _ in range(6)))
     records = body.local(I32)
     _return_if(body, Code.ARGV_TOO_LARGE, length, limits.ARGV_MAX_BYTES)
     _sum(body, at, length, walk.end)
@@ -51,7 +55,7 @@ def lower(module: Module) -> Function:
         _return_if(body, Code.ARGV_TOO_LARGE, records, limits.ARGV_MAX_RECORDS)
         _match(body, walk)
         _take_record(body, walk)
-        _step(body, walk.entry, 4)
+        _step(body, walk.entry, scratch.PARAMETER_ENTRY_BYTES)
         _step(body, walk.left, -1)
         body.br(again)
     body.i32_const(Code.INVALID_ARGUMENTS)
@@ -102,7 +106,7 @@ def _match(body: Body, walk: _Walk) -> None:
     body.op("i32.eqz")
     with body.if_():
         body.get(walk.entry)
-        body.memory("i32.load16_u", memory=SCRATCH)
+        body.memory("i32.load16_u", scratch.PARAMETER_TAGS, memory=SCRATCH)
         body.get(walk.tag)
         body.op("i32.shr_u")
         body.i32_const(1)
@@ -113,31 +117,136 @@ def _match(body: Body, walk: _Walk) -> None:
 def _take_record(body: Body, walk: _Walk) -> None:
     """Step over the record; its value goes to the parameter unless something did not fit."""
     with body.block() as next_record:
-        with body.block() as pointer:
-            with body.block() as wide:
-                with body.block() as narrow:
-                    with body.block() as unknown:
-                        _branch_by_tag(body, walk.tag, {4: narrow, 8: wide}, pointer, unknown)
-                    body.i32_const(Code.INVALID_ARGUMENTS)
-                    body.op("return")
-                _step_over(body, walk, 4)
-                _store_parameter(body, walk, "i32.load", "i32.store", next_record)
+        with body.block() as other:
+            with body.block() as pointer:
+                with body.block() as wide:
+                    with body.block() as narrow:
+                        by_size = {4: narrow, 8: wide}
+                        plain = {tag: by_size[VALUE_BYTES[tag]] for tag in Tag if tag < Tag.POINTER}
+                        _branch_by_tag(body, walk.tag, {**plain, Tag.POINTER: pointer}, other)
+                    _step_over(body, walk, 4)
+                    _store_parameter(body, walk, "i32.load", "i32.store", next_record)
+                    body.br(next_record)
+                _step_over(body, walk, 8)
+                _store_parameter(body, walk, "i64.load", "i64.store", next_record)
                 body.br(next_record)
             _step_over(body, walk, 8)
-            _store_parameter(body, walk, "i64.load", "i64.store", next_record)
+            _check_window(body, walk)
+            _store_parameter(body, walk, "i64.load32_u", "i64.store", next_record)
             body.br(next_record)
-        _step_over(body, walk, 8)
-        _check_window(body, walk)
-        _store_parameter(body, walk, "i64.load32_u", "i64.store", next_record)
+        _take_newer_record(body, walk, next_record)
 
 
-def _branch_by_tag(body: Body, tag: Local, by_size: dict[int, Label], pointer: Label, unknown: Label) -> None:
-    targets = [unknown] * (max(VALUE_BYTES) + 1)
-    for known, size in VALUE_BYTES.items():
-        targets[known] = by_size[size]
-    targets[Tag.POINTER] = pointer
+def _take_newer_record(body: Body, walk: _Walk, next_record: Label) -> None:
+    """As :func:`_take_record`, for tags that only newer versions of the module have, and for what is no tag."""
+    with body.block() as unknown:
+        body.get(walk.tag)
+        body.get(walk.last_tag)
+        body.op("i32.gt_u")
+        body.br_if(unknown)
+        with body.block() as structure:
+            with body.block() as half:
+                with body.block() as device:
+                    own = {Tag.DEVICE_POINTER: device, Tag.F16: half, Tag.STRUCT: structure}
+                    _branch_by_tag(body, walk.tag, own, unknown)
+                _take_device_pointer(body, walk, next_record)
+                body.br(next_record)
+            _step_over(body, walk, VALUE_BYTES[Tag.F16])
+            _store_parameter(body, walk, "i32.load16_u", "i32.store16", next_record)
+            body.br(next_record)
+        _take_structure(body, walk, next_record)
+        body.br(next_record)
+    body.i32_const(Code.INVALID_ARGUMENTS)
+    body.op("return")
+
+
+def _branch_by_tag(body: Body, tag: Local, labels: dict[Tag, Label], other: Label) -> None:
     body.get(tag)
-    body.br_table(targets, unknown)
+    body.br_table([labels.get(Tag(value), other) if value else other for value in range(max(labels) + 1)], other)
+
+
+def _take_device_pointer(body: Body, walk: _Walk, mismatched: Label) -> None:
+    """Look a handle up in the table that the host keeps; the parameter is the allocation's address and the offset."""
+    _step_over(body, walk, VALUE_BYTES[Tag.DEVICE_POINTER])
+    found = body.local(I32)
+    handle = body.local(I64)
+    body.get(walk.value)
+    body.memory("i64.load", align=0, memory=GUEST)
+    body.tee(handle)
+    body.i64_const(1)
+    body.op("i64.sub", "i32.wrap_i64")
+    body.i32_const(limits.ALLOCATIONS_MAX - 1)
+    body.op("i32.and")
+    body.i32_const(scratch.DEVICE_BYTES)
+    body.op("i32.mul")
+    body.i32_const(0)
+    body.memory("i32.load", scratch.DEVICE_TABLE, memory=SCRATCH)
+    body.op("i32.add")
+    body.set(found)
+    # Handle 0 would be found where there is none; without a table, what is found is nothing.
+    body.get(handle)
+    body.op("i64.eqz")
+    body.i32_const(0)
+    body.memory("i32.load", scratch.DEVICE_TABLE, memory=SCRATCH)
+    body.op("i32.eqz", "i32.or")
+    body.get(found)
+    body.memory("i64.load", scratch.DEVICE_HANDLE, memory=SCRATCH)
+    body.get(handle)
+    body.op("i64.ne", "i32.or")
+    with body.if_():
+        body.i32_const(Code.INVALID_HANDLE)
+        body.op("return")
+    body.get(walk.value)
+    body.memory("i64.load", 8, align=0, memory=GUEST)
+    body.get(found)
+    body.memory("i64.load32_u", scratch.DEVICE_SIZE, memory=SCRATCH)
+    body.op("i64.gt_u")
+    with body.if_():
+        body.i32_const(Code.INVALID_POINTER)
+        body.op("return")
+    _push_place(body, walk, mismatched)
+    body.get(found)
+    body.memory("i64.load32_u", scratch.DEVICE_ADDRESS, memory=SCRATCH)
+    body.get(walk.value)
+    body.memory("i64.load", 8, align=0, memory=GUEST)
+    body.op("i64.add")
+    body.memory("i64.store", scratch.PARAMETERS, align=0, memory=SCRATCH)
+    body.release(found, handle)
+
+
+def _take_structure(body: Body, walk: _Walk, mismatched: Label) -> None:
+    """Copy a structure's bytes; a parameter of another size does not take it."""
+    length = body.local(I32)
+    _step_over(body, walk, VALUE_BYTES[Tag.STRUCT])
+    body.get(walk.value)
+    body.memory("i32.load16_u", align=0, memory=GUEST)
+    body.set(length)
+    body.get(walk.end)
+    body.get(walk.at)
+    body.op("i32.sub")
+    body.get(length)
+    body.op("i32.lt_u")
+    with body.if_():
+        body.i32_const(Code.INVALID_ARGUMENTS)
+        body.op("return")
+    _sum(body, walk.at, length, walk.at)
+    body.get(walk.mismatch)
+    body.op("i32.eqz")
+    with body.if_():
+        body.get(walk.entry)
+        body.memory("i32.load16_u", scratch.PARAMETER_SIZE, memory=SCRATCH)
+        body.get(length)
+        body.op("i32.ne")
+        body.set(walk.mismatch)
+    _push_place(body, walk, mismatched)
+    body.i32_const(scratch.PARAMETERS)
+    body.op("i32.add")
+    body.get(walk.value)
+    body.i32_const(VALUE_BYTES[Tag.STRUCT])
+    body.op("i32.add")
+    body.get(length)
+    body.memory_copy(SCRATCH, GUEST)
+    body.release(length)
 
 
 def _step_over(body: Body, walk: _Walk, size: int) -> None:
@@ -171,10 +280,15 @@ def _check_window(body: Body, walk: _Walk) -> None:
 
 
 def _store_parameter(body: Body, walk: _Walk, load: str, store: str, mismatched: Label) -> None:
-    body.get(walk.mismatch)
-    body.br_if(mismatched)
-    body.get(walk.entry)
-    body.memory("i32.load16_u", 2, memory=SCRATCH)
+    _push_place(body, walk, mismatched)
     body.get(walk.value)
     body.memory(load, align=0, memory=GUEST)
     body.memory(store, scratch.PARAMETERS, align=0, memory=SCRATCH)
+
+
+def _push_place(body: Body, walk: _Walk, mismatched: Label) -> None:
+    """Push the parameter's offset in the block; where something did not fit, go on without it."""
+    body.get(walk.mismatch)
+    body.br_if(mismatched)
+    body.get(walk.entry)
+    body.memory("i32.load16_u", scratch.PARAMETER_OFFSET, memory=SCRATCH)

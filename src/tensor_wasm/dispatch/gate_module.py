@@ -16,7 +16,6 @@ from tensor_wasm.dispatch.crew_module import BOARD_BYTES, write_lead
 from tensor_wasm.dispatch.gate_argv import lower
 from tensor_wasm.dispatch.gate_permits import acquire, release
 from tensor_wasm.dispatch.gate_words import (
-    GUEST,
     I32,
     I64,
     LEDGER,
@@ -27,7 +26,7 @@ from tensor_wasm.dispatch.gate_words import (
     set_state,
 )
 from tensor_wasm.dispatch.layout import COUNTERS, State
-from tensor_wasm.dispatch.link_module import CLOCK_PARAMETERS, LAUNCH_PARAMETERS
+from tensor_wasm.dispatch.link_module import CLOCK_PARAMETERS, GATE_PARAMETERS
 from tensor_wasm.dispatch.scratch import Helpers
 from tensor_wasm.wasm import Body, Function, FunctionType, Global, Label, Local, Module, Table
 
@@ -53,13 +52,13 @@ class _Parts:
 class _Crew:
     """The guest's helpers: globals, because nothing but the gate may ever reach them.
 
-    ``board`` is 0 without helpers; ``pages`` is the guest's memory as they know it.
+    ``board`` is 0 without helpers.
     """
 
     def __init__(self, module: Module, hire: Function, lead: Function) -> None:
         self.hire = hire
         self.lead = lead
-        self.board, self.helpers, self.pages = (module.global_(I32) for _ in range(3))
+        self.board, self.helpers = module.global_(I32), module.global_(I32)
 
 
 @cache
@@ -131,7 +130,7 @@ def _enter(module: Module, clock: Function, slot_global: Global) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Launch:
-    """Locals of a launch: its parameters in the ABI's order, then its own."""
+    """Locals of a launch: its parameters in the ABI's order, then its own; ``number`` is the kernel's in the tables."""
 
     kernel: Local
     grid: tuple[Local, Local, Local]
@@ -139,7 +138,9 @@ class _Launch:
     shared_bytes: Local
     argv: Local
     argv_bytes: Local
+    last_tag: Local
     slot: Local
+    number: Local
     descriptor: Local
     code: Local
     entered: Local
@@ -150,10 +151,10 @@ class _Launch:
 
 
 def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
-    function = module.function(LAUNCH_PARAMETERS, [I32], name="launch")
+    function = module.function(GATE_PARAMETERS, [I32], name="launch")
     body, p = function.code, function.parameters
-    own = (*(body.local(I32) for _ in range(3)), *(body.local(I64) for _ in range(4)), body.local(I32))
-    launch = _Launch(p[0], (p[1], p[2], p[3]), (p[4], p[5], p[6]), p[7], p[8], p[9], *own)
+    own = (*(body.local(I32) for _ in range(4)), *(body.local(I64) for _ in range(4)), body.local(I32))
+    launch = _Launch(p[0], (p[1], p[2], p[3]), (p[4], p[5], p[6]), p[7], p[8], p[9], p[10], *own)
     body.global_get(slot)
     body.tee(launch.slot)
     body.call(parts.clock)
@@ -168,6 +169,7 @@ def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
         body.get(launch.descriptor)
         body.get(launch.argv)
         body.get(launch.argv_bytes)
+        body.get(launch.last_tag)
         body.call(parts.lower)
         body.tee(launch.code)
         with body.if_():
@@ -208,15 +210,23 @@ def _check_request(body: Body, launch: _Launch, refused: Label) -> None:
     body.op("i64.gt_u")
     _refuse(body, launch, Code.INVALID_POINTER, refused)
     body.get(launch.kernel)
-    body.i32_const(0)
-    body.memory("i64.load32_u", scratch.KERNEL_COUNT, memory=SCRATCH)
-    body.op("i64.ge_u")
-    _refuse(body, launch, Code.UNKNOWN_KERNEL, refused)
-    body.get(launch.kernel)
     body.op("i32.wrap_i64")
-    body.i32_const(2)
-    body.op("i32.shl")
-    body.memory("i32.load", scratch.DESCRIPTORS, memory=SCRATCH)
+    body.i32_const(limits.KERNELS_MAX - 1)
+    body.op("i32.and")
+    body.tee(launch.number)
+    body.i32_const(scratch.KERNEL_BYTES)
+    body.op("i32.mul")
+    body.tee(launch.descriptor)
+    body.memory("i64.load", scratch.KERNELS + scratch.KERNEL_ID, memory=SCRATCH)
+    body.get(launch.kernel)
+    body.i64_const(1)
+    body.op("i64.add", "i64.ne")
+    body.get(launch.kernel)
+    body.i64_const(0)
+    body.op("i64.lt_s", "i32.or")
+    _refuse(body, launch, Code.UNKNOWN_KERNEL, refused)
+    body.get(launch.descriptor)
+    body.memory("i32.load", scratch.KERNELS + scratch.KERNEL_DESCRIPTOR, memory=SCRATCH)
     body.set(launch.descriptor)
     _check_dimensions(body, launch)
     _refuse(body, launch, Code.INVALID_DIMENSIONS, refused)
@@ -228,7 +238,7 @@ def _check_dimensions(body: Body, launch: _Launch) -> None:
         (launch.block[0], limits.BLOCK_AXIS_MAX),
         (launch.block[1], limits.BLOCK_AXIS_MAX),
         (launch.block[2], limits.BLOCK_Z_MAX),
-        (launch.grid[0], 0x7FFFFFFF),
+        (launch.grid[0], limits.GRID_X_MAX),
         (launch.grid[1], limits.GRID_YZ_MAX),
         (launch.grid[2], limits.GRID_YZ_MAX),
     ]
@@ -269,8 +279,7 @@ def _push_wrong_shape(body: Body, launch: _Launch) -> None:
 
 def _run_kernel(body: Body, launch: _Launch, parts: _Parts) -> None:
     body.get(launch.slot)
-    body.get(launch.kernel)
-    body.op("i32.wrap_i64")
+    body.get(launch.number)
     body.memory("i32.store", layout.KERNEL, memory=LEDGER)
     for position, axis in enumerate(launch.block):  # a fault is reported by block and thread
         body.i32_const(0)
@@ -286,15 +295,13 @@ def _run_kernel(body: Body, launch: _Launch, parts: _Parts) -> None:
     body.op("i32.eq")
     with body.if_():
         _push_launch(body, launch)
-        body.get(launch.kernel)
-        body.op("i32.wrap_i64")
+        body.get(launch.number)
         body.call_indirect(parts.run, parts.kernels.index)
         body.else_()
         body.global_get(parts.crew.board)
         body.i32_const(scratch.COUNTER)
         body.get(launch.cores)
-        body.get(launch.kernel)
-        body.op("i32.wrap_i64")
+        body.get(launch.number)
         _push_launch(body, launch)
         body.call(parts.crew.lead)
         with body.if_():
@@ -348,14 +355,11 @@ def _choose_cores(body: Body, launch: _Launch, crew: _Crew) -> None:
 
 
 def _push_is_known(body: Body, launch: _Launch, crew: _Crew) -> None:
-    """Push whether there are helpers, and know the kernel and the guest's memory."""
+    """Push whether there are helpers, and know the kernel."""
     body.get(launch.descriptor)
     body.memory("i32.load", scratch.DESCRIPTOR_CREW, memory=SCRATCH)
     body.i32_const(Helpers.KNOW)
     body.op("i32.eq")
-    body.global_get(crew.pages)
-    body.memory_size(GUEST)
-    body.op("i32.eq", "i32.and")
     body.global_get(crew.board)
     body.i32_const(0)
     body.op("i32.ne", "i32.and")
@@ -385,8 +389,7 @@ def _ask(body: Body, launch: _Launch, crew: _Crew) -> None:
         _push_is_known(body, launch, crew)
         body.op("i32.eqz")
         with body.if_():
-            body.get(launch.kernel)
-            body.op("i32.wrap_i64")
+            body.get(launch.number)
             body.call(crew.hire)
             body.tee(answer)
             body.i32_const(-BOARD_BYTES)
@@ -396,8 +399,6 @@ def _ask(body: Body, launch: _Launch, crew: _Crew) -> None:
             body.i32_const(BOARD_BYTES - 1)
             body.op("i32.and")
             body.global_set(crew.helpers)
-            body.memory_size(GUEST)
-            body.global_set(crew.pages)
             body.i32_const(Helpers.KNOW)
             body.i32_const(Helpers.AGAIN)
             body.get(answer)

@@ -1,8 +1,9 @@
 """The link: a small module between a guest and the host, made from the guest's list of imports.
 
 It exports the guest's imports under their positions ("0", "1" …): the host's functions as they are, and for
-``wasi_cuda_launch`` a function of its own that calls entry 0 of its table. The gate puts itself there when it is bound;
-until then the entry is null and the launch asks the host to bind it.
+``wasi_cuda_launch`` functions of its own that call entry 0 of its table. The gate puts itself there when it is bound;
+until then the entry is null and the launch asks the host to bind it. The gate is told the last argv tag that the
+version of the module has under which the guest imports the launch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tensor_wasm.abi import Signature
-from tensor_wasm.abi.imports import CUDA_MODULES, WASI_MODULE, signatures
+from tensor_wasm.abi.argv import LAST_TAG, LAST_TAG_3
+from tensor_wasm.abi.imports import CUDA_3_MODULE, CUDA_MODULES, WASI_MODULE, signatures
 from tensor_wasm.wasm import Function, Module, Table, ValType
 
 #: The host function that binds the gate: ``() -> i32``, a code.
@@ -22,9 +24,13 @@ HIRE_EXPORT = "hire"
 LAUNCH_TABLE = "launch_table"
 CLOCK_EXPORT = "clock"
 LAUNCH_NAME = "wasi_cuda_launch"
+#: The same, with a ticket for its result.
+LAUNCH_ASYNC_NAME = "wasi_cuda_launch_async"
 
 _TYPES = {"i32": ValType.I32, "i64": ValType.I64, "f32": ValType.F32, "f64": ValType.F64}
 LAUNCH_PARAMETERS = [_TYPES[kind] for kind in signatures(CUDA_MODULES[0])[LAUNCH_NAME].parameters]
+#: What the gate's launch takes: the guest's parameters, and the last tag.
+GATE_PARAMETERS = [*LAUNCH_PARAMETERS, ValType.I32]
 CLOCK_PARAMETERS = [ValType.I32, ValType.I64, ValType.I32]
 
 
@@ -39,7 +45,7 @@ class LinkedImport:
     @property
     def is_launch(self) -> bool:
         """Whether the gate answers it."""
-        return self.module in CUDA_MODULES and self.name == LAUNCH_NAME
+        return self.module in CUDA_MODULES and self.name in (LAUNCH_NAME, LAUNCH_ASYNC_NAME)
 
 
 def link_module(imports: Sequence[LinkedImport]) -> bytes:
@@ -55,33 +61,75 @@ def link_module(imports: Sequence[LinkedImport]) -> bytes:
     bind = module.import_function(BIND_MODULE, BIND_NAME, [], [ValType.I32])
     hire = module.import_function(BIND_MODULE, HIRE_NAME, [ValType.I32], [ValType.I32])
     clock = module.import_function(WASI_MODULE, "clock_time_get", CLOCK_PARAMETERS, [ValType.I32])
-    table = module.table(1, 1, export=LAUNCH_TABLE)
+    launches = _Launches(module, module.table(1, 1, export=LAUNCH_TABLE), bind)
     module.export(CLOCK_EXPORT, clock)
     module.export(HIRE_EXPORT, hire)
-    launch = _launch(module, table, bind)
-    for position in range(len(imports)):
-        module.export(str(position), handed_on.get(position, launch))
+    for position, item in enumerate(imports):
+        module.export(str(position), handed_on[position] if position in handed_on else launches.function(item))
     return module.encode().wasm
 
 
-def _launch(module: Module, table: Table, bind: Function) -> Function:
-    launch = module.function(LAUNCH_PARAMETERS, [ValType.I32], name="launch")
-    body = launch.code
-    code = body.local(ValType.I32)
-    body.i32_const(0)
-    body.table_get(table.index)
-    body.op("ref.is_null")
-    with body.if_():
-        body.call(bind)
+class _Launches:
+    """The link's own functions, by the last argv tag they take; each is written at its first use."""
+
+    def __init__(self, module: Module, table: Table, bind: Function) -> None:
+        self._module = module
+        self._table = table
+        self._bind = bind
+        self._plain: dict[int, Function] = {}
+        self._ticketed: dict[int, Function] = {}
+
+    def function(self, item: LinkedImport) -> Function:
+        """What answers an import of the launch."""
+        last_tag = LAST_TAG_3 if item.module == CUDA_3_MODULE else LAST_TAG
+        return self.ticketed(last_tag) if item.name == LAUNCH_ASYNC_NAME else self.plain(last_tag)
+
+    def plain(self, last_tag: int) -> Function:
+        """``wasi_cuda_launch``."""
+        if last_tag in self._plain:
+            return self._plain[last_tag]
+        launch = self._plain[last_tag] = self._module.function(LAUNCH_PARAMETERS, [ValType.I32], name="launch")
+        body = launch.code
+        code = body.local(ValType.I32)
+        body.i32_const(0)
+        body.table_get(self._table.index)
+        body.op("ref.is_null")
+        with body.if_():
+            body.call(self._bind)
+            body.tee(code)
+            with body.if_():
+                body.get(code)
+                body.op("return")
+        for parameter in launch.parameters:
+            body.get(parameter)
+        body.i32_const(last_tag)
+        body.i32_const(0)
+        body.call_indirect(self._module.type(GATE_PARAMETERS, [ValType.I32]), self._table.index)
+        return launch
+
+    def ticketed(self, last_tag: int) -> Function:
+        """``wasi_cuda_launch_async``: the launch, complete when it returns; tickets count what succeeded, from 0."""
+        if last_tag in self._ticketed:
+            return self._ticketed[last_tag]
+        plain = self.plain(last_tag)
+        tickets = self._module.global_(ValType.I64)
+        launch = self._ticketed[last_tag] = self._module.function(LAUNCH_PARAMETERS, [ValType.I64], name="launch_async")
+        body = launch.code
+        code, ticket = body.local(ValType.I32), body.local(ValType.I64)
+        for parameter in launch.parameters:
+            body.get(parameter)
+        body.call(plain)
         body.tee(code)
         with body.if_():
             body.get(code)
-            body.op("return")
-    for parameter in launch.parameters:
-        body.get(parameter)
-    body.i32_const(0)
-    body.call_indirect(launch.type, table.index)
-    return launch
+            body.op("i64.extend_i32_s", "return")
+        body.global_get(tickets)
+        body.tee(ticket)
+        body.i64_const(1)
+        body.op("i64.add")
+        body.global_set(tickets)
+        body.get(ticket)
+        return launch
 
 
 def _kinds(names: Sequence[str]) -> list[ValType]:

@@ -11,32 +11,47 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tensor_wasm.abi.limits import BLOCK_THREADS_MAX, KERNELS_MAX
+from tensor_wasm.abi.limits import ALLOCATIONS_MAX, BLOCK_THREADS_MAX, KERNELS_MAX
 
-KERNEL_COUNT = 20  # i32
 LAST_CODE = 24  # i32: code of the latest refused launch, 0 after a success or a call of the host's
+DEVICE_TABLE = 28  # i32: address of the table of device allocations, 0 when there is none yet
 BLOCK = 32  # i32 x 3: block shape of the launch now running
 COUNTER = 48  # i64: blocks that were taken of a launch on several cores
-DESCRIPTORS = 64  # i32 each: address of a kernel's descriptor
-PARAMETERS = 2048  # the parameter block of the launch now running
+KERNELS = 64  # an entry for each kernel, see below
+PARAMETERS = 4224  # the parameter block of the launch now running
 PARAMETERS_BYTES = 4096
-HEAP = PARAMETERS + PARAMETERS_BYTES  # descriptors and kernels' regions from here on
+HEAP = PARAMETERS + PARAMETERS_BYTES  # descriptors, kernels' regions and the table of allocations from here on
 
-assert DESCRIPTORS + 4 * KERNELS_MAX <= PARAMETERS
+# A kernel's entry. Its number is the low bits of its id; what is above counts how often the number was used before, so
+# an id that was unloaded is not the next kernel's.
+KERNEL_ID = 0  # i64: its id plus 1, 0 where there is none
+KERNEL_DESCRIPTOR = 8  # i32: address of its descriptor
+KERNEL_BYTES = 16
+
+# A device allocation's entry, at the place that the low bits of its handle less 1 say.
+DEVICE_HANDLE = 0  # i64: 0 where there is none
+DEVICE_ADDRESS = 8  # i32: where kernels see it
+DEVICE_SIZE = 12  # i32: its bytes
+DEVICE_BYTES = 16
+DEVICE_TABLE_BYTES = DEVICE_BYTES * ALLOCATIONS_MAX
+
+assert KERNELS + KERNEL_BYTES * KERNELS_MAX <= PARAMETERS
+assert KERNELS_MAX & (KERNELS_MAX - 1) == ALLOCATIONS_MAX & (ALLOCATIONS_MAX - 1) == 0
 
 #: A launch that takes one core this long is worth waking helpers, which costs some 20 µs.
 WORTH_NS = 250_000
 #: What a thread of a kernel that never ran is taken to cost: some 12,000 threads are worth it then.
 UNKNOWN_THREAD_NS = 20.0
 
-# A descriptor: six i32 and an f64, then for each parameter u16 tags accepted (bit t: tag t) and u16 offset in the
-# block.
+# A descriptor: six i32 and an f64, then for each parameter four u16: tags accepted (bit t: tag t), offset in the block,
+# bytes, and nothing.
 DESCRIPTOR_COUNT = 0
 DESCRIPTOR_REQUIRED = 4  # three axes; 0 when the kernel requires no shape
 DESCRIPTOR_MAX_THREADS = 16
 DESCRIPTOR_CREW = 20  # see Helpers
 DESCRIPTOR_THREAD_NS = 24  # f64: what a thread of the latest launch cost, in time of one core
 DESCRIPTOR_PARAMETERS = 32
+PARAMETER_TAGS, PARAMETER_OFFSET, PARAMETER_SIZE, PARAMETER_ENTRY_BYTES = 0, 2, 4, 8
 
 
 class Helpers:
@@ -59,12 +74,12 @@ class Cost:
 class KernelEntry:
     """What the gate must know of a kernel.
 
-    ``parameters`` are pairs (bit mask of the argv tags accepted, offset in the parameter block). ``reqntid`` and
-    ``maxntid`` are the PTX directives' axes or None. ``uses_helpers`` is false for one that runs on one
-    core however large its launches are; ``cost`` outlives the instances that measure it.
+    ``parameters`` are triples (bit mask of the argv tags accepted, offset in the parameter block, bytes).
+    ``reqntid`` and ``maxntid`` are the PTX directives' axes or None. ``uses_helpers`` is false for one that runs on
+    one core however large its launches are; ``cost`` outlives the instances that measure it.
     """
 
-    parameters: Sequence[tuple[int, int]]
+    parameters: Sequence[tuple[int, int, int]]
     reqntid: tuple[int, int, int] | None = None
     maxntid: tuple[int, int, int] | None = None
     uses_helpers: bool = True
@@ -83,7 +98,7 @@ class KernelEntry:
         helpers = helpers if self.uses_helpers else Helpers.NEVER
         head = struct.pack("<6id", len(self.parameters), *shape, threads, helpers, self.cost.thread_ns)
         entries = (
-            struct.pack("<HH", mask, offset) if offset + 8 <= PARAMETERS_BYTES else b"\0\0\0\0"
-            for mask, offset in self.parameters
+            struct.pack("<4H", mask, offset, size, 0) if offset + max(size, 8) <= PARAMETERS_BYTES else bytes(8)
+            for mask, offset, size in self.parameters
         )
         return head + b"".join(entries)

@@ -1,81 +1,94 @@
-"""Device memory of one guest on the CPU device: buffers behind handles, zeroed, gone with the guest."""
+"""Device memory of one guest on the CPU device: allocations behind handles, zeroed, gone with the guest.
+
+They lie behind the end of the guest's memory (see :mod:`tensor_wasm.runtime.annex`), where its kernels address them.
+Launches find them by handle in a table of the gate's.
+"""
 
 from __future__ import annotations
 
-import mmap
+import ctypes
+from collections import deque
 from collections.abc import Callable
 
 from tensor_wasm.abi import Code
 from tensor_wasm.abi.limits import ALLOCATION_MAX_BYTES, ALLOCATIONS_MAX
-from tensor_wasm.runtime import Budget
-
-#: From this many bytes on a buffer is pages of its own: those are made one by one where they are touched, and given
-#: back, without the interpreter lock. To clear a large ``bytearray`` holds up every other thread, the event loop too.
-_PAGED_BYTES = 1 << 20
-
-Buffer = bytearray | mmap.mmap
+from tensor_wasm.dispatch import Gate
+from tensor_wasm.errors import QuotaExceeded
+from tensor_wasm.runtime import Budget, Piece
 
 
 class DeviceMemory:
-    """Allocations of one guest. Their bytes count against the instance's memory limit, and against ``quota``, which
-    is the tenant's for device memory.
+    """Allocations of one guest. Their pages count against the instance's memory limit, their bytes against ``quota``,
+    which is the tenant's for device memory.
 
     ``on_change`` is told by how many bytes the sum changed.
     """
 
-    def __init__(self, budget: Budget, quota: Budget, on_change: Callable[[int], None]) -> None:
-        self._budget = budget
+    def __init__(self, gate: Gate, quota: Budget, on_change: Callable[[int], None]) -> None:
+        self._gate = gate
         self._quota = quota
         self._on_change = on_change
-        self._buffers: dict[int, Buffer] = {}
+        self._annex = gate.annex()
+        self._pieces: dict[int, Piece] = {}
+        #: Handles to give next. What was freed comes again as another number at the same place of the gate's table.
+        self._freed: deque[int] = deque()
         self._next = 1
         self.used_bytes = 0
+
+    def __len__(self) -> int:
+        """How many allocations there are."""
+        return len(self._pieces)
 
     def allocate(self, size_bytes: int) -> int:
         """A handle >= 1, or a code."""
         if size_bytes <= 0:
             return Code.INVALID_ARGUMENTS
-        if size_bytes > ALLOCATION_MAX_BYTES or len(self._buffers) >= ALLOCATIONS_MAX:
+        if size_bytes > ALLOCATION_MAX_BYTES or len(self._pieces) >= ALLOCATIONS_MAX:
             return Code.QUOTA_EXCEEDED
         if not self._quota.take(size_bytes):
             return Code.QUOTA_EXCEEDED
-        if not self._budget.take(size_bytes):
+        piece = self._annex.take(size_bytes)
+        if piece is None:
             self._quota.give(size_bytes)
             return Code.QUOTA_EXCEEDED
-        handle = self._next
-        self._next += 1
+        handle = self._next if self._next <= ALLOCATIONS_MAX else self._freed[0]
         try:
-            self._buffers[handle] = bytearray(size_bytes) if size_bytes < _PAGED_BYTES else mmap.mmap(-1, size_bytes)
-        except (MemoryError, OSError):
-            self._give(size_bytes)
+            self._gate.set_device(handle, piece.address, size_bytes)
+        except QuotaExceeded:
+            self._annex.give(piece)
+            self._quota.give(size_bytes)
             return Code.QUOTA_EXCEEDED
+        if self._next <= ALLOCATIONS_MAX:
+            self._next += 1
+        else:
+            self._freed.popleft()
+        self._pieces[handle] = piece
         self._count(size_bytes)
         return handle
 
     def free(self, handle: int) -> int:
         """Give an allocation back; a code."""
-        buffer = self._buffers.pop(handle, None)
-        if buffer is None:
+        piece = self._pieces.pop(handle, None)
+        if piece is None:
             return Code.INVALID_HANDLE
-        size_bytes = len(buffer)
-        if isinstance(buffer, mmap.mmap):
-            buffer.close()
-        self._give(size_bytes)
-        self._count(-size_bytes)
+        self._gate.unset_device(handle)
+        self._annex.give(piece)
+        self._freed.append(handle + ALLOCATIONS_MAX)
+        self._quota.give(piece.size_bytes)
+        self._count(-piece.size_bytes)
         return Code.OK
 
-    def get(self, handle: int) -> Buffer | None:
-        """The bytes behind a handle."""
-        return self._buffers.get(handle)
+    def get(self, handle: int) -> memoryview | None:
+        """The bytes behind a handle, until it is freed."""
+        piece = self._pieces.get(handle)
+        if piece is None:
+            return None
+        return memoryview((ctypes.c_ubyte * piece.size_bytes).from_address(piece.host_address)).cast("B")
 
     def close(self) -> None:
         """Give everything back."""
-        for handle in tuple(self._buffers):
+        for handle in tuple(self._pieces):
             self.free(handle)
-
-    def _give(self, size_bytes: int) -> None:
-        self._budget.give(size_bytes)
-        self._quota.give(size_bytes)
 
     def _count(self, change: int) -> None:
         self.used_bytes += change

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensor_wasm.compiler import Fault
 from tensor_wasm.device import Device, LoadedKernel
-from tensor_wasm.device.fault import REASONS, read_trap
+from tensor_wasm.device.fault import REASONS, fault_address, read_trap
 from tensor_wasm.device.printed import take_printed
 from tensor_wasm.dispatch import Gate, GateFactory, Ledger, Slot
 from tensor_wasm.dispatch.crew import Crew, HelperFailure
@@ -38,6 +38,18 @@ from tensor_wasm.runtime import (
 
 #: What a guest calls the memory its kernels work on.
 _REASONS = REASONS | {Fault.ADDRESS: "address outside guest memory"}
+
+
+#: After so many lessons a crew is made anew: what it was taught stays in its helpers' stores.
+_LESSONS_MAX = 1024
+
+
+class GuestKernel(NamedTuple):
+    """A kernel that a guest has loaded, and how much PTX that was."""
+
+    loaded: LoadedKernel
+    instance: Instance
+    ptx_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +144,10 @@ class Guest:
         self.link: Instance | None = None
         self.memory: Any = None
         self.gate: Gate | None = None
-        self.kernels: list[tuple[LoadedKernel, Instance]] = []
-        #: Kernels that may print, and where the region of each starts in scratch memory.
-        self.printers: list[tuple[LoadedKernel, int]] = []
+        #: By number, which is the low bits of an id.
+        self.kernels: dict[int, GuestKernel] = {}
+        #: Kernels that may print, and where the region of each starts in scratch memory; in the order of their loading.
+        self.printers: dict[int, tuple[LoadedKernel, int]] = {}
         self.ptx_bytes = 0
         self.has_refusals = False
         self.error_text = b""
@@ -177,12 +190,7 @@ class Guest:
 
     def end_call(self) -> None:
         """Rest until the next call: keep what is the instance's, give back what others can use."""
-        if self.crew is not None:
-            assert self.services.gates.crews is not None
-            assert self.gate is not None
-            self.services.gates.crews.dismiss(self.crew)
-            self.crew = None
-            self.gate.forget_helpers()
+        self._dismiss_crew()
         self.deadline_ns = self.is_cancelled = self.stream = None
         self.input = b""
         self.slot.state = State.IDLE
@@ -260,25 +268,29 @@ class Guest:
         crews, gate = self.services.gates.crews, self.gate
         if crews is None or gate is None:
             return 0
-        known = [number]
-        if self.crew is not None and self.crew.memories.guest_bytes != gate.memories.guest_bytes:
-            known = sorted({number, *self.crew.kernels})
-            crews.dismiss(self.crew)
-            self.crew = None
+        if self.crew is not None and self.crew.lessons >= _LESSONS_MAX:
+            self._dismiss_crew()
         try:
             if self.crew is None:
                 self.crew = crews.hire(gate.memories, COUNTER, self.due)
                 if self.crew is None:
                     return 0
             helpers = self.crew.cores - 1
-            for kernel in known:
-                loaded, _ = self.kernels[kernel]
-                variables, *regions = gate.regions(kernel, helpers, loaded.compiled.work_bytes)
-                self.crew.add(kernel, loaded.module, regions, variables)
+            loaded = self.kernels[number].loaded
+            variables, *regions = gate.regions(number, helpers, loaded.compiled.work_bytes)
+            self.crew.add(number, loaded.module, regions, variables)
         except QuotaExceeded:
             return 0
         self.crew.serve()
         return self.crew.board + helpers
+
+    def _dismiss_crew(self) -> None:
+        if self.crew is not None:
+            assert self.services.gates.crews is not None
+            assert self.gate is not None
+            self.services.gates.crews.dismiss(self.crew)
+            self.crew = None
+            self.gate.forget_helpers()
 
     def take_printed(self) -> str:
         """Write what kernels printed to the guest's stderr; the assertion that failed, if one did."""
@@ -287,7 +299,7 @@ class Guest:
             return assertion
         output = self.store.output
         with self.gate.scratch() as scratch:
-            for kernel, base in self.printers:
+            for kernel, base in self.printers.values():
                 region = scratch[base : base + kernel.compiled.work_bytes]
                 printed = take_printed(kernel.compiled, region, base, 0 if output is None else output.room_bytes)
                 assertion = printed.assertion or assertion
@@ -303,13 +315,20 @@ class Guest:
             self.services.gates.crews.dismiss(self.crew)
             self.crew = None
         if self.gate is not None:
-            for number, (kernel, _) in enumerate(self.kernels):
-                kernel.entry.cost.thread_ns = self.gate.thread_ns(number)
+            for number in self.kernels:
+                self.note_cost(number)
         if self.device_memory is not None:
             self.device_memory.close()
+        if self.gate is not None:
+            self.gate.close()
         if self.store is not None:
             # Without the way back there is no cycle: an input of many megabytes must not wait for its collector.
             self.store.owner = self.store.interrupt = None
+
+    def note_cost(self, number: int) -> None:
+        """Keep what a thread of a kernel cost, for the next guest that loads it."""
+        assert self.gate is not None
+        self.kernels[number].loaded.entry.cost.thread_ns = self.gate.thread_ns(number)
 
     # --- endings ----------------------------------------------------------------------------------------
 
@@ -333,12 +352,12 @@ class Guest:
         if isinstance(failed.cause, EndingError):
             return failed.cause
         assert self.gate is not None
-        return self._fault(self.kernels[failed.kernel][0], failed.values.__getitem__, failed.failure, self.gate)
+        return self._fault(self.kernels[failed.kernel].loaded, failed.values.__getitem__, failed.failure, self.gate)
 
     def _kernel_fault(self, failure: Failure, gate: Gate) -> EndingError:
         if self.crew is not None and self.crew.failure is not None:
             return self._failure_elsewhere(self.crew.failure)
-        kernel, instance = self.kernels[self.slot.kernel]
+        kernel, instance, _ = self.kernels[self.slot.kernel]
         assertion = self.take_printed()
         store = self.store
         assert store is not None
@@ -348,7 +367,8 @@ class Guest:
         self, kernel: LoadedKernel, read: Callable[[str], int], failure: Failure, gate: Gate, assertion: str = ""
     ) -> KernelFault:
         self.services.ledger.count_fault(self.slot)
-        trap = read_trap(kernel, read, failure, gate.block_shape, assertion=assertion)
+        address = fault_address(failure.message)
+        trap = read_trap(kernel, read, failure, gate.block_shape, address=address, assertion=assertion)
         block, thread = (",".join(map(str, axes)) for axes in (trap.block, trap.thread))
         reason = _REASONS.get(trap.code, trap.text)
         return KernelFault(

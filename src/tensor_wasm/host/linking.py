@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensor_wasm.abi import CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULE, WASI_MODULE, Signature, signatures
+from tensor_wasm.abi import CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULES, WASI_MODULE, Signature, signatures
 from tensor_wasm.dispatch.gate import GuestLink
 from tensor_wasm.dispatch.link_module import LinkedImport
 from tensor_wasm.errors import InvalidWasm
@@ -14,7 +14,7 @@ from tensor_wasm.host import cuda, scheduler, tensor, wasi
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.runtime import Engine, Instance, Linker, Module, Store, Template
 
-_MODULES = (*CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULE, WASI_MODULE)
+_MODULES = (*CUDA_MODULES, SCHEDULER_MODULE, *TENSOR_MODULES, WASI_MODULE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The boundary with Wasmtime: bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
 
 from tensor_wasm.runtime.allocator import give_back_large_blocks
+from tensor_wasm.runtime.annex import Annex, Piece
 from tensor_wasm.runtime.cache import KEPT_CODE_BYTES, ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Engine, Module
@@ -17,6 +18,7 @@ from tensor_wasm.runtime.priority import (
 )
 from tensor_wasm.runtime.recent import Recent
 from tensor_wasm.runtime.shared import SharedMemory
+from tensor_wasm.runtime.spans import Spans
 from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "KEPT_CODE_BYTES",
     "MAX_VALUES",
     "TABLE_ELEMENTS",
+    "Annex",
     "Budget",
     "CallFailed",
     "Engine",
@@ -40,10 +43,12 @@ __all__ = [
     "Module",
     "ModuleCache",
     "Output",
+    "Piece",
     "Recent",
     "SealedFiles",
     "SharedBudget",
     "SharedMemory",
+    "Spans",
     "Store",
     "Template",
     "asleep",

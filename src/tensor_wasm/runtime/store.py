@@ -18,6 +18,7 @@ TABLE_ELEMENTS = 100_000
 _INSTANCES = 600
 _TABLES = 700
 _MEMORIES = 600
+_INSTANCES_UNBOUNDED = (1 << 31) - 1
 
 Number = int | float
 _PAGE_BYTES = 65_536
@@ -144,6 +145,10 @@ class Store:
     def limit_tables(self) -> None:
         """Bound tables that could grow. A module whose tables are bounded by declaration does not need the 1 µs."""
         native.store_limiter(self.pointer, -1, TABLE_ELEMENTS, _INSTANCES, _TABLES, _MEMORIES)
+
+    def allow_instances(self) -> None:
+        """Bound the number of instances by memory only: each stays until the store ends."""
+        native.store_limiter(self.pointer, -1, TABLE_ELEMENTS, _INSTANCES_UNBOUNDED, _TABLES, _MEMORIES)
 
     def enable_wasi(self) -> None:
         """Give the store a WASI context: clocks, random, captured output; no files, network, arguments, environment."""

@@ -17,7 +17,7 @@ from tensor_wasm.compiler import memory
 from tensor_wasm.compiler.allocation import defined, used
 from tensor_wasm.compiler.carriers import carrier, convert, kept_form
 from tensor_wasm.compiler.frame import Frame
-from tensor_wasm.compiler.memory import Place
+from tensor_wasm.compiler.memory import GUEST_END, Place
 from tensor_wasm.compiler.shapes import Shape
 from tensor_wasm.compiler.strips import lanes
 from tensor_wasm.compiler.strips.adjacent import load_lanes, load_vectors, store_lanes, store_vectors
@@ -330,7 +330,10 @@ def _push_has_room(strip: Strip, first: Local, size: int, reach: int, push_end: 
 
 
 def push_end(strip: Strip, instruction: Instruction, size: int) -> None:
-    """Push where the memory ends that an instruction accesses, as a multiple of ``size`` bytes, an i64."""
+    """Push where the memory ends that an instruction accesses, as a multiple of ``size`` bytes, an i64.
+
+    Guest memory is taken to have all addresses: what is closed there traps, and device memory may lie behind its end.
+    """
     body, ground = strip.body, strip.ground
     if instruction.space is Space.SHARED:
         body.get(ground.shared_end)
@@ -338,7 +341,7 @@ def push_end(strip: Strip, instruction: Instruction, size: int) -> None:
             body.i64_const(-size)
             body.op("i64.and")
     else:
-        body.get(ground.guest_end)
+        body.i64_const(GUEST_END)
 
 
 def push_is_aligned(strip: Strip, address: Local, size: int) -> None:
