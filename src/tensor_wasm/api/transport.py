@@ -47,12 +47,19 @@ class Address:
     prefix: str
 
 
+class UserInUrlError(ValueError):
+    """A URL has a user or a password in it."""
+
+    def __init__(self) -> None:
+        super().__init__("a token does not belong in the URL")
+
+
 def split_url(url: str) -> Address:
     """The parts of a node's URL, such as ``http://HOST:PORT``. Raises ValueError, which says what is wrong with it."""
     parts = urlsplit(url)
     port = parts.port
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a token does not belong in the URL")
+        raise UserInUrlError
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError
     if not (url.isascii() and url.isprintable() and " " not in url):
@@ -159,6 +166,10 @@ class Transport:
         self._lock = threading.Lock()
         self._idle: list[_Any] = []
         self._is_closed = False
+
+    def __del__(self) -> None:
+        for connection in getattr(self, "_idle", ()):
+            connection.close()
 
     def close(self) -> None:
         """Close idle connections; those in use are closed when their request is through."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from functools import cache
 
+from tensor_wasm.api.errors import Unreachable
 from tensor_wasm.errors import TensorWasmError
 
 
@@ -50,7 +51,7 @@ def usage(message: str) -> Failure:
 
 def unreachable(message: str) -> Failure:
     """The failure of a server that does not answer, or not as a node does."""
-    return Failure("server_unreachable", message, ExitCode.UNREACHABLE)
+    return Failure(Unreachable.kind, message, ExitCode.UNREACHABLE)
 
 
 def exit_code_of(kind: str, status: int) -> int:
