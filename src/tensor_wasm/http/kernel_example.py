@@ -1,0 +1,20 @@
+"""The kernel of the examples: its manifest, the signature of that, and its PTX, which adds one to each element."""
+
+NAME = "add-one"
+VERSION = "1.0.0"
+DIGEST = "24bae59dc0196e6e67138ab24a950f1ddcf2d6c3cd3839532d1a0f1d04cfcf2f"
+SIZE_BYTES = 274
+PUBLISHER = "ed25519:A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+MANIFEST_B64 = (
+    "eyJkaWdlc3QiOiIyNGJhZTU5ZGMwMTk2ZTZlNjcxMzhhYjI0YTk1MGYxZGRjZjJkNmMzY2QzODM5NTMyZDFhMGYxZDA0Y2ZjZjJmIiwiZW50"
+    "cnlfcG9pbnRzIjpbImFkZF9vbmUiXSwiZm9ybWF0IjoxLCJuYW1lIjoiYWRkLW9uZSIsInB1Ymxpc2hlZF9hdCI6IjIwMjYtMDEtMDFUMDA6"
+    "MDA6MDBaIiwicHVibGlzaGVyIjoiZWQyNTUxOTpBNkVIdi9QT0VMNGRjTjBZNTB2QW1XZmsxakNicFExZkhkeUdaQkpWTWJnPSIsInNtIjoi"
+    "c21fNzAiLCJ2ZXJzaW9uIjoiMS4wLjAifQ=="
+)
+SIGNATURE_B64 = "K4wCC0KGsJYU2SMqIv/nJFsY3evnE1XXZezS7xnvVzEtOFDQBh5fg/+TAmPHCPH8uTbeVeUMWOCMfwfdEuZbAw=="
+PTX_B64 = (
+    "LnZlcnNpb24gNy4wCi50YXJnZXQgc21fNzAKLmFkZHJlc3Nfc2l6ZSA2NAoudmlzaWJsZSAuZW50cnkgYWRkX29uZSgucGFyYW0gLnU2NCBw"
+    "KQp7Ci5yZWcgLnUzMiAlcjwzPjsKLnJlZyAudTY0ICVkPDM+OwpsZC5wYXJhbS51NjQgJWQxLCBbcF07Cm1vdi51MzIgJXIxLCAldGlkLng7"
+    "Cm1hZC53aWRlLnUzMiAlZDIsICVyMSwgNCwgJWQxOwpsZC5nbG9iYWwudTMyICVyMiwgWyVkMl07CmFkZC51MzIgJXIyLCAlcjIsIDE7CnN0"
+    "Lmdsb2JhbC51MzIgWyVkMl0sICVyMjsKcmV0Owp9Cg=="
+)
