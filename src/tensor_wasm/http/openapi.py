@@ -26,7 +26,7 @@ from tensor_wasm.errors import (
     TensorWasmError,
     Unauthorized,
 )
-from tensor_wasm.http import resources, wire
+from tensor_wasm.http import resources, wire, wire_openai
 from tensor_wasm.http.operations import Audience, Example, Operation, Parameter
 from tensor_wasm.telemetry.build import build
 from tensor_wasm.tenancy import TENANT_MAX
@@ -46,6 +46,7 @@ else one that the node makes. While the node has no tokens, it listens on loopba
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _REFERENCE = "#/components/schemas/{name}"
+_JSON, _EVENTS = "application/json", "text/event-stream"
 _EXAMPLE_REQUEST_ID = "5f0c6b1d3a9e4c27-1a"
 #: What an operation may answer besides its own errors.
 _OF_AUDIENCE: dict[Audience, _Errors] = {
@@ -80,7 +81,11 @@ _MADE = {"job_id": "/jobs/{id}", "instance_id": "/instances/{id}", "snapshot_id"
 
 def describe(operations: Sequence[Operation], *, has_tokens: bool = False) -> Document:
     """The document. ``has_tokens`` says that calls need one: without any, nobody does."""
-    types = [wire.ErrorAnswer, *dict.fromkeys(t for o in operations for t in (o.request, o.response) if t is not None)]
+    bodies = dict.fromkeys(kind for o in operations for kind in (o.request, o.response) if kind is not None)
+    streams: list[type] = [wire.StreamEvent] if any(_EVENTS in (o.response_type, *o.other_types) for o in operations) else []
+    if any(wire_openai.speaks(operation.path) for operation in operations):
+        streams += [wire_openai.OpenAIErrorAnswer, wire_openai.DataEvent]
+    types = [wire.ErrorAnswer, *streams, *bodies]
     references, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     for kind in types:
         components[_name(kind)].update(getattr(kind, "SCHEMA", {}))
@@ -149,8 +154,8 @@ class _Writer:
             document["requestBody"] = self._body(operation)
         return document
 
-    def refusal(self, errors: _Errors, description: str | None = None) -> Document:
-        """An answer that is an error, of these kinds."""
+    def refusal(self, errors: _Errors, description: str | None = None, *, is_openai: bool = False) -> Document:
+        """An answer that is an error, of these kinds; ``is_openai``: in OpenAI's shape."""
         kinds = {error.kind: _told(error) for error in errors}
         lines = [f"`{kind}`: {text}" for kind, text in kinds.items()]
         headers = {_REQUEST_ID.name: True}
@@ -168,6 +173,14 @@ class _Writer:
                 for kind, text in kinds.items()
             },
         }
+        if is_openai:
+            body = {
+                "schema": self._references[wire_openai.OpenAIErrorAnswer],
+                "examples": {
+                    error.kind: {"value": _plain(wire_openai.error(error.kind, _told(error), error.http_status))}
+                    for error in errors
+                },
+            }
         return {
             "description": "\n\n".join(([description] if description else []) + lines),
             "headers": {
@@ -176,7 +189,7 @@ class _Writer:
                 else _header(next(header for header in _HEADERS if header.name == name), always=False)
                 for name, always in headers.items()
             },
-            "content": {"application/json": body},
+            "content": {_JSON: body},
         }
 
     def _security(self, audience: Audience) -> list[Document] | None:
@@ -190,7 +203,7 @@ class _Writer:
         assert operation.request is not None
         given = [example for example in operation.examples if example.request is not None]
         content: Document = {
-            "application/json": {
+            _JSON: {
                 "schema": self._references[operation.request],
                 "examples": _examples(given, "request", of_text=False),
             }
@@ -205,14 +218,16 @@ class _Writer:
 
     def _responses(self, operation: Operation) -> Document:
         success: Document = {"description": "Done.", "headers": {_REQUEST_ID.name: {"$ref": _header_reference()}}}
-        success["headers"] |= {header.name: _header(header) for header in operation.response_headers}
+        success["headers"] |= {
+            header.name: _header(header, always=not header.is_optional) for header in operation.response_headers
+        }
         answered = [example for example in operation.examples if example.answer is not None]
         if operation.status != 204:
-            schema = {"type": "string"} if operation.response is None else self._references[operation.response]
-            if operation.response is None and operation.response_type == "application/json":
-                schema = {"type": "object"}
             success["content"] = {
-                name: {"schema": schema, "examples": _examples([e for e in answered if _type(e, operation) == name])}
+                name: {
+                    "schema": self._schema(operation, name),
+                    "examples": _examples([e for e in answered if _type(e, operation) == name]),
+                }
                 for name in (operation.response_type, *operation.other_types)
             }
         links = self._links(operation)
@@ -225,8 +240,16 @@ class _Writer:
             if error not in statuses[error.http_status]:
                 statuses[error.http_status].append(error)
         for status, errors in sorted(statuses.items()):
-            responses[str(status)] = self.refusal(errors)
+            responses[str(status)] = self.refusal(errors, is_openai=wire_openai.speaks(operation.path))
         return responses
+
+    def _schema(self, operation: Operation, media: str) -> Document:
+        """What an answer of a content type is. Of a stream of events it is said of each."""
+        if media == _EVENTS:
+            return self._references[wire_openai.DataEvent if wire_openai.speaks(operation.path) else wire.StreamEvent]
+        if media != _JSON:
+            return {"type": "string"}
+        return {"type": "object"} if operation.response is None else self._references[operation.response]
 
     def _links(self, operation: Operation) -> Document:
         """What can be done with the thing that an answer names: its id goes into the paths of other operations."""

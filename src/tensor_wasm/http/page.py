@@ -169,7 +169,7 @@ def _success(document: Document, status: str, response: Document) -> str:
     for media, content in response.get("content", {}).items():
         schema = content["schema"]
         shape = _shape(document, schema) if "$ref" in schema else ""
-        parts.append(f"<p class='dim'>{escape(media)} {_kind(schema) if '$ref' in schema else ''}</p>{shape}")
+        parts.append(f"<p class='dim'>{escape(media)}</p>{shape}")
         parts += [_figure(example["summary"], _shown(example["value"])) for example in content["examples"].values()]
     return "".join(parts)
 

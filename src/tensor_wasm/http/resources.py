@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensor_wasm.http.operations import Parameter
+from tensor_wasm.node import MODEL_NAME_PATTERN
 from tensor_wasm.tenancy import TENANT_MAX
 
 #: What operations are grouped by, in the order of the description: the beginning of their paths, and what it is about.
@@ -15,6 +16,8 @@ TAGS: Mapping[str, tuple[str, str]] = {
     "/jobs": ("jobs", "Background jobs: calls that are kept until their turn comes, and their results."),
     "/instances": ("instances", "Instances of functions that are kept between calls."),
     "/kernels": ("kernels", "Signed PTX that guests load by name and version."),
+    "/v1": ("openai", "OpenAI's API, over functions that are bound to names of models. Errors have its shape."),
+    "/admin/models": ("admin: models", "Which function answers a name of a model. Needs `role=admin`."),
     "/admin/instances": ("admin: instances", "Every live instance of the node. Needs `role=admin`."),
     "/admin/tenants": ("admin: tenants", "Quotas, and what tenants hold. Needs `role=admin`."),
     "/admin/tokens": ("admin: tokens", "Who may call. Needs `role=admin`."),
@@ -23,6 +26,8 @@ TAGS: Mapping[str, tuple[str, str]] = {
 }
 
 _UUID: Mapping[str, Any] = {"type": "string", "format": "uuid"}
+_MODEL: Mapping[str, Any] = {"type": "string", "pattern": f"^{MODEL_NAME_PATTERN}$"}
+_TENANT: Mapping[str, Any] = {"type": "integer", "format": "uint64", "minimum": 0, "maximum": TENANT_MAX}
 
 #: The parameter that ends a path, by that path.
 PATH_PARAMETERS: Mapping[str, Parameter] = {
@@ -35,6 +40,9 @@ PATH_PARAMETERS: Mapping[str, Parameter] = {
     "/kernels/{name}/{version}": Parameter(
         "version", "Its version.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
     ),
+    "/v1/models/{model}": Parameter("model", "The model's name; it may have slashes.", _MODEL),
+    "/admin/models/{tenant}": Parameter("tenant", "The tenant, an unsigned 64-bit number.", _TENANT),
+    "/admin/models/{tenant}/{model}": Parameter("model", "The model's name; it may have slashes.", _MODEL),
     "/admin/instances/{id}": Parameter("id", "The instance's id, as the list of instances shows it.", _UUID),
     "/admin/tenants/{tenant}": Parameter(
         "tenant",

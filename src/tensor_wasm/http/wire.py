@@ -136,6 +136,19 @@ class Invoked(msgspec.Struct, omit_defaults=True):
     ] = 0
 
 
+class StreamEvent(msgspec.Struct):
+    """A Server-Sent Event of an answer that streams: chunks, then `done` or `error`."""
+
+    event: Annotated[str, told("What it is.", enum=["chunk", "done", "error"])]
+    data: Annotated[
+        str,
+        told(
+            'JSON: `{"chunk_b64": …}` with the bytes that the guest emitted, an `Invoked`, or an `ErrorAnswer`.',
+            contentMediaType="application/json",
+        ),
+    ]
+
+
 class Health(msgspec.Struct):
     """The process answers."""
 

@@ -32,14 +32,11 @@ from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operati
 from tensor_wasm.node import Node
 
 #: A guest that emits a greeting and returns.
-EVENTS_EXAMPLE = """\
-event: chunk
-data: {"chunk_b64":"aGVsbG8="}
-
-event: done
-data: {"result":"ok","function_id":"%s","instance_id":"%s","duration_ms":0.034,"launches":0}
-
-""" % (examples.FUNCTION_ID, examples.INSTANCE_ID)
+EVENTS_EXAMPLE = (
+    'event: chunk\ndata: {"chunk_b64":"aGVsbG8="}\n\n'
+    f'event: done\ndata: {{"result":"ok","function_id":"{examples.FUNCTION_ID}",'
+    f'"instance_id":"{examples.INSTANCE_ID}","duration_ms":0.034,"launches":0}}\n\n'
+)
 
 #: Bodies up to this are decoded on the event loop, larger ones by another thread.
 _SMALL_BYTES = 64 * 1024

@@ -81,7 +81,14 @@ def operations(node: Node, sources: Sequence[Source]) -> list[Operation]:
             summary="Metrics in Prometheus' text, or OpenMetrics when Accept asks for it",
             response_type=PROMETHEUS.partition(";")[0],
             other_types=(OPENMETRICS.partition(";")[0],),
-            examples=(Example(summary="One family", answer=_EXAMPLE),),
+            examples=(
+                Example(summary="One family", answer=_EXAMPLE),
+                Example(
+                    summary="The same in OpenMetrics",
+                    answer=f"{_EXAMPLE}# EOF\n",
+                    answer_type=OPENMETRICS.partition(";")[0],
+                ),
+            ),
             errors=(Unauthorized,),
         ),
     ]
