@@ -30,8 +30,8 @@ def names(directory):
 
 
 def test_a_backup_has_all_but_caches_and_can_be_put_back(home, tmp_path):
-    (home.path / "snapshots").mkdir()
-    (home.path / "snapshots" / "one").write_bytes(b"memory")
+    home.add_snapshot("one", b"memory")
+    (home.path / "snapshots" / "orphan").write_bytes(b"no row names it")
     made = back_up(home.path, tmp_path / "backups" / "monday")
     assert made.missing == ()
     artifacts = {f"artifacts/{digest[:2]}/{digest}" for digest in home.digests.values()}
@@ -121,6 +121,13 @@ def test_an_artifact_that_is_damaged_is_told_and_left_out(home, tmp_path):
     home.artifact("b").unlink()
     made = back_up(home.path, tmp_path / "backup")
     assert set(made.missing) == set(home.digests.values())
+    assert restore(made.directory, tmp_path / "new", replaces=False).missing == made.missing
+
+
+def test_a_file_that_is_cut_is_told_and_left_out(home, tmp_path):
+    home.add_snapshot("one", b"memory").write_bytes(b"mem")
+    made = back_up(home.path, tmp_path / "backup")
+    assert made.missing == ("snapshots/one",)
     assert restore(made.directory, tmp_path / "new", replaces=False).missing == made.missing
 
 

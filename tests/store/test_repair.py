@@ -74,6 +74,10 @@ def cut_key(home):
     (home.path / "node.key").write_bytes(b"short")
 
 
+def cut_snapshot(home):
+    home.add_snapshot("one", b"memory").write_bytes(b"mem")
+
+
 def lose_database(home):
     (home.path / "node.db").unlink()
 
@@ -88,6 +92,7 @@ CASES = [
     (open_to_others, "permissions", True, set(), {"a", "b"}),
     (spoil_cache, "cache/modules", False, set(), {"a", "b"}),
     (cut_key, "node.key", True, set(), {"a", "b"}),
+    (cut_snapshot, "snapshots", True, {"snapshots"}, {"a", "b"}),
     (lose_database, "node.db", True, set(), set()),
 ]
 

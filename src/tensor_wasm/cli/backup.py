@@ -30,7 +30,10 @@ def backup(context: click.Context, directory: Path, home: str | None) -> None:
     from tensor_wasm.store.backup import back_up
 
     session = context.find_object(Session) or Session()
-    made = back_up(load(os.environ, {"home": home}).config.home, directory)
+    config = load(os.environ, {"home": home}).config
+    made = back_up(config.home, directory)
+    if config.snapshot_dir is not None:
+        print_note(f"warning: {safe(str(config.snapshot_dir))} is outside of the home and not in the backup")
     if session.is_json:
         print_json(
             {
@@ -44,8 +47,8 @@ def backup(context: click.Context, directory: Path, home: str | None) -> None:
         print_line(f"{safe(str(made.directory))}: {made.files} files, {mebibytes(made.size_bytes)}")
     if made.missing:
         print_note(
-            f"warning: {len(made.missing)} artifacts are damaged or missing in the home, and so in the backup;"
-            " `tensor-wasm doctor` says which functions lack them"
+            f"warning: {len(made.missing)} artifacts or snapshots are damaged or missing in the home, and so in the"
+            " backup; `tensor-wasm doctor` says which"
         )
         context.exit(ExitCode.FAILED)
 
@@ -81,4 +84,6 @@ def restore(session: Session, directory: Path, home: str | None, force: bool) ->
     if done.replaced is not None:
         print_note(f"note: what was there before is in {safe(str(done.replaced))}")
     if done.missing:
-        print_note(f"warning: the backup was made without {len(done.missing)} artifacts; their functions fail")
+        print_note(
+            f"warning: the backup was made without {len(done.missing)} artifacts or snapshots, which were damaged"
+        )

@@ -28,7 +28,7 @@ from tensor_wasm.errors import StoreError
 from tensor_wasm.store.files import UNFINISHED, make_directory, sync_directory, unusable, write_durably
 from tensor_wasm.store.home import PARTS, Kind, check_database, parts, regular_files
 from tensor_wasm.store.lock import HomeLock
-from tensor_wasm.store.repair import damage_of, references
+from tensor_wasm.store.repair import damage_of, file_sizes, references
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -44,7 +44,7 @@ _STEP_PAGES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A backup that was made or put back. ``missing`` are artifacts that were damaged or gone in the home."""
+    """A backup that was made or put back. ``missing`` is what was damaged or gone in the home."""
 
     directory: Path
     files: int
@@ -117,7 +117,7 @@ def restore(directory: Path, home: Path, *, replaces: bool) -> Backup:
 
 
 def _gather(home: Path, place: Path) -> set[str]:
-    """Put all parts of a home into ``place``; the digests of artifacts that are not there whole."""
+    """Put all parts of a home into ``place``; what rows name and is not there whole: digests, and paths of files."""
     kept = parts(Kind.ARTIFACTS, Kind.FILES)
     for part in kept:
         _link_all(home / part.name, place / part.name, None)
@@ -138,7 +138,16 @@ def _gather(home: Path, place: Path) -> set[str]:
                 present.add(path.name)
             else:
                 path.unlink()
-    return named.keys() - present
+    missing = named.keys() - present
+    for part in parts(Kind.FILES):
+        sizes = file_sizes(place, part)
+        for path in list(regular_files(place / part.name)):
+            if sizes.get(path.name) == path.stat().st_size:
+                del sizes[path.name]
+            else:
+                path.unlink()
+        missing |= {f"{part.name}/{name}" for name in sizes}
+    return missing
 
 
 def _copy_database(source: Path, target: Path, link_rest: Callable[[float], bool]) -> None:

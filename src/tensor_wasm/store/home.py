@@ -22,7 +22,7 @@ class Kind(Enum):
     SECRET = "secret"  # noqa: S105 - a kind of file
     #: Files by the digest of their content, which rows of the database name.
     ARTIFACTS = "artifacts"
-    #: A directory of files that never change once they have their names.
+    #: A directory of files that rows name, which never change. A file is there before its row and goes after it.
     FILES = "files"
     #: Sealed files that are made anew when they are gone. No backup has them.
     CACHE = "cache"
@@ -58,6 +58,11 @@ ARTIFACT_ROWS: dict[str, str] = {
     "functions": "SELECT digest, id FROM functions WHERE deleted_at IS NULL",
     "snapshots": "SELECT module_digest, id FROM snapshots",
     "kernels": "SELECT digest, name || ' ' || version FROM kernels",
+}
+
+#: Of each part of named files: the table whose rows name them, and the query for their names and sizes.
+FILE_ROWS: dict[str, tuple[str, str]] = {
+    "snapshots": ("snapshots", "SELECT id, size_bytes FROM snapshots"),
 }
 
 #: What SQLite keeps beside a database.

@@ -23,6 +23,7 @@ from tensor_wasm.store.files import UNFINISHED, make_directory, sync_directory, 
 from tensor_wasm.store.home import (
     ARTIFACT_ROWS,
     DATABASE_COMPANIONS,
+    FILE_ROWS,
     Kind,
     Part,
     lacks_database,
@@ -110,6 +111,7 @@ def _visit(home: Path, *, mends: bool, is_served: bool) -> Report:
             visit.secrets,
             visit.database,
             visit.artifacts,
+            visit.files,
             visit.caches,
             visit.unfinished,
             visit.strangers,
@@ -210,6 +212,25 @@ class _Visit:
             if orphans and not self.report.is_served:
                 self._clear_orphans(part, [kept[name] for name in orphans])
 
+    def files(self) -> None:
+        """Every row that names a file has it, and it is not cut."""
+        for part in parts(Kind.FILES):
+            if self._references is None:
+                return
+            named = file_sizes(self._home, part)
+            kept = {path.name: path for path in regular_files(self._home / part.name)}
+            sizes = {name: path.stat().st_size for name, path in kept.items() if path.exists()}
+            cut = sorted(name for name, size in named.items() if sizes.get(name) != size)
+            if self.report.is_served and cut:
+                again = file_sizes(self._home, part)  # what was deleted meanwhile is not missing
+                cut = [name for name in cut if name in again]
+            if cut:
+                remedy = "they stay listed and cannot be used, everything else works: restore a backup, or delete them"
+                self._found(part.name, f"gone or cut: {self._some(cut)}", remedy, is_mendable=False)
+            orphans = [path for name, path in kept.items() if name not in named and not name.startswith(UNFINISHED)]
+            if orphans and not self.report.is_served:
+                self._clear_orphans(part, orphans)
+
     def caches(self) -> None:
         """Cached files are sealed by the node's own key; others are of no use to it."""
         if not (self._home / "node.key").exists():
@@ -270,8 +291,9 @@ class _Visit:
             sync_directory(self._home)
         finally:
             shutil.rmtree(place, ignore_errors=True)
+        tables = {*ARTIFACT_ROWS, *(table for table, _ in FILE_ROWS.values())}
         self._rows_are_lost = any(
-            table.name in ARTIFACT_ROWS and (table.lost or not table.is_exact) for table in self.report.tables
+            table.name in tables and (table.lost or not table.is_exact) for table in self.report.tables
         )
         self._references = references(path)
 
@@ -314,7 +336,7 @@ class _Visit:
         return self.report.is_served and (self._home / part.name / digest[:2] / digest).exists()
 
     def _clear_orphans(self, part: Part, paths: Sequence[Path]) -> None:
-        detail = f"{len(paths)} artifacts that no row names"
+        detail = f"{len(paths)} files that no row names"
         if self._rows_are_lost:
             for path in paths:
                 self._set_aside(path, f"{part.name}/{path.name}")
@@ -425,6 +447,18 @@ def references(path: Path) -> dict[str, list[str]]:
             for digest, owner in connection.execute(sql) if table in known else ():
                 found.setdefault(digest, []).append(f"{table[:-1]} {owner}")
     return found
+
+
+def file_sizes(home: Path, part: Part) -> dict[str, int]:
+    """The files of a part that rows name, with the sizes that they must have; none before there is such a table."""
+    table, sql = FILE_ROWS[part.name]
+    (database,) = parts(Kind.DATABASE)
+    if not (home / database.name).exists():
+        return {}
+    with _opened(home / database.name) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchall():
+            return {}
+        return dict(connection.execute(sql).fetchall())
 
 
 def _digest(path: Path) -> str | None:
