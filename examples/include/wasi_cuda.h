@@ -88,6 +88,11 @@ int64_t wasi_cuda_launch_async(int64_t kernel, int32_t grid_x, int32_t grid_y, i
                                int32_t block_y, int32_t block_z, int32_t shared_bytes, const void *argv,
                                size_t argv_bytes);
 
+/* Choose an entry of a kernel that this tenant has published, by name and version. Returns a kernel id >= 0, or a code. */
+WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_load_named")
+int64_t wasi_cuda_load_named(const char *name, size_t name_bytes, const char *version, size_t version_bytes,
+                             const char *entry, size_t entry_bytes);
+
 /* Forget a kernel: its id is unknown then, its memory is given back. Returns 0 or a code. */
 WASI_CUDA_IMPORT(WASI_CUDA_HOST, "wasi_cuda_unload")
 int32_t wasi_cuda_unload(int64_t kernel);

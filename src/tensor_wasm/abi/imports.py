@@ -41,6 +41,7 @@ _CUDA: dict[str, Signature] = {
 #: What 0.3.0 has besides.
 _CUDA_3: dict[str, Signature] = {
     "wasi_cuda_unload": _signature("i64", "i32"),
+    "wasi_cuda_load_named": _signature("i32 i32 i32 i32 i32 i32", "i64"),
     "wasi_cuda_device_info": _signature("i32 i32", "i32"),
     "wasi_cuda_memset": _signature("i64 i64 i32 i64", "i32"),
     "wasi_cuda_memcpy": _signature("i64 i64 i32 i32 i32", "i32"),

@@ -26,7 +26,7 @@ from tensor_wasm.abi.limits import (
 from tensor_wasm.device.protocol import SM
 from tensor_wasm.dispatch.link_module import BIND_MODULE, BIND_NAME, HIRE_NAME, LAUNCH_ASYNC_NAME, LAUNCH_NAME
 from tensor_wasm.errors import CapacityExhausted, PtxError, QuotaExceeded
-from tensor_wasm.host import cuda_memory
+from tensor_wasm.host import cuda_memory, named_kernels
 from tensor_wasm.host.guest import Guest, GuestKernel
 from tensor_wasm.host.results import copy_text, finish, last_error_copy, last_error_len, refuse_for_quota
 from tensor_wasm.ptx.constants import WARP_SIZE
@@ -37,6 +37,7 @@ def functions() -> Iterator[HostFunction]:
     """The host functions, under each version of the module, and those that the gate calls."""
     calls: dict[str, Callable[[Guest, Any], None]] = {
         "wasi_cuda_load_ptx": _load_ptx,
+        "wasi_cuda_load_named": _load_named,
         "wasi_cuda_unload": _unload,
         "wasi_cuda_sync": _sync,
         "wasi_cuda_device_info": _device_info,
@@ -91,14 +92,21 @@ def _load(guest: Guest, ptx_pointer: int, ptx_bytes: int, entry_pointer: int, en
         name = bytes(entry).decode()
     except UnicodeDecodeError as error:
         return finish(guest, Code.INVALID_ARGUMENTS, f"invalid arguments: the entry name is not UTF-8: {error.reason}")
+    return _add_kernel(guest, ptx, name)
+
+
+def _load_named(guest: Guest, values: Any) -> None:
+    pointers, lengths = [[values[position].i32 for position in range(start, 6, 2)] for start in (0, 1)]
+    found = named_kernels.find(guest, pointers, lengths)
+    values[0].i64 = found if isinstance(found, int) else _add_kernel(guest, *found)
+
+
+def _add_kernel(guest: Guest, text: bytes | memoryview, entry: str) -> int:
     if len(guest.kernels) >= KERNELS_MAX:
         return refuse_for_quota(guest, f"quota exceeded: an instance may hold {KERNELS_MAX} kernels")
-    if guest.ptx_bytes + ptx_bytes > PTX_TOTAL_MAX_BYTES:
+    if guest.ptx_bytes + len(text) > PTX_TOTAL_MAX_BYTES:
         return refuse_for_quota(guest, f"quota exceeded: an instance may load {PTX_TOTAL_MAX_BYTES} bytes of PTX")
-    return _add_kernel(guest, bytes(ptx), name)
-
-
-def _add_kernel(guest: Guest, ptx: bytes, entry: str) -> int:
+    ptx = bytes(text)
     try:
         kernel = guest.services.device.load(ptx, entry, guest.interrupt)
         identity, instance, base = guest.bind_gate().add(kernel.module, kernel.compiled.work_bytes, kernel.entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from tensor_wasm.abi import Code
 from tensor_wasm.abi.limits import ENTRY_MAX_BYTES
@@ -16,7 +17,7 @@ _log = logging.getLogger("tensor_wasm.host")
 _NAME_SHOWN = 128
 
 
-def find_named(guest: Guest, pointers: tuple[int, int, int], lengths: tuple[int, int, int]) -> tuple[bytes, str] | int:
+def find(guest: Guest, pointers: Sequence[int], lengths: Sequence[int]) -> tuple[bytes, str] | int:
     """The PTX and the entry that a guest names by name, version and entry; or the code that it gets instead."""
     if not guest.is_capable:
         return finish(guest, Code.NOT_AVAILABLE)
