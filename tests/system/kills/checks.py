@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ class Checker:
         self.findings: list[str] = []
 
     def check(self) -> None:
-        digests = self._functions()
+        digests = self._functions() | self._kernels()
         self._tokens()
         self._weights()
         self._jobs()
@@ -74,14 +75,36 @@ class Checker:
             self._run(function)
         return {item["digest"] for item in listed.values()}
 
-    def _list(self, tenant: int) -> Iterator[dict]:
+    def _kernels(self) -> set[str]:
+        listed = {item["name"]: (tenant, item) for tenant in self._tenants for item in self._list(tenant, "kernels")}
+        known = {name for model in self._models for name in model.kernels}
+        for name in listed.keys() - known:
+            self._say(f"kernel {name} is there and should not be")
+        for model in self._models:
+            for name, kernel in list(model.kernels.items()):
+                if name not in listed:
+                    if kernel.state is State.THERE:
+                        self._say(f"kernel {name} is gone though it was acknowledged")
+                    del model.kernels[name]
+                    continue
+                kernel.state = State.THERE
+                tenant, item = listed[name]
+                if (tenant, item["digest"]) != (kernel.tenant, kernel.digest):
+                    self._say(f"kernel {name} is not what was published: {item}")
+                answer = ask_as(self._client, tenant, "GET", f"/kernels/{name}/{item['version']}?text=1")
+                text = base64.b64decode(answer.json.get("ptx_b64", "")) if answer.outcome == OK else b""
+                if digest_of(text) != kernel.digest or not answer.json["verified"]:
+                    self._say(f"kernel {name} is not whole: {answer}")
+        return {item["digest"] for _, item in listed.values()}
+
+    def _list(self, tenant: int, what: str = "functions") -> Iterator[dict]:
         after = ""
         while True:
-            answer = ask_as(self._client, tenant, "GET", f"/functions?limit=50{after}")
+            answer = ask_as(self._client, tenant, "GET", f"/{what}?limit=50{after}")
             if answer.outcome != OK:
-                self._say(f"the functions of tenant {tenant} cannot be listed: {answer}")
+                self._say(f"the {what} of tenant {tenant} cannot be listed: {answer}")
                 return
-            yield from answer.json["functions"]
+            yield from answer.json[what]
             if answer.json["next"] is None:
                 return
             after = f"&after={answer.json['next']}"

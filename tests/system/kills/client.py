@@ -7,8 +7,10 @@ import json
 import threading
 from random import Random
 
-from system.kills.model import Function, Job, Model, State, Token, digest_of, module
+from system.kills.model import Function, Job, Kernel, Model, State, Token, digest_of, module, ptx
 from system.soak.client import OK, Answer, Client
+from tensor_wasm.store.manifest import Manifest
+from tensor_wasm.store.signing import SigningKey
 
 OPERATOR = "boss"
 #: Kinds of errors that a node under this load may answer with; anything else is a finding.
@@ -16,12 +18,13 @@ _ALLOWED = {"capacity_exhausted", "saturated", "not_ready"}
 _PADDING_MAX = 60_000
 _SHARED_VALUES = 3
 _KEPT_MAX = 12
+_VERSION = "1.0"
 
 
 class Changer(threading.Thread):
     """Makes and ends things of its own tenants; ends at the first request without an answer."""
 
-    def __init__(self, number: int, address: tuple[str, int], model: Model, random: Random, with_jobs: bool) -> None:
+    def __init__(self, number: int, address: tuple[str, int], model: Model, random: Random, key: SigningKey) -> None:
         super().__init__()
         self._client = Client(address)
         self._number = number
@@ -30,7 +33,7 @@ class Changer(threading.Thread):
         self._tenants = (number * 10 + 1, number * 10 + 2)
         self._serial = 0
         self._run = random.getrandbits(48)
-        self._with_jobs = with_jobs
+        self._key = key
         self._stopped = threading.Event()
         self.findings: list[str] = []
         self.acknowledged = 0
@@ -45,8 +48,7 @@ class Changer(threading.Thread):
 
     def _change(self) -> None:
         actions = [self._deploy] * 4 + [self._delete] * 3 + [self._token] * 2 + [self._revoke] * 2 + [self._weight] * 2
-        if self._with_jobs:
-            actions += [self._job] * 3
+        actions += [self._job] * 3 + [self._publish] * 2 + [self._withdraw]
         while not self._stopped.is_set():
             answer = self._random.choice(actions)()
             if answer is None:
@@ -146,6 +148,38 @@ class Changer(threading.Thread):
         answer = self._as(function.tenant, "POST", f"/functions/{function.id}/invoke-async", {})
         if answer.outcome == OK:
             self._model.jobs.append(Job(answer.json["job_id"], function.tenant, function.value))
+        return answer
+
+    def _publish(self) -> Answer | None:
+        kernels = self._model.kernels
+        if len(kernels) >= _KEPT_MAX:
+            return self._withdraw()
+        name = self._fresh_name()
+        text = ptx(name)
+        kernel = kernels[name] = Kernel(self._random.choice(self._tenants), name, digest_of(text))
+        manifest = Manifest(
+            name, _VERSION, "sm_70", ("nothing",), kernel.digest, self._key.public, "2026-01-31T12:00:00Z"
+        ).encode()
+        parts = {"manifest_b64": manifest, "signature_b64": self._key.sign(manifest), "ptx_b64": text}
+        body = {field: base64.b64encode(data).decode() for field, data in parts.items()}
+        answer = self._as(kernel.tenant, "POST", "/kernels", body)
+        if answer.outcome == OK:
+            kernel.state = State.THERE
+        elif answer.outcome != "no answer":
+            del kernels[name]
+        return answer
+
+    def _withdraw(self) -> Answer | None:
+        there = [kernel for kernel in self._model.kernels.values() if kernel.state is State.THERE]
+        if not there:
+            return None
+        kernel = self._random.choice(there)
+        kernel.state = State.ENDING
+        answer = self._as(kernel.tenant, "DELETE", f"/kernels/{kernel.name}/{_VERSION}")
+        if answer.outcome == OK:
+            del self._model.kernels[kernel.name]
+        elif answer.outcome != "no answer":
+            kernel.state = State.THERE
         return answer
 
     def _as(self, tenant: int, method: str, path: str, value: object = None) -> Answer:

@@ -13,9 +13,10 @@ from random import Random
 
 from system.front_door import Served, environment
 from system.kills.checks import Checker
-from system.kills.client import OPERATOR, Changer, ask_as
+from system.kills.client import OPERATOR, Changer
 from system.kills.model import Model
 from system.soak.client import Client
+from tensor_wasm.store.signing import SigningKey
 
 _CLIENTS = 4
 _TENANTS = tuple(number * 10 + place for number in range(_CLIENTS) for place in (1, 2))
@@ -55,12 +56,14 @@ def kill_again_and_again(
     random = Random(seed)
     home = directory / "home"
     models = [Model() for _ in range(_CLIENTS)]
+    key = SigningKey.generate()
+    settings = _SETTINGS | {"TENSOR_WASM_KERNEL_PUBLISHERS": key.public.text}
     outcome = Outcome()
     for number in range(kills + 1):
         if random.random() < _WHILE_STARTING:
-            _kill_while_starting(home, random.uniform(0, _LONGEST_START_S))
+            _kill_while_starting(home, settings, random.uniform(0, _LONGEST_START_S))
         began = time.monotonic()
-        node = Served(home, **_SETTINGS)
+        node = Served(home, **settings)
         outcome.restarts_s.append(time.monotonic() - began)
         host, port = node.url.removeprefix("http://").split(":")
         address = (host, int(port))
@@ -68,13 +71,12 @@ def kill_again_and_again(
             client = Client(address)
             checker = Checker(client, home, models, _TENANTS, random)
             checker.check()
-            with_jobs = ask_as(client, _TENANTS[0], "GET", "/jobs").outcome != "route_not_found"
             client.close()
             outcome.findings += [f"after kill {number}: {text}" for text in checker.findings]
             if outcome.findings or number == kills:
                 return outcome
             changers = [
-                Changer(place, address, model, Random(random.getrandbits(64)), with_jobs)
+                Changer(place, address, model, Random(random.getrandbits(64)), key)
                 for place, model in enumerate(models)
             ]
             for changer in changers:
@@ -94,10 +96,10 @@ def kill_again_and_again(
     return outcome
 
 
-def _kill_while_starting(home: Path, after_s: float) -> None:
+def _kill_while_starting(home: Path, settings: dict[str, str], after_s: float) -> None:
     command = [sys.executable, "-m", "tensor_wasm", "serve", "--listen", "127.0.0.1:0", "--home", str(home)]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(**_SETTINGS)
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(**settings)
     )
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(after_s)
