@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -33,13 +34,36 @@ class Client(Transport):
         timeout_s = None if deadline_s is None else deadline_s + ANSWER_TIMEOUT_S
         return self.json_of("POST", f"/functions/{quote(function_id, safe='')}/invoke", request, timeout_s)
 
+    def submit(self, function_id: str, request: Mapping[str, object]) -> dict[str, Any]:
+        """Make a background job of a call; the node's answer, with the job's id."""
+        answer = self.json_of("POST", f"/functions/{quote(function_id, safe='')}/invoke-async", request)
+        if not isinstance(answer.get("job_id"), str):
+            raise self.stranger_error()
+        return answer
+
+    def jobs(self, status: str | None = None, page_size: int = 100) -> Iterator[dict[str, Any]]:
+        """Every job of the tenant, or every one that stands there, oldest first, page by page."""
+        return self._pages("jobs", {} if status is None else {"status": status}, page_size)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """A job, with its result once it has completed."""
+        return self.json("GET", f"/jobs/{quote(job_id, safe='')}")
+
+    def cancel_job(self, job_id: str) -> dict[str, Any]:
+        """Cancel a job; the node's answer, with where it stands."""
+        return self.json("DELETE", f"/jobs/{quote(job_id, safe='')}")
+
     def functions(self, page_size: int = 100) -> Iterator[dict[str, Any]]:
         """Every function of the tenant, oldest first, page by page."""
+        return self._pages("functions", {}, page_size)
+
+    def _pages(self, name: str, filters: Mapping[str, str], page_size: int) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page by page."""
         after: str | None = None
         while True:
-            query = {"limit": str(page_size)} | ({"after": after} if after else {})
-            page = self.json("GET", f"/functions?{urlencode(query)}")
-            items = self.items(page, "functions")
+            query = {**filters, "limit": str(page_size)} | ({"after": after} if after else {})
+            page = self.json("GET", f"/{name}?{urlencode(query)}")
+            items = self.items(page, name)
             yield from items
             following = page.get("next")
             if not items or not isinstance(following, str) or following == after:
@@ -53,6 +77,51 @@ class Client(Transport):
     def delete(self, function_id: str) -> None:
         """Delete a function."""
         self.checked(self.request("DELETE", f"/functions/{quote(function_id, safe='')}"))
+
+    def call_events(
+        self, path: str, request: Mapping[str, object], deadline_s: float | None
+    ) -> contextlib.AbstractContextManager[Iterator[bytes]]:
+        """Call what has this path, for the bytes of the Server-Sent Events that the node answers with."""
+        timeout_s = None if deadline_s is None else deadline_s + ANSWER_TIMEOUT_S
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        return self.stream("POST", path, self.encoded(request), headers, timeout_s)
+
+    @staticmethod
+    def stream_path(function_id: str) -> str:
+        """Where a function is called for what it emits."""
+        return f"/functions/{quote(function_id, safe='')}/invoke-stream"
+
+    # --- kept instances ---------------------------------------------------------------------------------
+
+    def spawn(self, function_id: str, idle_timeout_s: float | None, deadline_s: float | None) -> dict[str, Any]:
+        """Make an instance and keep it; the node's answer."""
+        request: dict[str, object] = {"function_id": function_id}
+        if idle_timeout_s is not None:
+            request["idle_timeout_s"] = idle_timeout_s
+        if deadline_s is not None:
+            request["deadline_ms"] = max(round(deadline_s * 1000), 1)
+        timeout_s = None if deadline_s is None else deadline_s + ANSWER_TIMEOUT_S
+        return self.json_of("POST", "/instances", request, timeout_s)
+
+    def kept_instances(self) -> list[dict[str, Any]]:
+        """The tenant's kept instances, oldest first."""
+        return self.items(self.json("GET", "/instances"), "instances")
+
+    def call(self, instance_id: str, request: Mapping[str, object], deadline_s: float | None) -> dict[str, Any]:
+        """Call a kept instance; the node's answer."""
+        timeout_s = None if deadline_s is None else deadline_s + ANSWER_TIMEOUT_S
+        return self.json_of("POST", self.instance_path(instance_id), request, timeout_s)
+
+    @staticmethod
+    def instance_path(instance_id: str) -> str:
+        """Where a kept instance is called."""
+        return f"/instances/{quote(instance_id, safe='')}/invoke"
+
+    def delete_instance(self, instance_id: str) -> None:
+        """End a kept instance."""
+        self.checked(self.request("DELETE", f"/instances/{quote(instance_id, safe='')}"))
+
+    # --- the node itself --------------------------------------------------------------------------------
 
     def metrics(self) -> str:
         """The node's metrics in Prometheus' text format."""

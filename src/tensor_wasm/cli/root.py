@@ -33,6 +33,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("run", "tensor_wasm.cli.run", "run", "Call an export of a module once, here, without a server."),
     Entry("deploy", "tensor_wasm.cli.deploy", "deploy", "Deploy a WebAssembly module as a function."),
     Entry("invoke", "tensor_wasm.cli.invoke", "invoke", "Call an export of a deployed function."),
+    Entry("job", "tensor_wasm.cli.job", "job", "List, show and cancel background jobs."),
+    Entry("instance", "tensor_wasm.cli.instance", "instance", "Keep instances between calls."),
     Entry("function", "tensor_wasm.cli.function", "function", "List, show and delete functions."),
     Entry("kernel", "tensor_wasm.cli.kernel", "kernel", "Check, compile and run PTX kernels."),
     Entry("metrics", "tensor_wasm.cli.metrics", "metrics", "Print a node's metrics."),

@@ -268,7 +268,9 @@ class Server:
         self._node.begin_drain()
         working = self._app.working
         busy = self._node.jobs.busy
-        _log.info("draining: %d requests in flight and %d jobs, at most %g seconds", working, busy, self._config.drain_s)
+        _log.info(
+            "draining: %d requests in flight and %d jobs, at most %g seconds", working, busy, self._config.drain_s
+        )
         if not await self._wait_until_idle(self._config.drain_s):
             left = self._app.working + self._node.jobs.busy
             _log.warning("ending %d requests and jobs that did not finish in time", left)

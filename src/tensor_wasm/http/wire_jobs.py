@@ -59,9 +59,7 @@ class Cancelling(msgspec.Struct):
     """A job that is not wanted any more."""
 
     job_id: JobId
-    status: Annotated[
-        Status, told("Where it stands: one that runs ends soon, one that had ended stays as it was.")
-    ]
+    status: Annotated[Status, told("Where it stands: one that runs ends soon, one that had ended stays as it was.")]
 
 
 def read_status(text: str | None) -> JobStatus | None:
