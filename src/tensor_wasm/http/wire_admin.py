@@ -9,7 +9,7 @@ import msgspec
 
 from tensor_wasm.errors import InvalidJson
 from tensor_wasm.http.wire import FunctionId, FunctionName, InstanceId, Tenant, invalid_json, told
-from tensor_wasm.node import InstanceView, TenantView, Termination
+from tensor_wasm.node import MODEL_NAME_PATTERN, InstanceView, Model, TenantView, Termination
 from tensor_wasm.store import TokenRecord
 from tensor_wasm.tenancy import NAME_MAX, QUOTA_FIELDS, SCOPE_TEXT_MAX, Quotas, QuotaValue, TokenInfo
 
@@ -171,6 +171,34 @@ class TokenList(msgspec.Struct):
     tokens: Annotated[list[TokenDescription], told("The tokens.")]
 
 
+class BindModelRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to answer a model."""
+
+    function_id: FunctionId
+    export: Annotated[
+        str | None, told("The export to call, which takes no parameters; `run`, else `_start`, when null.")
+    ] = None
+
+
+class ModelDescription(msgspec.Struct):
+    """A name of a model, and what answers it."""
+
+    name: Annotated[str, told("The model's name.", pattern=f"^{MODEL_NAME_PATTERN}$")]
+    tenant: Tenant
+    function_id: FunctionId
+    function_name: Annotated[
+        str | None, told("The function's name; null when it was deleted, and nothing answers the model.")
+    ]
+    export: Annotated[str | None, told("The export that is called; null for `run`, else `_start`.")]
+    created_at: Annotated[float, told("When it was bound, in seconds since 1970.")]
+
+
+class ModelList(msgspec.Struct):
+    """Models, by tenant and name."""
+
+    models: Annotated[list[ModelDescription], told("The models.")]
+
+
 class DrainRequest(msgspec.Struct, forbid_unknown_fields=True):
     """How long running work may go on; default: the node's `TENSOR_WASM_DRAIN_S`."""
 
@@ -204,6 +232,7 @@ def _decoder(kind: type[_Request]) -> Callable[[bytes], _Request]:
 decode_quota_changes = _decoder(QuotaChanges)
 decode_create_token = _decoder(CreateTokenRequest)
 decode_drain = _decoder(DrainRequest)
+decode_bind_model = _decoder(BindModelRequest)
 
 
 def changes(request: QuotaChanges) -> dict[str, QuotaValue | None]:
@@ -214,6 +243,13 @@ def changes(request: QuotaChanges) -> dict[str, QuotaValue | None]:
     if not found:
         raise InvalidJson(f"the body names no quota; the quotas are {', '.join(request.__struct_fields__)}")
     return found
+
+
+def describe_model(model: Model) -> ModelDescription:
+    """A model as the API shows it."""
+    return ModelDescription(
+        model.name, model.tenant, model.function_id, model.function_name, model.export, model.created_at
+    )
 
 
 def describe_instance(view: InstanceView) -> InstanceDescription:

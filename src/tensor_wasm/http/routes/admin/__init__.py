@@ -2,7 +2,7 @@
 
 from tensor_wasm.config import Config
 from tensor_wasm.http.operations import Operation
-from tensor_wasm.http.routes.admin import drain, instances, tenants, tokens
+from tensor_wasm.http.routes.admin import drain, instances, models, tenants, tokens
 from tensor_wasm.node import Node
 
 
@@ -12,5 +12,6 @@ def operations(node: Node, config: Config) -> list[Operation]:
         *instances.operations(node),
         *tenants.operations(node),
         *tokens.operations(node),
+        *models.operations(node),
         *drain.operations(node, config),
     ]

@@ -1,0 +1,380 @@
+"""OpenAI's routes: completions, chats, models. A model is a name of the tenant's that a function answers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+from tensor_wasm.errors import (
+    BodyTooLarge,
+    Cancelled,
+    CapacityExhausted,
+    DeadlineExceeded,
+    GuestTrap,
+    InvalidJson,
+    MissingExport,
+    ModelNotFound,
+    NotFound,
+    NotReady,
+    QuotaExceeded,
+    Saturated,
+    TensorWasmError,
+    Terminated,
+    UnsupportedMediaType,
+)
+from tensor_wasm.http import examples, prompts, streaming, wire_openai
+from tensor_wasm.http.generated import Generated
+from tensor_wasm.http.media import JSON, media_type
+from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, StreamedAnswer
+from tensor_wasm.http.prompts import Prompt
+from tensor_wasm.http.streaming import Chunks
+from tensor_wasm.http.wire import encode
+from tensor_wasm.http.wire_openai import ChatCompletionRequest, CompletionRequest
+from tensor_wasm.node import InvocationResult, Model, Node, Stream
+
+_Request = CompletionRequest | ChatCompletionRequest
+
+#: Bodies up to this are decoded on the event loop, larger ones by another thread.
+_SMALL_BYTES = 64 * 1024
+_DONE = b"data: [DONE]\n\n"
+_STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+_FINGERPRINT_DIGITS = 10
+_CALL_ERRORS: tuple[type[TensorWasmError], ...] = (
+    ModelNotFound, InvalidJson, UnsupportedMediaType, BodyTooLarge, MissingExport, GuestTrap, DeadlineExceeded,
+    Terminated, QuotaExceeded, Cancelled, Saturated, CapacityExhausted, NotReady,
+)  # fmt: skip
+
+
+class Voice:
+    """How one answer is told: as a whole, or in chunks. The subclasses are the two kinds of answers."""
+
+    prefix: str
+
+    def __init__(self, model: Model, *, tells_usage: bool) -> None:
+        self._identity = f"{self.prefix}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._model = model.name
+        self._fingerprint = f"fp_{(model.digest or '')[:_FINGERPRINT_DIGITS]}"
+        self._tells_usage = tells_usage
+
+    def whole(self, text: str, finish: str | None, usage: wire_openai.Usage) -> bytes:
+        """The answer in one piece."""
+        raise NotImplementedError
+
+    def first(self) -> bytes:
+        """What comes before the first part."""
+        return b""
+
+    def part(self, text: str, finish: str | None = None) -> bytes:
+        """More text, or why there is no more."""
+        raise NotImplementedError
+
+    def last(self, usage: wire_openai.Usage) -> bytes:
+        """What comes after the last part."""
+        raise NotImplementedError
+
+
+class CompletionVoice(Voice):
+    """Of ``/v1/completions``."""
+
+    prefix = "cmpl"
+
+    def whole(self, text: str, finish: str | None, usage: wire_openai.Usage) -> bytes:
+        """The answer in one piece."""
+        return encode(self._completion([wire_openai.CompletionChoice(text, finish)], usage))
+
+    def part(self, text: str, finish: str | None = None) -> bytes:
+        """More text, or why there is no more."""
+        return _event(self._completion([wire_openai.CompletionChoice(text, finish)], None))
+
+    def last(self, usage: wire_openai.Usage) -> bytes:
+        """What comes after the last part."""
+        return (_event(self._completion([], usage)) if self._tells_usage else b"") + _DONE
+
+    def _completion(
+        self, choices: list[wire_openai.CompletionChoice], usage: wire_openai.Usage | None
+    ) -> wire_openai.Completion:
+        answer = wire_openai.Completion(
+            self._identity, "text_completion", self._created, self._model, choices, self._fingerprint
+        )
+        if usage is not None or self._tells_usage:
+            answer.usage = usage
+        return answer
+
+
+class ChatVoice(Voice):
+    """Of ``/v1/chat/completions``."""
+
+    prefix = "chatcmpl"
+
+    def whole(self, text: str, finish: str | None, usage: wire_openai.Usage) -> bytes:
+        """The answer in one piece."""
+        choices = [wire_openai.ChatChoice(wire_openai.ChatMessage(text), finish)]
+        return encode(
+            wire_openai.ChatCompletion(self._identity, self._created, self._model, choices, usage, self._fingerprint)
+        )
+
+    def first(self) -> bytes:
+        """What comes before the first part: who speaks."""
+        return self._chunk(wire_openai.ChatDelta("assistant", ""), None)
+
+    def part(self, text: str, finish: str | None = None) -> bytes:
+        """More text, or why there is no more."""
+        return self._chunk(wire_openai.ChatDelta(content=text) if text else wire_openai.ChatDelta(), finish)
+
+    def last(self, usage: wire_openai.Usage) -> bytes:
+        """What comes after the last part."""
+        return (_event(self._answer([], usage)) if self._tells_usage else b"") + _DONE
+
+    def _chunk(self, delta: wire_openai.ChatDelta, finish: str | None) -> bytes:
+        return _event(self._answer([wire_openai.ChatChunkChoice(delta, finish)], None))
+
+    def _answer(
+        self, choices: list[wire_openai.ChatChunkChoice], usage: wire_openai.Usage | None
+    ) -> wire_openai.ChatCompletionChunk:
+        answer = wire_openai.ChatCompletionChunk(
+            self._identity, "chat.completion.chunk", self._created, self._model, choices, self._fingerprint
+        )
+        if self._tells_usage:
+            answer.usage = usage
+        return answer
+
+
+class OpenAI:
+    """The handlers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def complete(self, call: Call) -> Answer | StreamedAnswer:
+        """POST /v1/completions."""
+        request, prompt = await self._read(call, _read_completion)
+        return await self._answer(call, request, prompt, CompletionVoice)
+
+    async def chat(self, call: Call) -> Answer | StreamedAnswer:
+        """POST /v1/chat/completions."""
+        request, prompt = await self._read(call, _read_chat)
+        return await self._answer(call, request, prompt, ChatVoice)
+
+    async def list(self, call: Call) -> Answer:
+        """GET /v1/models."""
+        found = [model for model in self._node.models.list(call.tenant) if model.function_name is not None]
+        return Answer(encode(wire_openai.ModelObjects([_describe(model) for model in found])))
+
+    async def show(self, call: Call) -> Answer:
+        """GET /v1/models/:model."""
+        return Answer(encode(_describe(self._node.models.resolve(call.tenant, call.parameters["model"]))))
+
+    async def _read(self, call: Call, read: Callable[[bytes], tuple[_Request, Prompt]]) -> tuple[_Request, Prompt]:
+        media_type(call.headers, JSON)
+        body = await call.body(wire_openai.BODY_BYTES_MAX)
+        if len(body) <= _SMALL_BYTES:
+            return read(body)
+        return await self._node.in_background(call.tenant, read, body)
+
+    async def _answer(
+        self, call: Call, request: _Request, prompt: Prompt, voice_of: type[Voice]
+    ) -> Answer | StreamedAnswer:
+        model = self._node.models.resolve(call.tenant, request.model)
+        call.resource = model.function_id
+        options = request.stream_options
+        voice = voice_of(model, tells_usage=options is not None and bool(options.include_usage))
+        generated = Generated(prompt.tokens_max, prompt.stops)
+        chunks = Chunks(lambda stream: self._start(model, prompt, stream, call.tenant), call.receive)
+        try:
+            if request.stream:
+                # What fails before the first chunk is an answer like any other.
+                first = await anext(chunks, None)
+                body = _events(call, chunks, first, generated, voice, prompt)
+                return StreamedAnswer(body, streaming.EVENT_STREAM, _STREAM_HEADERS, chunks.close)
+            text = [text async for text in _texts(call, chunks, await anext(chunks, None), generated)]
+        except BaseException:
+            await chunks.close()
+            raise
+        await chunks.close()
+        return Answer(voice.whole("".join(text), generated.finish, _usage(prompt, generated)))
+
+    async def _start(self, model: Model, prompt: Prompt, stream: Stream, tenant: int) -> InvocationResult:
+        try:
+            return await self._node.invoke_async(
+                model.function_id, model.export, tenant=tenant, input=prompt.input, stream=stream
+            )
+        except NotFound:
+            raise ModelNotFound("the model's function is not there any more") from None
+
+
+async def _texts(call: Call, chunks: Chunks, first: bytes | None, generated: Generated) -> AsyncIterator[str]:
+    """The text of the answer in its parts. Raises what the invocation came to before the text had ended."""
+    chunk = first
+    while chunk is not None:
+        text = generated.take(chunk)
+        if text:
+            yield text
+        if generated.finish is not None:
+            await chunks.leave()
+            break
+        chunk = await anext(chunks, None)
+    if generated.finish is None:
+        text = generated.end()
+        if text:
+            yield text
+    if chunks.result is not None:
+        streaming.note(call, chunks.result)
+
+
+async def _events(
+    call: Call, chunks: Chunks, first: bytes | None, generated: Generated, voice: Voice, prompt: Prompt
+) -> AsyncIterator[bytes]:
+    try:
+        if before := voice.first():
+            yield before
+        async for text in _texts(call, chunks, first, generated):
+            yield voice.part(text)
+    except Cancelled:
+        raise
+    except TensorWasmError as error:
+        call.failure = error
+        kind, message = streaming.told(error)
+        yield b"data: %b\n\n" % wire_openai.error_body(kind, message, error.http_status, error)
+        return
+    yield voice.part("", generated.finish) + voice.last(_usage(prompt, generated))
+
+
+def _event(value: wire_openai.Completion | wire_openai.ChatCompletionChunk) -> bytes:
+    return b"data: %b\n\n" % encode(value)
+
+
+def _usage(prompt: Prompt, generated: Generated) -> wire_openai.Usage:
+    return wire_openai.Usage(prompt.prompt_tokens, generated.tokens, prompt.prompt_tokens + generated.tokens)
+
+
+def _read_completion(body: bytes) -> tuple[_Request, Prompt]:
+    request = wire_openai.decode_completion(body)
+    return request, prompts.of_completion(request)
+
+
+def _read_chat(body: bytes) -> tuple[_Request, Prompt]:
+    request = wire_openai.decode_chat(body)
+    return request, prompts.of_chat(request)
+
+
+def _describe(model: Model) -> wire_openai.ModelObject:
+    return wire_openai.ModelObject(model.name, int(model.created_at), f"tenant-{model.tenant}")
+
+
+_MODEL = wire_openai.ModelObject("storyteller", int(examples.MOMENT), "tenant-1")
+_USAGE = wire_openai.Usage(14, 6, 20)
+_IDENTITY = "8f14e45fceea4f0da3f0c1d2e3b4a596"
+_FINGERPRINT = "fp_0d66d411a2"
+
+
+def _stream(kind: str, part: str, last: str) -> str:
+    """An answer in events, as the API's description shows it."""
+    about = f'"id":"…-{_IDENTITY}",{kind},"created":{int(examples.MOMENT)},"model":"storyteller"'
+    chunks = ((part, "null"), (last, '"stop"'))
+    return "".join(
+        f'data: {{{about},"choices":[{{{what},"finish_reason":{finish},"index":0,"logprobs":null}}],'
+        f'"system_fingerprint":"{_FINGERPRINT}"}}\n\n'
+        for what, finish in chunks
+    ) + _DONE.decode("ascii")
+
+
+def operations(node: Node) -> list[Operation]:
+    """OpenAI's operations."""
+    handlers = OpenAI(node)
+    return [
+        Operation(
+            method="POST",
+            path="/v1/completions",
+            handler=handlers.complete,
+            audience=Audience.TENANT,
+            summary="Go on with a text, by a model of the tenant's",
+            request=CompletionRequest,
+            response=wire_openai.Completion,
+            other_types=("text/event-stream",),
+            errors=_CALL_ERRORS,
+            examples=(
+                Example(
+                    summary="A few characters",
+                    request=CompletionRequest(
+                        model="storyteller", prompt="Once there was", max_tokens=6, temperature=0.7, seed=1
+                    ),
+                    answer=wire_openai.Completion(
+                        f"cmpl-{_IDENTITY}",
+                        "text_completion",
+                        int(examples.MOMENT),
+                        "storyteller",
+                        [wire_openai.CompletionChoice(" a gre", "length")],
+                        _FINGERPRINT,
+                        _USAGE,
+                    ),
+                ),
+                Example(
+                    summary="In events",
+                    request=CompletionRequest(model="storyteller", prompt="Once there was", max_tokens=6, stream=True),
+                    answer=_stream('"object":"text_completion"', '"text":" a"', '"text":""'),
+                    answer_type="text/event-stream",
+                ),
+            ),
+            event="function.invoke",
+            is_routine=True,
+        ),
+        Operation(
+            method="POST",
+            path="/v1/chat/completions",
+            handler=handlers.chat,
+            audience=Audience.TENANT,
+            summary="Answer a chat, by a model of the tenant's",
+            request=ChatCompletionRequest,
+            response=wire_openai.ChatCompletion,
+            other_types=("text/event-stream",),
+            errors=_CALL_ERRORS,
+            examples=(
+                Example(
+                    summary="A question",
+                    request=ChatCompletionRequest(
+                        model="storyteller", messages=[wire_openai.Message("user", "How are you?")], temperature=0
+                    ),
+                    answer=wire_openai.ChatCompletion(
+                        f"chatcmpl-{_IDENTITY}",
+                        int(examples.MOMENT),
+                        "storyteller",
+                        [wire_openai.ChatChoice(wire_openai.ChatMessage("I am well, thank you."), "stop")],
+                        wire_openai.Usage(36, 21, 57),
+                        _FINGERPRINT,
+                    ),
+                ),
+                Example(
+                    summary="In events",
+                    request=ChatCompletionRequest(
+                        model="storyteller", messages=[wire_openai.Message("user", "Hello.")], stream=True
+                    ),
+                    answer=_stream('"object":"chat.completion.chunk"', '"delta":{"content":"H"}', '"delta":{}'),
+                    answer_type="text/event-stream",
+                ),
+            ),
+            event="function.invoke",
+            is_routine=True,
+        ),
+        Operation(
+            method="GET",
+            path="/v1/models",
+            handler=handlers.list,
+            audience=Audience.TENANT,
+            summary="List the tenant's models",
+            response=wire_openai.ModelObjects,
+            examples=(Example(summary="One model", answer=wire_openai.ModelObjects([_MODEL])),),
+        ),
+        Operation(
+            method="GET",
+            path="/v1/models/{model}",
+            handler=handlers.show,
+            audience=Audience.TENANT,
+            summary="Describe a model",
+            response=wire_openai.ModelObject,
+            errors=(ModelNotFound,),
+            has_open_end=True,
+            examples=(Example(summary="A model", parameters={"model": "storyteller"}, answer=_MODEL),),
+        ),
+    ]
