@@ -28,11 +28,19 @@ def document(shared):
 
 
 def operations(document):
+    """Each operation by its method and path, with its answers instead of references to them."""
     return [
-        (f"{method.upper()} {path}", operation)
+        (f"{method.upper()} {path}", operation | {"responses": responses(document, path, method)})
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
+
+
+def responses(document, path, method):
+    return {
+        status: follow(document, answer["$ref"]) if "$ref" in answer else answer
+        for status, answer in document["paths"][path][method]["responses"].items()
+    }
 
 
 def parts(value, name):
@@ -149,7 +157,7 @@ def test_every_example_is_of_its_schema(document):
         for media, content in (found for part in told for found in part.get("content", {}).items()):
             validator = Draft202012Validator(content["schema"] | {"components": document["components"]})
             for example in content["examples"].values():
-                value = example["value"]
+                value = (follow(document, example["$ref"]) if "$ref" in example else example)["value"]
                 for whole in events(value) if media == "text/event-stream" else [value]:
                     faults = [fault.message for fault in validator.iter_errors(whole)]
                     assert not faults, (name, example)
@@ -161,7 +169,7 @@ def test_every_example_is_of_its_schema(document):
 
 
 def test_each_answer_lists_the_kinds_of_its_errors(document):
-    responses = document["paths"]["/functions/{id}/invoke"]["post"]["responses"]
+    answers = responses(document, "/functions/{id}/invoke", "post")
     for status, kinds in (
         ("504", {"invoke_timeout"}),
         ("409", {"terminated"}),
@@ -170,17 +178,17 @@ def test_each_answer_lists_the_kinds_of_its_errors(document):
         ("401", {"unauthorized"}),
         ("413", {"body_too_large"}),
     ):
-        content = responses[status]["content"]["application/json"]
+        content = answers[status]["content"]["application/json"]
         base, more = content["schema"]["allOf"]
         listed = more["properties"]["error"]["properties"]["kind"]["enum"]
         assert base["$ref"].endswith("/ErrorAnswer")
         assert kinds <= set(listed)
         assert listed == list(content["examples"])
-        assert listed == re.findall(r"^`(\w+)`:", responses[status]["description"], re.MULTILINE)
+        assert listed == re.findall(r"^`(\w+)`:", answers[status]["description"], re.MULTILINE)
 
 
 def test_a_kind_of_another_answer_is_not_of_the_schema(document):
-    content = document["paths"]["/functions/{id}"]["get"]["responses"]["404"]["content"]["application/json"]
+    content = responses(document, "/functions/{id}", "get")["404"]["content"]["application/json"]
     validator = Draft202012Validator(content["schema"] | {"components": document["components"]})
     answer = {"error": {"kind": "not_found", "message": "m", "request_id": "r"}}
     assert validator.is_valid(answer)
@@ -202,12 +210,12 @@ def test_every_error_says_what_it_is():
 
 def test_headers_are_told_where_they_come(document):
     components = document["components"]
-    invoke = document["paths"]["/functions/{id}/invoke"]["post"]["responses"]
+    invoke = responses(document, "/functions/{id}/invoke", "post")
     assert invoke["503"]["headers"]["Retry-After"] == {"$ref": "#/components/headers/Retry-After"}
     assert invoke["429"]["headers"]["Retry-After"]["required"] is False  # a quota that is used up has none
     assert "Retry-After" not in invoke["400"]["headers"]
     assert "WWW-Authenticate" in invoke["401"]["headers"]
-    assert document["paths"]["/functions"]["post"]["responses"]["201"]["headers"]["Location"]["required"]
+    assert responses(document, "/functions", "post")["201"]["headers"]["Location"]["required"]
     assert "Allow" in components["responses"]["MethodNotAllowed"]["headers"]
     assert components["headers"]["X-Request-Id"]["required"]
 
@@ -227,13 +235,13 @@ def test_a_node_without_tokens_asks_for_none_and_one_with_tokens_does(document, 
 
 
 def test_an_id_that_is_made_leads_to_what_can_be_done_with_it(document):
-    links = document["paths"]["/functions"]["post"]["responses"]["201"]["links"]
+    links = responses(document, "/functions", "post")["201"]["links"]
     assert {"get_functions_one", "delete_functions_one", "post_functions_one_invoke"} <= set(links)
     for link in links.values():
         assert link["parameters"] == {"id": "$response.body#/id"}
         assert link["operationId"] in {operation["operationId"] for _, operation in operations(document)}
     # The instance of an invocation is gone with its answer.
-    assert "links" not in document["paths"]["/functions/{id}/invoke"]["post"]["responses"]["200"]
+    assert "links" not in responses(document, "/functions/{id}/invoke", "post")["200"]
 
 
 def test_parameters_are_described(document):

@@ -82,7 +82,9 @@ _MADE = {"job_id": "/jobs/{id}", "instance_id": "/instances/{id}", "snapshot_id"
 def describe(operations: Sequence[Operation], *, has_tokens: bool = False) -> Document:
     """The document. ``has_tokens`` says that calls need one: without any, nobody does."""
     bodies = dict.fromkeys(kind for o in operations for kind in (o.request, o.response) if kind is not None)
-    streams: list[type] = [wire.StreamEvent] if any(_EVENTS in (o.response_type, *o.other_types) for o in operations) else []
+    streams: list[type] = (
+        [wire.StreamEvent] if any(_EVENTS in (o.response_type, *o.other_types) for o in operations) else []
+    )
     if any(wire_openai.speaks(operation.path) for operation in operations):
         streams += [wire_openai.OpenAIErrorAnswer, wire_openai.DataEvent]
     types = [wire.ErrorAnswer, *streams, *bodies]
@@ -109,10 +111,8 @@ def describe(operations: Sequence[Operation], *, has_tokens: bool = False) -> Do
         "components": {
             "schemas": components,
             "headers": {header.name: _header(header) for header in _HEADERS},
-            "responses": {
-                error.__name__: writer.refusal((error,), f"Any {what} that there is not.")
-                for error, what in ((RouteNotFound, "path"), (MethodNotAllowed, "method of a path"))
-            },
+            "responses": writer.responses,
+            "examples": writer.examples,
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -138,6 +138,12 @@ class _Writer:
         self._operations = operations
         self._references = references
         self._has_tokens = has_tokens
+        #: What several operations share, filled as they are written.
+        self.examples: Document = {}
+        self.responses: Document = {
+            error.__name__: self.refusal((error,), f"Any {what} that there is not.")
+            for error, what in ((RouteNotFound, "path"), (MethodNotAllowed, "method of a path"))
+        }
 
     def operation(self, operation: Operation) -> Document:
         document: Document = {
@@ -169,7 +175,7 @@ class _Writer:
         body = {
             "schema": {"allOf": [self._references[wire.ErrorAnswer], kind_is]},
             "examples": {
-                kind: {"value": _plain(wire.ErrorAnswer(wire.ErrorBody(kind, text, _EXAMPLE_REQUEST_ID)))}
+                kind: self._example(kind, wire.ErrorAnswer(wire.ErrorBody(kind, text, _EXAMPLE_REQUEST_ID)))
                 for kind, text in kinds.items()
             },
         }
@@ -177,7 +183,9 @@ class _Writer:
             body = {
                 "schema": self._references[wire_openai.OpenAIErrorAnswer],
                 "examples": {
-                    error.kind: {"value": _plain(wire_openai.error(error.kind, _told(error), error.http_status))}
+                    error.kind: self._example(
+                        f"openai_{error.kind}", wire_openai.error(error.kind, _told(error), error.http_status)
+                    )
                     for error in errors
                 },
             }
@@ -191,6 +199,19 @@ class _Writer:
             },
             "content": {_JSON: body},
         }
+
+    def _refusal(self, errors: _Errors, *, is_openai: bool) -> Document:
+        """The same, by reference when it has one kind only: many operations have that."""
+        if len(errors) > 1:
+            return self.refusal(errors, is_openai=is_openai)
+        name = f"{'OpenAI' if is_openai else ''}{errors[0].__name__}"
+        self.responses[name] = self.refusal(errors, is_openai=is_openai)
+        return {"$ref": f"#/components/responses/{name}"}
+
+    def _example(self, name: str, value: object) -> Document:
+        """A reference to the example of an error: many answers have the same."""
+        self.examples[name] = {"value": _plain(value)}
+        return {"$ref": f"#/components/examples/{name}"}
 
     def _security(self, audience: Audience) -> list[Document] | None:
         if audience is Audience.ANYONE:
@@ -240,7 +261,7 @@ class _Writer:
             if error not in statuses[error.http_status]:
                 statuses[error.http_status].append(error)
         for status, errors in sorted(statuses.items()):
-            responses[str(status)] = self.refusal(errors, is_openai=wire_openai.speaks(operation.path))
+            responses[str(status)] = self._refusal(errors, is_openai=wire_openai.speaks(operation.path))
         return responses
 
     def _schema(self, operation: Operation, media: str) -> Document:

@@ -134,7 +134,8 @@ def _operation(document: Document, method: str, path: str, operation: Document) 
         f"<pre class='curl' tabindex='0'><code>{escape(line)}</code></pre>" for line in _curl(method, path, operation)
     ]
     refusals = []
-    for status, response in operation["responses"].items():
+    for status, answer in operation["responses"].items():
+        response = document["components"]["responses"][_last(answer["$ref"])] if "$ref" in answer else answer
         if status[0] == "2":
             parts.append(_success(document, status, response))
         else:
@@ -192,7 +193,7 @@ def _example(parameter: Document) -> str:
 
 def _shape(document: Document, schema: Document) -> str:
     """The fields of a type as a table; what is no object with fields as its kind."""
-    name = schema.get("$ref", "").rpartition("/")[2]
+    name = _last(schema.get("$ref", ""))
     found = document["components"]["schemas"].get(name, {})
     if not found.get("properties"):
         return f"<p>{_kind(schema)}</p>"
@@ -213,7 +214,7 @@ def _fields(schema: Document) -> str:
 def _kind(schema: Document, depth: int = 0) -> str:
     """A schema in words, its bounds too; types as links."""
     if "$ref" in schema:
-        return _reference(schema["$ref"].rpartition("/")[2])
+        return _reference(_last(schema["$ref"]))
     if depth > _DEPTH_MAX:
         return "…"
     if "const" in schema:
@@ -321,6 +322,10 @@ def _row(name: str, html: str) -> str:
 
 def _reference(name: str) -> str:
     return f"<a href='#{escape(name)}'>{escape(name)}</a>"
+
+
+def _last(reference: str) -> str:
+    return reference.rpartition("/")[2]
 
 
 def _anchor(tag: str) -> str:

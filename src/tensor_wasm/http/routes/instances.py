@@ -105,8 +105,8 @@ _EXAMPLE = wire_instances.KeptDescription(
     state="idle",
     created_at=examples.MOMENT,
     calls=3,
-    idle_timeout_s=600.0,
-    idle_left_s=588.12,
+    idle_timeout_s=120.0,
+    idle_left_s=108.12,
     memory_bytes=1 << 20,
     gpu_memory_bytes=0,
 )
@@ -131,8 +131,8 @@ def operations(node: Node) -> list[Operation]:
             response_headers=(Parameter("Location", "The path of the new instance.", {"type": "string"}),),
             examples=(
                 Example(
-                    summary="For ten minutes after the last call",
-                    request=wire_instances.SpawnRequest(examples.FUNCTION_ID, idle_timeout_s=600.0),
+                    summary="For two minutes after the last call",
+                    request=wire_instances.SpawnRequest(examples.FUNCTION_ID, idle_timeout_s=120.0),
                     answer=wire_instances.Spawned(examples.INSTANCE_ID),
                 ),
             ),
