@@ -5,13 +5,14 @@ from __future__ import annotations
 import binascii
 import copy
 import math
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from tensor_wasm.api import readers
 from tensor_wasm.api.errors import AnswerTimeout, Unreachable
@@ -29,6 +30,8 @@ _Read = TypeVar("_Read")
 
 #: Functions read at once.
 _PAGE = 100
+#: What ids are made of. Anything else would be another path.
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _EVENTS = {"Accept": "text/event-stream"}
 
 
@@ -334,10 +337,10 @@ class _Events(Stream):
 
 
 def _path(*parts: str) -> str:
-    """The path of a route. Raises :class:`NotFound` for what cannot be an id."""
-    if not all(isinstance(part, str) and part for part in parts):
-        raise NotFound("no such id")
-    return "".join(f"/{quote(part, safe='', errors='replace')}" for part in parts)
+    """The path of a route. Raises :class:`NotFound` for what is no id."""
+    if not all(isinstance(part, str) and _ID.fullmatch(part) for part in parts):
+        raise NotFound("there is nothing of that id: it is not like an id at all")
+    return "".join(f"/{part}" for part in parts)
 
 
 def _tenant(tenant: int | None) -> dict[str, str]:

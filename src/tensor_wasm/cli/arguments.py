@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from tensor_wasm.cli.output import safe
 MAX_FILE_BYTES = 1 << 30
 _MAX_ARGS_CHARACTERS = 1 << 20
 _MAX_DEADLINE_S = 86_400.0
+_MILLISECONDS = 1000
 _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
 _MAX_NAME_CHARACTERS = 64
 _STDIN = "-"
@@ -138,6 +140,18 @@ def read_rate(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise click.BadParameter(f"{text!r} is no number of requests a second")
     return value
+
+
+def read_call(export: str | None, args: str, input_file: str | None, deadline_s: float | None) -> dict[str, object]:
+    """The request that the options of a call make. Raises a usage failure."""
+    request: dict[str, object] = {"args": read_arguments(args)}
+    if export is not None:
+        request["export"] = export
+    if input_file is not None:
+        request["input_b64"] = base64.b64encode(read_file(input_file)).decode()
+    if check_deadline(deadline_s) is not None and deadline_s is not None:
+        request["deadline_ms"] = max(round(deadline_s * _MILLISECONDS), 1)
+    return request
 
 
 def call_options(command: _Command) -> _Command:

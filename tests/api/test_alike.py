@@ -1,0 +1,254 @@
+"""A node in this process and one over HTTP, plain and for event loops, do the same, and fail the same."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import tensor_wasm as tw
+from api.conftest import WAYS
+from api.guests import emitter
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture
+def function(node):
+    return node.deploy("guest", emitter())
+
+
+def until(is_so):
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_function_is_described_listed_and_deleted(node):
+    function = node.deploy("guest", emitter())
+    assert (function.name, function.tenant, function.size_bytes) == ("guest", 1, len(emitter()))
+    assert tw.Export("half", ("f64",), ("f64",)) in function.exports
+    assert tw.Import("wasi_snapshot_preview1", "fd_write") in function.imports
+    assert node.function(function.id) == function
+    others = [node.deploy(f"other-{number}", emitter(), tenant=2) for number in range(3)]
+    assert list(node.functions()) == [function]
+    assert list(node.functions(tenant=2)) == others
+    node.delete(function.id)
+    assert list(node.functions()) == []
+    with pytest.raises(tw.errors.NotFound):
+        node.function(function.id)
+
+
+def test_a_list_is_longer_than_a_page(node):
+    made = [node.deploy(f"f-{number}", emitter()).id for number in range(103)]
+    assert [function.id for function in node.functions()] == made
+
+
+def test_a_call_gives_values_exactly(node, function):
+    assert node.invoke(function.id, "add", [1, 2]).results == [3]
+    assert node.invoke(function.id, "add", [np.int8(-1), np.uint32(4_000_000_000)]).results == [-294_967_297]
+    assert node.invoke(function.id, "same", [(1 << 63) - 1]).results == [(1 << 63) - 1]
+    assert node.invoke(function.id, "half", [np.float32(0.5)]).results == [0.25]
+    assert node.invoke(function.id, "half", [3]).results == [1.5]
+    for given in (math.inf, -math.inf, "Infinity", "-Infinity"):
+        assert node.invoke(function.id, "half", [given]).results == [float(given)]
+    (nothing,) = node.invoke(function.id, "half", [math.nan]).results
+    assert math.isnan(nothing)
+
+
+def test_a_call_tells_what_the_guest_wrote(node, function):
+    result = node.invoke(function.id, "hello", deadline=5.0)
+    assert (result.results, result.stdout, result.stderr) == ([], "hi\N{REPLACEMENT CHARACTER}", "")
+    assert result.function_id == function.id
+    assert result.instance_id != function.id
+    assert result.duration > 0
+    assert result.launches == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "call"),
+    [
+        ("NotFound", lambda node, id: node.invoke(NOBODY, "add", [1, 2])),
+        ("NotFound", lambda node, id: node.invoke("", "add", [1, 2])),
+        ("NotFound", lambda node, id: node.invoke("../" + id, "add", [1, 2])),
+        ("NotFound", lambda node, id: node.invoke(id, "add", [1, 2], tenant=2)),
+        ("NotFound", lambda node, id: node.stream(id, "emit", [1, 2], tenant=2)),
+        ("NotFound", lambda node, id: node.spawn(id, tenant=2)),
+        ("NotFound", lambda node, id: node.spawn("")),
+        ("NotFound", lambda node, id: node.delete(id, tenant=2)),
+        ("NotFound", lambda node, id: node.instance(NOBODY)),
+        ("NotFound", lambda node, id: node.call(id, "add", [1, 2])),
+        ("NotFound", lambda node, id: node.delete_instance(NOBODY)),
+        ("MissingExport", lambda node, id: node.invoke(id, "nope")),
+        ("MissingExport", lambda node, id: node.invoke(id)),
+        ("MissingExport", lambda node, id: node.stream(id, "nope")),
+        ("InvalidArguments", lambda node, id: node.invoke(id, "add", [1])),
+        ("InvalidArguments", lambda node, id: node.invoke(id, "add", [1, 1.5])),
+        ("InvalidArguments", lambda node, id: node.invoke(id, "add", [1, 1 << 32])),
+        ("InvalidArguments", lambda node, id: node.invoke(id, "add", [1, True])),
+        ("InvalidArguments", lambda node, id: node.invoke(id, "add", [1, "2"])),
+        ("InvalidArguments", lambda node, id: node.invoke(id, "add", [1, None])),
+        ("TooManyArguments", lambda node, id: node.invoke(id, "add", [1, 2, 3])),
+        ("TooManyArguments", lambda node, id: node.invoke(id, "add", [1] * 3000)),
+        ("InvalidDeadline", lambda node, id: node.invoke(id, "add", [1, 2], deadline=0)),
+        ("InvalidDeadline", lambda node, id: node.invoke(id, "add", [1, 2], deadline=math.nan)),
+        ("InvalidDeadline", lambda node, id: node.invoke(id, "add", [1, 2], deadline=1e6)),
+        ("InvalidTenant", lambda node, id: node.invoke(id, "add", [1, 2], tenant=-1)),
+        ("InvalidTenant", lambda node, id: node.functions(tenant=1 << 64).__next__()),
+        ("InvalidName", lambda node, id: node.deploy("a b", emitter())),
+        ("InvalidName", lambda node, id: node.deploy("\ud800", emitter())),
+        ("InvalidWasm", lambda node, id: node.deploy("a", b"\0asm")),
+        ("RequestError", lambda node, id: node.spawn(id, idle_timeout=-1)),
+        ("RequestError", lambda node, id: node.spawn(id, idle_timeout=math.inf)),
+        ("GuestTrap", lambda node, id: node.invoke(id, "fail", [0, 0])),
+        ("GuestTrap", lambda node, id: node.stream(id, "fail", [0, 0])),
+        ("DeadlineExceeded", lambda node, id: node.invoke(id, "spin", deadline=0.05)),
+    ],
+)
+def test_a_failure_is_of_the_same_class_in_every_way(tmp_path_factory, ways, error, call):
+    for node, function in ways:
+        with pytest.raises(tw.errors.TensorWasmError) as caught:
+            call(node, function.id)
+        assert type(caught.value).__name__ == error, caught.value
+        assert caught.value.message
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory):
+    """All ways, each with a function: for what leaves nothing behind."""
+    from contextlib import ExitStack
+
+    from api.conftest import opened
+
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        import os
+
+        for name in list(os.environ):
+            if name.startswith("TENSOR_WASM_"):
+                patch.delenv(name)
+        nodes = [stack.enter_context(opened(way, tmp_path_factory.mktemp(way), invoke_deadline_s=30)) for way in WAYS]
+        yield [(node, node.deploy("guest", emitter())) for node in nodes]
+
+
+def test_a_stream_gives_chunks_and_then_the_result(node, function):
+    stream = node.stream(function.id, "emit", [3, 5])
+    with pytest.raises(RuntimeError):
+        _ = stream.result
+    assert list(stream) == [b"abcde"] * 3
+    assert stream.result.results == [0]
+    assert list(stream) == []
+    stream.close()
+    with node.stream(function.id, "echo", input=bytes(range(256)) * 200) as stream:
+        assert b"".join(stream) == bytes(range(256)) * 200
+    with node.stream(function.id, "add", [1, 2]) as stream:
+        assert list(stream) == []
+        assert stream.result.results == [3]
+
+
+def test_a_stream_that_fails_is_never_taken_for_a_whole_one(node, function):
+    stream = node.stream(function.id, "fail", [2, 26])
+    taken = []
+    with pytest.raises(tw.errors.GuestTrap):
+        taken.extend(stream)
+    with pytest.raises(RuntimeError):
+        _ = stream.result
+    assert node.invoke(function.id, "add", [1, 2]).results == [3]
+
+
+def test_who_leaves_a_stream_ends_its_guest(node, function):
+    kept = node.spawn(function.id)
+    with kept.stream("emit", [1_000_000_000, 1000]) as stream:
+        assert len(next(iter(stream))) == 1000
+    # Either the guest saw it and returned, or it was ended, and its instance with it.
+    until(lambda: all(found.state == "idle" for found in node.instances()))
+    kept.close()
+    assert node.instances() == []
+
+
+def test_a_kept_instance_has_its_state_until_it_is_closed(node, function):
+    with node.spawn(function.id, idle_timeout=60.0) as instance:
+        assert [instance.call("step").results for _ in range(3)] == [[1], [2], [3]]
+        assert node.call(instance.id, "step").results == [4]
+        assert list(instance.stream("emit", [1, 2])) == [b"ab"]
+        found = instance.describe()
+        assert (found.calls, found.state, found.function_id, found.tenant) == (5, "idle", function.id, 1)
+        assert found.idle_timeout == 60.0
+        assert 0 < found.idle_left <= 60.0
+        assert [kept.id for kept in node.instances()] == [instance.id]
+        assert node.instances(tenant=2) == []
+        assert node.instance(instance.id).call("step").results == [5]
+        assert node.spawn(function.id).call("step").results == [1]
+        for error, args in ((tw.errors.NotFound, {"tenant": 2}), (tw.errors.MissingExport, {})):
+            with pytest.raises(error):
+                node.call(instance.id, "nope", **args)
+    with pytest.raises(tw.errors.NotFound):
+        instance.describe()
+    instance.close()
+
+
+def test_an_instance_whose_guest_failed_is_gone(node, function):
+    instance = node.spawn(function.id)
+    with pytest.raises(tw.errors.GuestTrap):
+        instance.call("fail", [0, 0])
+    with pytest.raises(tw.errors.NotFound):
+        instance.call("step")
+
+
+def methods(way):
+    """Public methods with what they take: names, kinds and defaults."""
+    found = {}
+    for name, method in inspect.getmembers(getattr(tw, way), callable):
+        if not name.startswith("_") and name not in ("open", "interruptible"):
+            parameters = inspect.signature(method).parameters.values()
+            found[name] = [(one.name, one.kind, one.default, one.annotation) for one in parameters]
+    return found
+
+
+def test_all_ways_have_the_same_methods_and_parameters():
+    expected = methods("Node")
+    assert {"deploy", "functions", "invoke", "stream", "spawn", "call", "close"} <= expected.keys()
+    for way in WAYS:
+        assert methods(way) == expected, way
+
+
+def test_what_they_give_has_the_same_type():
+    for plain, event_loop in (("Node", "AsyncNode"), ("Client", "AsyncClient"), ("Instance", "AsyncInstance")):
+        for name in methods(plain):
+            given, awaited = (
+                str(inspect.signature(getattr(getattr(tw, way), name)).return_annotation) for way in (plain, event_loop)
+            )
+            for shown in ("Iterator", "Instance", "Stream"):
+                awaited = awaited.replace(f"Async{shown}", shown)
+            assert given == awaited, name
+    for name in methods("Node"):
+        given = [inspect.signature(getattr(getattr(tw, way), name)).return_annotation for way in ("Node", "Client")]
+        assert given[0] == given[1], name
+
+
+@pytest.mark.parametrize("way", [*WAYS, "Instance", "AsyncInstance", "Stream", "AsyncStream"])
+def test_everything_public_is_described(way):
+    for name, member in inspect.getmembers(getattr(tw, way)):
+        if not name.startswith("_") and callable(member):
+            assert inspect.getdoc(member), name
+
+
+def test_many_threads_share_one(node, function):
+    if type(node).__name__ == "Awaited":
+        pytest.skip("one event loop is one thread's")
+    found = []
+
+    def work(number):
+        found.extend(node.invoke(function.id, "add", [number, each]).results[0] - number for each in range(20))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(list(range(20)) * 8)
