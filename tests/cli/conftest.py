@@ -64,7 +64,7 @@ def fake_node(tls: ssl.SSLContext | None = None) -> Iterator[FakeNode]:
             self.end_headers()
             self.wfile.write(raw)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = handle_any
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
         def log_message(self, *args: object) -> None:
             pass

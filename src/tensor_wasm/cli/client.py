@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ssl
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,9 @@ from urllib.parse import quote, urlencode
 from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Address, Transport, UserInUrlError, split_url
 from tensor_wasm.cli.failures import ExitCode, Failure, exit_code_of, unreachable, usage
 from tensor_wasm.cli.tls import TlsFiles
+
+#: Publishing waits for a turn, and for compilers.
+_PUBLISH_TIMEOUT_S = 300.0
 
 
 class Client(Transport):
@@ -91,6 +95,26 @@ class Client(Transport):
         """Where a function is called for what it emits."""
         return f"/functions/{quote(function_id, safe='')}/invoke-stream"
 
+    # --- kernels ----------------------------------------------------------------------------------------
+
+    def publish_kernel(self, manifest: bytes, signature: bytes, ptx: bytes) -> dict[str, Any]:
+        """Publish a signed kernel, which the node compiles before it answers; its answer."""
+        parts = {"manifest_b64": manifest, "signature_b64": signature, "ptx_b64": ptx}
+        request = {name: base64.b64encode(data).decode() for name, data in parts.items()}
+        return self.json_of("POST", "/kernels", request, _PUBLISH_TIMEOUT_S)
+
+    def kernels(self, page_size: int = 100) -> Iterator[dict[str, Any]]:
+        """Every kernel of the tenant, by name and version, page by page."""
+        return self._pages("kernels", {}, page_size)
+
+    def kernel(self, name: str, version: str, *, with_text: bool = False) -> dict[str, Any]:
+        """Describe a kernel; with its PTX if that is wanted."""
+        return self.json("GET", _kernel_path(name, version) + ("?text=1" if with_text else ""))
+
+    def delete_kernel(self, name: str, version: str) -> None:
+        """Delete a kernel."""
+        self.checked(self.request("DELETE", _kernel_path(name, version)))
+
     # --- kept instances ---------------------------------------------------------------------------------
 
     def spawn(self, function_id: str, idle_timeout_s: float | None, deadline_s: float | None) -> dict[str, Any]:
@@ -138,6 +162,20 @@ class Client(Transport):
     def terminate(self, instance_id: str) -> dict[str, Any]:
         """End an instance; the node's answer, which says whether it has ended."""
         return self.json("POST", f"/admin/instances/{quote(instance_id, safe='')}/terminate")
+
+    def models(self, tenant: int | None) -> list[dict[str, Any]]:
+        """Models, of one tenant or of all."""
+        query = "" if tenant is None else f"?{urlencode({'tenant': str(tenant)})}"
+        return self.items(self.json("GET", f"/admin/models{query}"), "models")
+
+    def set_model(self, tenant: int, name: str, function_id: str, export: str | None) -> dict[str, Any]:
+        """Have a function answer a model; the model as it then is."""
+        request: dict[str, object] = {"function_id": function_id} | ({} if export is None else {"export": export})
+        return self.json_of("PUT", f"/admin/models/{tenant}/{quote(name, safe='')}", request)
+
+    def delete_model(self, tenant: int, name: str) -> None:
+        """Unbind a model."""
+        self.checked(self.request("DELETE", f"/admin/models/{tenant}/{quote(name, safe='')}"))
 
     def tenants(self) -> dict[str, Any]:
         """The quotas of every tenant with what it holds, and the defaults."""
@@ -209,6 +247,10 @@ class Client(Transport):
     ) -> Failure:
         """The node answered with an error."""
         return Failure(kind, message, exit_code_of(kind, status), request_id)
+
+
+def _kernel_path(name: str, version: str) -> str:
+    return f"/kernels/{quote(name, safe='')}/{quote(version, safe='')}"
 
 
 def _tenant_path(tenant: int | None) -> str:

@@ -77,6 +77,13 @@ class Chunks:
         if self._invocation.done():
             self._on_end(self._invocation)
 
+    async def leave(self) -> None:
+        """Want no more chunks: the guest is told by its stream, and ended when it goes on for a moment."""
+        self._stream.abandon()
+        await self._end()
+        if not self._invocation.cancelled() and self._invocation.exception() is None:
+            self.result = self._invocation.result()
+
     async def close(self) -> None:
         """End what still runs."""
         self._watch.cancel()

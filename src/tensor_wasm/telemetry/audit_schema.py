@@ -133,6 +133,7 @@ RETRY_AFTER = Detail("retry_after_s", "integer", "Of a refused call: seconds aft
 
 _EXPORT = Detail("export", "string", "The export that was called.")
 _FUNCTION_ID = Detail("function_id", "string", "The function that ran.")
+_FUNCTION_ID_BOUND = Detail("function_id", "string", "The function that answers from now on.")
 _DURATION = Detail("duration_ms", "number", "How long it ran.")
 _LAUNCHES = Detail("launches", "integer", "Kernels that it launched.")
 _TOKEN = (
@@ -190,6 +191,13 @@ EVENTS: tuple[Event, ...] = (
             Detail("took_ms", "number", "Time from the order to the end."),
         ),
     ),
+    Event(
+        "model.set",
+        "A model was bound to a function, or that was refused.",
+        "the model, by its name",
+        (_FUNCTION_ID_BOUND, Detail("export", "string|null", "The export that answers; null for the usual one.")),
+    ),
+    Event("model.delete", "A model was unbound, or that was refused.", "the model, by its name"),
     Event("token.create", "A token was made, or that was refused.", "the new token", _TOKEN),
     Event(
         "token.revoke",
