@@ -6,14 +6,22 @@ import contextlib
 import json
 import os
 import resource
+import secrets
 import subprocess
+import time
 import urllib.request
+from random import Random
 
 import pytest
 
 from system.front_door import Served, run_cli
-from system.kills.model import module
+from system.kills.client import Changer
+from system.kills.kills import SETTINGS
+from system.kills.model import Model, module
 from tensor_wasm.cli.failures import Failure
+from tensor_wasm.store.backup import back_up, restore
+from tensor_wasm.store.repair import examine
+from tensor_wasm.store.signing import SigningKey
 
 _PAGE_BYTES = 4096
 _PATIENCE_S = 30.0
@@ -305,3 +313,35 @@ def test_a_home_is_backed_up_while_it_serves_and_put_back(serve, tmp_path):
     assert result(node, one) == [1]
     assert kind(result, node, two) == "not_found"
     assert node.stop() == 0
+
+
+@pytest.mark.slow
+def test_every_backup_is_whole_while_clients_change_everything(tmp_path):
+    seed = secrets.randbelow(1 << 31)
+    print(f"seed {seed}")
+    key = SigningKey.generate()
+    settings = SETTINGS | {"TENSOR_WASM_KERNEL_PUBLISHERS": key.public.text}
+    node = Served(tmp_path / "home", **settings)
+    host, port = node.url.removeprefix("http://").split(":")
+    changers = [Changer(place, (host, int(port)), Model(), Random(seed + place), key) for place in range(4)]
+    try:
+        for changer in changers:
+            changer.start()
+        for number in range(6):
+            before = sum(changer.acknowledged for changer in changers)
+            made = back_up(tmp_path / "home", tmp_path / f"backup-{number}")
+            assert made.missing == ()
+            restored = tmp_path / f"home-{number}"
+            restore(made.directory, restored, replaces=False)
+            assert examine(restored).findings == []
+            until = time.monotonic() + _PATIENCE_S
+            while sum(changer.acknowledged for changer in changers) == before and time.monotonic() < until:
+                time.sleep(0.01)
+    finally:
+        for changer in changers:
+            changer.stop()
+            changer.join()
+        node.kill()
+    assert [finding for changer in changers for finding in changer.findings] == []
+    last = Served(restored, **settings)
+    assert last.stop() == 0, last.log

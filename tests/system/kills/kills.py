@@ -24,7 +24,7 @@ _TENANTS = tuple(number * 10 + place for number in range(_CLIENTS) for place in 
 _LONGEST_LOAD_S = 1.2
 #: How often it is killed while it starts, and how long after its process began at most.
 _WHILE_STARTING, _LONGEST_START_S = 0.25, 1.2
-_SETTINGS = {
+SETTINGS = {
     "TENSOR_WASM_API_TOKENS": ";".join([f"{OPERATOR}:role=admin", *(f"t{t}:tenant={t}" for t in _TENANTS)]),
     "TENSOR_WASM_AUDIT": "none",
     "TENSOR_WASM_COMPILERS": "0",
@@ -57,7 +57,7 @@ def kill_again_and_again(
     home = directory / "home"
     models = [Model() for _ in range(_CLIENTS)]
     key = SigningKey.generate()
-    settings = _SETTINGS | {"TENSOR_WASM_KERNEL_PUBLISHERS": key.public.text}
+    settings = SETTINGS | {"TENSOR_WASM_KERNEL_PUBLISHERS": key.public.text}
     outcome = Outcome()
     for number in range(kills + 1):
         if random.random() < _WHILE_STARTING:
