@@ -103,6 +103,14 @@ class CpuDevice:
         finally:
             self._leave(digest, flight)
 
+    def revive(self, encoded: bytes) -> LoadedKernel:
+        """A kernel that was compiled before, from what :meth:`CompiledKernel.encode` gave.
+
+        Raises :class:`InternalError` for one of another release's compiler.
+        """
+        compiled = CompiledKernel.decode(encoded)
+        return _loaded(compiled, self._modules.get(_module_digest(compiled), compiled.wasm))
+
     # --- flights ----------------------------------------------------------------------------------------
 
     def _begin(self, digest: str, flight: _Flight, ptx: bytes, entry: str) -> None:

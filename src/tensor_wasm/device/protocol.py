@@ -63,6 +63,13 @@ class Device(Protocol):
         """
 
 
+    def revive(self, encoded: bytes) -> LoadedKernel:
+        """A kernel that was compiled before, from what its :meth:`CompiledKernel.encode` gave.
+
+        Raises :class:`~tensor_wasm.errors.InternalError` for one of another release's compiler.
+        """
+
+
 @dataclass(slots=True)
 class KernelStatistics:
     """Counts of a device's compilations; ``compile_counts`` are per bucket of ``COMPILE_BUCKETS_S``, the last above."""

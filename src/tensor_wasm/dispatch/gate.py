@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tensor_wasm.abi.limits import ALLOCATIONS_MAX, KERNELS_MAX
@@ -83,7 +83,7 @@ class GateFactory:
 
 
 @dataclass(slots=True)
-class _Loaded:
+class LoadedRegions:
     """What a loaded kernel has in scratch memory: its descriptor, and the regions, its own and its helpers'."""
 
     kernel: int
@@ -91,6 +91,24 @@ class _Loaded:
     descriptor_bytes: int
     work_bytes: int
     bases: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """A gate as a snapshot has it: kernels by number, how often numbers were used, free space, table of devices."""
+
+    loaded: Mapping[int, LoadedRegions]
+    uses: Mapping[int, int]
+    heap: Sequence[tuple[int, int]]
+    device_table: int
+
+
+@dataclass(slots=True)
+class LoadableKernel:
+    """A kernel's module, and its instance once there is one."""
+
+    module: Module
+    instance: Instance | None = None
 
 
 class Gate:
@@ -103,7 +121,7 @@ class Gate:
         self._scratch: Any = instance.extern("scratch")
         self._kernels = instance.extern("kernels")
         self._shares = instance.extern("shares")
-        self._loaded: dict[int, _Loaded] = {}
+        self._loaded: dict[int, LoadedRegions] = {}
         self._uses: dict[int, int] = {}  # how often a kernel's number was used and given back
         self._heap = Spans(scratch.HEAP, _SCRATCH_MAX_BYTES)
         self._device_table = 0
@@ -138,7 +156,7 @@ class Gate:
         region = self._store.i32_global(base)
         kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, region, region])
         identity = number + KERNELS_MAX * self._uses.get(number, 0)
-        self._loaded[number] = _Loaded(identity, at, len(descriptor), work_bytes, [base])
+        self._loaded[number] = LoadedRegions(identity, at, len(descriptor), work_bytes, [base])
         self._store.table_set(self._kernels, number, kernel.function("run"))
         self._store.table_set(self._shares, number, kernel.function("share"))
         self._write_kernel(number, identity + 1, at)
@@ -205,6 +223,38 @@ class Gate:
         with self.scratch() as view:
             (cost,) = struct.unpack("<d", view[at : at + 8])
         return float(cost)
+
+    # --- for snapshots ------------------------------------------------------------------------------------
+
+    def state(self) -> GateState:
+        """What there is besides the bytes of scratch memory, between launches."""
+        loaded = {number: replace(found, bases=list(found.bases)) for number, found in self._loaded.items()}
+        return GateState(loaded, dict(self._uses), self._heap.free, self._device_table)
+
+    def restore(self, state: GateState, modules: Mapping[int, LoadableKernel], scratch_bytes: int) -> None:
+        """Take on a state, in a gate that has no kernels; scratch memory is grown to so many bytes.
+
+        ``modules`` are the kernels by number. Their descriptors are in scratch memory: write that, then
+        :meth:`ask_again`. Raises :class:`~tensor_wasm.errors.QuotaExceeded` when scratch memory does not fit.
+        """
+        self._store.grow_memory(self._scratch.of.memory, scratch_bytes)
+        self._uses = dict(state.uses)
+        self._heap = Spans.of(state.heap)
+        self._device_table = state.device_table
+        for number, found in sorted(state.loaded.items()):
+            region = self._store.i32_global(found.bases[0])
+            kernel = self._store.instantiate(
+                modules[number].module, [self._guest_memory, self._scratch, region, region]
+            )
+            modules[number].instance = kernel
+            self._store.table_set(self._kernels, number, kernel.function("run"))
+            self._store.table_set(self._shares, number, kernel.function("share"))
+            self._loaded[number] = replace(found, bases=list(found.bases))
+
+    def ask_again(self, number: int, entry: KernelEntry) -> None:
+        """Have a restored kernel ask for helpers when it needs some, if this node has any."""
+        helpers = self.helpers if entry.uses_helpers else Helpers.NEVER
+        self._poke(self._loaded[number].descriptor + scratch.DESCRIPTOR_CREW, helpers)
 
     # --- device memory ------------------------------------------------------------------------------------
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tensor_wasm.abi import Code
 from tensor_wasm.abi.limits import ALLOCATION_MAX_BYTES, ALLOCATIONS_MAX
 from tensor_wasm.dispatch import Gate
-from tensor_wasm.errors import QuotaExceeded
-from tensor_wasm.runtime import Budget, Piece
+from tensor_wasm.errors import InvalidSnapshot, QuotaExceeded
+from tensor_wasm.runtime import Budget, Piece, Region
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """Allocations as a snapshot has them: address and bytes by handle, handles to give next, and what is open."""
+
+    pieces: Mapping[int, tuple[int, int]]
+    freed: Sequence[int]
+    next: int
+    regions: Sequence[Region]
 
 
 class DeviceMemory:
@@ -85,10 +96,42 @@ class DeviceMemory:
             return None
         return memoryview((ctypes.c_ubyte * piece.size_bytes).from_address(piece.host_address)).cast("B")
 
+    # --- for snapshots ----------------------------------------------------------------------------------
+
+    def state(self) -> DeviceState:
+        """Where everything is, without the bytes."""
+        pieces = {handle: (piece.address, piece.size_bytes) for handle, piece in self._pieces.items()}
+        return DeviceState(pieces, list(self._freed), self._next, self._annex.regions())
+
+    def restore(self, state: DeviceState) -> None:
+        """Take on a state, in a memory that has no allocations; its bytes are zeros.
+
+        The gate has the table of allocations already. Raises :class:`QuotaExceeded` when it does not fit, and
+        :class:`InvalidSnapshot` for a state that cannot be.
+        """
+        if not all(self._annex.reopen(region) for region in state.regions):
+            raise QuotaExceeded("the device memory of the snapshot does not fit what an instance may have")
+        for handle, (address, size_bytes) in state.pieces.items():
+            piece = self._annex.piece(address, size_bytes)
+            if piece is None:
+                raise InvalidSnapshot("the snapshot has device memory outside of what it has open")
+            if not self._quota.take(size_bytes):
+                raise QuotaExceeded("the device memory of the snapshot does not fit the tenant's quota")
+            self._pieces[handle] = piece
+            self._count(size_bytes)
+        self._freed.extend(state.freed)
+        self._next = state.next
+
+    def view(self, region: Region) -> memoryview:
+        """The bytes of what is open there."""
+        address = self._annex.address_of(region.start)
+        return memoryview((ctypes.c_ubyte * region.size_bytes).from_address(address)).cast("B")
+
     def close(self) -> None:
         """Give everything back."""
         for handle in tuple(self._pieces):
             self.free(handle)
+        self._annex.close()
 
     def _count(self, change: int) -> None:
         self.used_bytes += change

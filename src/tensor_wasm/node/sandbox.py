@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from tensor_wasm.errors import Ending, EndingError, InternalError, InvalidSnapshot, QuotaExceeded
-from tensor_wasm.host import Guest, HostServices, Stream
+from tensor_wasm.host import Guest, HostServices, Stream, guest_state
 from tensor_wasm.node.catalog import ReadyModule
 from tensor_wasm.node.instances import LiveInstance
 from tensor_wasm.node.model import Export, InvocationResult
@@ -52,6 +53,7 @@ class Image:
     """A state to make instances with; ``descriptor`` is of the file that begins with the bytes of the memory."""
 
     state: InstanceState
+    device: Mapping[str, Any] | None
     descriptor: int
 
 
@@ -143,11 +145,13 @@ class Sandbox:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its memory now."""
-        return 0 if self._observed is None else len(self._observed.view())
+        """Bytes of all its memories now, device memory too."""
+        return self._live.budget.used_bytes
 
-    def capture(self, writer: ImageWriter) -> InstanceState:
-        """Write the bytes of its memory, and give the rest of its state. To be called between calls.
+    def capture(self, writer: ImageWriter) -> tuple[InstanceState, dict[str, Any] | None]:
+        """Write the bytes of its memories; give the rest of its state, and of what it has on the device.
+
+        To be called between calls.
 
         Raises :class:`~tensor_wasm.errors.InvalidSnapshot` for an instance whose state cannot be told.
         """
@@ -155,7 +159,7 @@ class Sandbox:
             raise InvalidSnapshot("the instance cannot be captured: it was not made to be kept")
         state = self._observed.read()
         writer.write(self._observed.view())
-        return state
+        return state, guest_state.capture(self._guest, writer)
 
     def begin_call(self, call: Call) -> None:
         """Prepare another call of the same instance."""
@@ -192,6 +196,8 @@ class Sandbox:
         if image is not None:
             observed.write(image.state)
             observed.map_memory(image.descriptor, image.state.memory_bytes)
+            if image.device is not None:
+                guest_state.restore(self._guest, image.device, image.descriptor)
         elif module.start is not None:
             self._store.call(instance.function(module.start), (), (), ())
 

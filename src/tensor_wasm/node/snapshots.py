@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,10 +47,11 @@ class Snapshots:
         Raises :class:`InvalidSnapshot` when its state cannot be told, :class:`QuotaExceeded` when its tenant may not
         store so much, :class:`~tensor_wasm.errors.StoreError` when the disk takes it not.
         """
-        with self.turn(), self._storage.taking(function.tenant, sandbox.memory_bytes):
+        taken_bytes = sandbox.memory_bytes  # the file may have somewhat more, kernels, or less
+        with self.turn(), self._storage.taking(function.tenant, taken_bytes):
             with self._store.writing() as (descriptor, keep):
                 writer = ImageWriter(descriptor)
-                state = sandbox.capture(writer)
+                state, device = sandbox.capture(writer)
                 record = SnapshotRecord(
                     id=new_id(),
                     tenant=function.tenant,
@@ -58,11 +59,11 @@ class Snapshots:
                     module_digest=function.digest,
                     size_bytes=writer.size_bytes,
                     sha=writer.digest(),
-                    state=encode_state(state, function.id),
+                    state=encode_state(state, device, function.id),
                     created_at=time.time(),
                 )
                 self._keep(record, keep)
-            self._storage.count(function.tenant, record.size_bytes - sandbox.memory_bytes)
+            self._storage.count(function.tenant, record.size_bytes - taken_bytes)
         return describe(record)
 
     @contextmanager
@@ -102,10 +103,12 @@ class Snapshots:
     @contextmanager
     def opened(self, record: SnapshotRecord) -> Iterator[Image]:
         """What instances are made with. The file may be closed when they are: the system keeps it for them."""
-        state, _ = decode_state(record.state)
+        state, device, _ = decode_state(record.state)
         descriptor = self._store.open(record)
         try:
-            yield Image(state, descriptor)
+            if state.memory_bytes > record.size_bytes:
+                raise InvalidSnapshot("the snapshot's memory is larger than its file")
+            yield Image(state, device, descriptor)
         finally:
             os.close(descriptor)
 
@@ -121,7 +124,7 @@ class Snapshots:
 
 def describe(record: SnapshotRecord) -> Snapshot:
     """A snapshot as the API shows it."""
-    _, function_id = decode_state(record.state)
+    _, _, function_id = decode_state(record.state)
     return Snapshot(
         id=record.id,
         tenant=record.tenant,
@@ -136,11 +139,11 @@ def describe(record: SnapshotRecord) -> Snapshot:
 
 def function_of(record: SnapshotRecord) -> FunctionRecord:
     """The function that was captured, which may be gone by now."""
-    _, function_id = decode_state(record.state)
+    _, _, function_id = decode_state(record.state)
     return FunctionRecord(function_id, record.tenant, record.function_name, record.module_digest, 0, record.created_at)
 
 
-def encode_state(state: InstanceState, function_id: str) -> str:
+def encode_state(state: InstanceState, device: Mapping[str, Any] | None, function_id: str) -> str:
     """What is in no memory, as JSON."""
     return json.dumps(
         {
@@ -149,13 +152,14 @@ def encode_state(state: InstanceState, function_id: str) -> str:
             "memory_bytes": state.memory_bytes,
             "variables": [bits.hex() for bits in state.variables],
             "tables": encode_places(state.tables),
+            "device": device,
         },
         separators=(",", ":"),
     )
 
 
-def decode_state(text: str) -> tuple[InstanceState, str]:
-    """The state, and the id of the function. Raises :class:`InvalidSnapshot`."""
+def decode_state(text: str) -> tuple[InstanceState, Mapping[str, Any] | None, str]:
+    """The state, what the guest has on the device, and the id of the function. Raises :class:`InvalidSnapshot`."""
     try:
         fields = json.loads(text)
         if fields["format"] != STATE_FORMAT:
@@ -164,7 +168,10 @@ def decode_state(text: str) -> tuple[InstanceState, str]:
         memory_bytes, function_id = int(fields["memory_bytes"]), str(fields["function_id"])
         if not 0 <= memory_bytes <= 1 << 32:
             raise InvalidSnapshot("the snapshot's memory has a size that no memory has")
-        return InstanceState(memory_bytes, variables, decode_places(fields["tables"])), function_id
+        device = fields["device"]
+        if device is not None and not isinstance(device, dict):
+            raise InvalidSnapshot("the snapshot's device state cannot be read")
+        return InstanceState(memory_bytes, variables, decode_places(fields["tables"])), device, function_id
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InvalidSnapshot("the snapshot's state cannot be read") from None
 

@@ -1,7 +1,7 @@
 """The boundary with Wasmtime: bindings, engine, module cache, stores, memory. Knows nothing of HTTP or tenants."""
 
 from tensor_wasm.runtime.allocator import give_back_large_blocks
-from tensor_wasm.runtime.annex import Annex, Piece
+from tensor_wasm.runtime.annex import Annex, Piece, Region
 from tensor_wasm.runtime.cache import KEPT_CODE_BYTES, ModuleCache, SealedFiles
 from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Engine, Module
@@ -45,6 +45,7 @@ __all__ = [
     "Output",
     "Piece",
     "Recent",
+    "Region",
     "SealedFiles",
     "SharedBudget",
     "SharedMemory",

@@ -41,6 +41,15 @@ class _Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """Open pages as a snapshot has them: ``room`` is what is free there, None where one piece has all of it."""
+
+    start: int
+    size_bytes: int
+    room: list[tuple[int, int]] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Bytes of an annex: ``address`` is what kernels are given, ``host_address`` where that is in this process."""
 
@@ -92,6 +101,60 @@ class Annex:
         if opened.room.is_all(opened.size_bytes):
             self._blocks.remove(opened)
             self._close(opened)
+
+    def close(self) -> None:
+        """Close all of it, whether pieces were given back or not."""
+        for opened in tuple(self._opened):
+            if opened.room is None:
+                self._guarded -= 1
+                self._pool.guarded_pieces.give(1)
+            self._close(opened)
+        self._blocks.clear()
+
+    # --- for snapshots ----------------------------------------------------------------------------------
+
+    def regions(self) -> list[Region]:
+        """What is open, in no particular order."""
+        return [
+            Region(opened.start, opened.size_bytes, None if opened.room is None else opened.room.free)
+            for opened in sorted(self._opened, key=lambda opened: opened.start)
+        ]
+
+    def reopen(self, region: Region) -> bool:
+        """Open what :meth:`regions` gave, at its place, as zeros; false when that cannot be."""
+        is_guarded = region.room is None
+        if region.start < GUARD_BYTES or not self._closed.take_at(region.start, region.size_bytes + GUARD_BYTES):
+            return False
+        if is_guarded and not self._pool.guarded_pieces.take(1):
+            self._closed.give(region.start, region.size_bytes + GUARD_BYTES)
+            return False
+        fits = region.start - GUARD_BYTES >= self._memory.size and self._budget.take(region.size_bytes)
+        if not fits or not self._pool.open(self._memory.base + region.start, region.size_bytes):
+            if fits:
+                self._budget.give(region.size_bytes)
+            if is_guarded:
+                self._pool.guarded_pieces.give(1)
+            self._closed.give(region.start, region.size_bytes + GUARD_BYTES)
+            return False
+        opened = _Opened(region.start, region.size_bytes, None if region.room is None else Spans.of(region.room))
+        self._opened.add(opened)
+        if is_guarded:
+            self._guarded += 1
+        else:
+            self._blocks.append(opened)
+        self._bound()
+        return True
+
+    def piece(self, address: int, size_bytes: int) -> Piece | None:
+        """A piece that was at an address before, in what was opened again; None when nothing is open there."""
+        for opened in self._opened:
+            if opened.start <= address and address + size_bytes <= opened.start + opened.size_bytes:
+                return self._piece(address, size_bytes, opened)
+        return None
+
+    def address_of(self, start: int) -> int:
+        """Where in this process a place behind the memory is."""
+        return self._memory.base + start
 
     def _take_from_block(self, size_bytes: int) -> Piece | None:
         span = _rounded(size_bytes, _BLOCK_ALIGNMENT)

@@ -10,13 +10,6 @@ from blake3 import blake3
 
 #: Zeros of so many bytes are not written.
 _BLOCK_BYTES = 256 << 10
-#: A mapping's place in a file is a multiple of this, on every system.
-ALIGNMENT = 64 << 10
-
-
-def aligned(size_bytes: int) -> int:
-    """Where what follows so many bytes begins."""
-    return -(-size_bytes // ALIGNMENT) * ALIGNMENT
 
 
 class ImageWriter:
@@ -37,11 +30,6 @@ class ImageWriter:
                 self._put(block)
             self.size_bytes += len(block)
         os.ftruncate(self._descriptor, self.size_bytes)
-
-    def align(self) -> None:
-        """Append zeros up to the next place for a mapping."""
-        missing = aligned(self.size_bytes) - self.size_bytes
-        self.write(bytes(missing))
 
     def digest(self) -> str:
         """BLAKE3 (hex) of all there is."""

@@ -241,7 +241,8 @@ class MemoryPool:
         reservation = self._by_base[base]
         assert size_bytes <= reservation.size
         reservation.has_image = True
-        if _mmap(base, size_bytes, _PROT_READ_WRITE, _MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE, descriptor, 0) != base:
+        flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
+        if _mmap(base, size_bytes, _PROT_READ_WRITE, flags, descriptor, 0) != base:
             raise InternalError("the system refuses to map a snapshot")
 
     # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 
 
 class Spans:
@@ -12,6 +13,33 @@ class Spans:
 
     def __init__(self, start: int, end: int) -> None:
         self._free: list[tuple[int, int]] = [(start, end - start)] if end > start else []
+
+    @classmethod
+    def of(cls, free: Iterable[tuple[int, int]]) -> Spans:
+        """Free space as :attr:`free` gave it."""
+        spans = cls(0, 0)
+        for start, size_bytes in free:
+            spans.give(start, size_bytes)
+        return spans
+
+    @property
+    def free(self) -> list[tuple[int, int]]:
+        """What is free: where each span starts, and its bytes."""
+        return list(self._free)
+
+    def take_at(self, start: int, size_bytes: int) -> bool:
+        """Take a certain place; false, and nothing taken, when not all of it is free."""
+        position = bisect_left(self._free, (start + 1, 0)) - 1
+        if position < 0 or size_bytes <= 0:
+            return False
+        before, size = self._free[position]
+        if start + size_bytes > before + size:
+            return False
+        del self._free[position]
+        for at, end in ((before, start), (start + size_bytes, before + size)):
+            if end > at:
+                insort(self._free, (at, end - at))
+        return True
 
     def take(self, size_bytes: int) -> int | None:
         """The lowest free place for so many bytes, taken; None when there is none."""

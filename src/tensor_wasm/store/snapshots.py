@@ -1,7 +1,7 @@
 """Snapshots on disk: a row for each, and a file with its memories that is mapped to restore it.
 
-The file has the memory's bytes first, so that they can be mapped; then, at ``aux_offset``, what else the state has. It
-never changes once it has its name: instances that were restored from it show its pages.
+The file has the memory's bytes first, so that they can be mapped, and then what the guest has on the device. It never
+changes once it has its name: instances that were restored from it show its pages.
 """
 
 from __future__ import annotations
