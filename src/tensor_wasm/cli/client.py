@@ -100,7 +100,7 @@ class Client(Transport):
     def publish_kernel(self, manifest: bytes, signature: bytes, ptx: bytes) -> dict[str, Any]:
         """Publish a signed kernel, which the node compiles before it answers; its answer."""
         parts = {"manifest_b64": manifest, "signature_b64": signature, "ptx_b64": ptx}
-        request = {name: base64.b64encode(data).decode() for name, data in parts.items()}
+        request: dict[str, object] = {name: base64.b64encode(data).decode() for name, data in parts.items()}
         return self.json_of("POST", "/kernels", request, _PUBLISH_TIMEOUT_S)
 
     def kernels(self, page_size: int = 100) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from tensor_wasm.abi import limits
 from tensor_wasm.cli.arguments import read_file
 from tensor_wasm.cli.failures import ExitCode
 from tensor_wasm.cli.kernel_compile import compile_
+from tensor_wasm.cli.kernel_registry import delete, keygen, list_kernels, publish, verify
 from tensor_wasm.cli.kernel_run import run
 from tensor_wasm.cli.output import paint, print_json, print_line, safe
 from tensor_wasm.cli.session import Session, with_session
@@ -55,11 +56,11 @@ class FileReport:
 
 @click.group(no_args_is_help=False)
 def kernel() -> None:
-    """Check, compile and run PTX kernels, without a server."""
+    """Check, compile and run PTX kernels, without a server; publish signed ones on a node."""
 
 
-kernel.add_command(compile_)
-kernel.add_command(run)
+for command in (compile_, run, keygen, publish, list_kernels, verify, delete):
+    kernel.add_command(command)
 
 
 @kernel.command()

@@ -194,12 +194,11 @@ def node_signing_key(home: Path) -> SigningKey:
         except FileNotFoundError:
             write_durably(path, SigningKey.generate().pem(), replace=False)
             data, mode = _bounded(path)
+        if mode & 0o077:
+            raise StoreError(f"{path} may be read by others (mode {mode:04o}): run `chmod 600` on it")
+        return read_signing_key(data)
     except OSError as error:
         raise unusable(path, error) from error
-    if mode & 0o077:
-        raise StoreError(f"{path} may be read by others (mode {mode:04o}): run `chmod 600` on it")
-    try:
-        return read_signing_key(data)
     except KeyFileError:
         raise StoreError(
             f"{path} is damaged: restore it from a backup, or remove it; the node then makes a new key, and takes"
@@ -221,11 +220,13 @@ def decode_signature(text: str) -> bytes:
 def _bounded(path: Path) -> tuple[bytes, int]:
     """A small regular file's bytes and mode; never waits, as reading a pipe would. Raises OSError, KeyFileError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise KeyFileError("it is no regular file")
-        data = file.read(_FILE_MAX_BYTES + 1)
+        data = os.read(descriptor, _FILE_MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _FILE_MAX_BYTES:
         raise KeyFileError("it is too long for the file of a key")
     return data, stat.S_IMODE(mode)
