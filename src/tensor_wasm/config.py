@@ -297,6 +297,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Snapshots written at once; others wait.",
     ),
     Setting(
+        "snapshot_keys",
+        Form("public keys", "`ed25519:BASE64`, joined by `,` or `;`", f"1 to {_PUBLISHERS_MAX} keys", _public_keys),
+        None,
+        "Whose snapshot files are taken besides the node's own. `tensor-wasm snapshot key` shows a node's.",
+        shown="none",
+    ),
+    Setting(
         "instance_idle_s",
         _seconds(0.1, 604_800),
         300.0,
@@ -468,6 +475,7 @@ class Config:
     workers: int
     snapshot_dir: Path | None
     snapshot_concurrency: int
+    snapshot_keys: str | None
     instance_idle_s: float
     invoke_deadline_s: float
     max_body_bytes: int

@@ -179,6 +179,10 @@ class Catalog:
         ready = self._ready.peek(key)
         return ready if ready is not None else self._prepare(digest, None, key)
 
+    def check_module(self, wasm: bytes) -> None:
+        """Raises :class:`InvalidWasm` for a module that could never run here."""
+        self._prepare(blake3(wasm).hexdigest(), wasm)
+
     def forget(self, digest: str) -> None:
         """Drop what is kept ready of a module whose bytes are gone."""
         for key in (digest, _observable_key(digest)):

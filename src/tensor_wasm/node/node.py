@@ -6,10 +6,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 from tensor_wasm.config import Config, cores, split_public_keys
 from tensor_wasm.device import Compilers, open_device
@@ -59,6 +59,7 @@ from tensor_wasm.store import (
     concerns,
     node_key,
 )
+from tensor_wasm.store.signing import node_signing_key
 from tensor_wasm.tenancy import Tenants, TokenBook
 
 _Result = TypeVar("_Result")
@@ -153,6 +154,10 @@ class Node:
                 artifacts,
                 storage,
                 config.snapshot_concurrency,
+                node_signing_key(config.home),
+                frozenset(split_public_keys(config.snapshot_keys) if config.snapshot_keys else ()),
+                self._catalog.check_module,
+                config.max_body_bytes,
             )
             artifacts.sweep()
             self.statistics.functions = self._catalog.count
@@ -488,6 +493,28 @@ class Node:
     def snapshots(self, tenant: int = 0) -> list[Snapshot]:
         """A tenant's snapshots, oldest first."""
         return self._snapshots.list(tenant)
+
+    def export_snapshot(self, id: str, tenant: int = 0) -> Iterator[bytes]:  # noqa: A002
+        """A snapshot as one file, piece by piece: signed by this node, compressed, with its module.
+
+        Each piece takes some milliseconds. Raises :class:`~tensor_wasm.errors.NotFound`.
+        """
+        return self._snapshots.export(id, tenant)
+
+    def import_snapshot(self, id: str, file: BinaryIO, tenant: int = 0) -> Snapshot:  # noqa: A002
+        """Keep a snapshot file, of this node or one whose key it trusts, under a new id.
+
+        Raises :class:`~tensor_wasm.errors.InvalidSnapshot` for a file that cannot be used,
+        :class:`~tensor_wasm.errors.Conflict` for an id that is taken, :class:`~tensor_wasm.errors.QuotaExceeded`.
+        """
+        self._check_open()
+        with self._compilers.acting_for(tenant):
+            return self._snapshots.import_(id, file, tenant)
+
+    @property
+    def snapshot_key(self) -> str:
+        """The public key of what this node signs its snapshot files with."""
+        return self._snapshots.public_key
 
     def show_snapshot(self, id: str, tenant: int = 0) -> Snapshot:  # noqa: A002
         """A snapshot. Raises :class:`~tensor_wasm.errors.NotFound`."""

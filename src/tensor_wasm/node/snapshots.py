@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
-from tensor_wasm.errors import InvalidSnapshot, NotFound
+from tensor_wasm.errors import Conflict, InvalidName, InvalidSnapshot, NotFound, SnapshotDamaged
 from tensor_wasm.node.instances import new_id
 from tensor_wasm.node.model import Snapshot
 from tensor_wasm.node.sandbox import Image, Sandbox
 from tensor_wasm.node.storage import Storage
-from tensor_wasm.runtime import asleep
+from tensor_wasm.runtime import asleep, image
 from tensor_wasm.runtime.image import ImageWriter
 from tensor_wasm.runtime.state import InstanceState, decode_places, encode_places
-from tensor_wasm.store import FunctionRecord, SharedArtifacts, SnapshotRecord, SnapshotStore
+from tensor_wasm.store import FunctionRecord, SharedArtifacts, SnapshotRecord, SnapshotStore, snapshot_file
+from tensor_wasm.store.signing import PublicKey, SigningKey
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_NAME_MAX = 128
 #: The form of ``state`` in rows and files.
 STATE_FORMAT = 1
 
@@ -27,10 +31,26 @@ STATE_FORMAT = 1
 class Snapshots:
     """The snapshots of a node. All calls but :meth:`find` and :meth:`list` touch the disk. Safe for threads.
 
-    At most ``concurrency`` are written at once: they share the disk with everything else.
+    At most ``concurrency`` are written at once: they share the disk with everything else. Files are signed by ``key``;
+    those signed by it or by one of ``trusted`` are taken, when ``check_module`` takes their module, which has at most
+    ``module_max_bytes``.
     """
 
-    def __init__(self, store: SnapshotStore, artifacts: SharedArtifacts, storage: Storage, concurrency: int) -> None:
+    def __init__(
+        self,
+        store: SnapshotStore,
+        artifacts: SharedArtifacts,
+        storage: Storage,
+        concurrency: int,
+        key: SigningKey,
+        trusted: frozenset[str],
+        check_module: Callable[[bytes], object],
+        module_max_bytes: int,
+    ) -> None:
+        self._key = key
+        self._trusted = trusted | {key.public.text}
+        self._check = check_module
+        self._module_max_bytes = module_max_bytes
         self._store = store
         self._artifacts = artifacts
         self._storage = storage
@@ -76,6 +96,71 @@ class Snapshots:
         finally:
             self._turn.release()
 
+    # --- files --------------------------------------------------------------------------------------------
+
+    def export(self, identity: str, tenant: int) -> Iterator[bytes]:
+        """A snapshot as one file, piece by piece: signed, compressed, with its module.
+
+        Raises :class:`NotFound`; :class:`~tensor_wasm.errors.StoreError`, also between pieces.
+        """
+        record = self.find(identity, tenant)
+        module = self._artifacts.get(record.module_digest)
+        header = snapshot_file.Header(
+            function_name=record.function_name,
+            module_digest=record.module_digest,
+            module_bytes=len(module),
+            sha=record.sha,
+            size_bytes=record.size_bytes,
+            state=record.state,
+            created_at=record.created_at,
+            key=self._key.public.text,
+        )
+        return snapshot_file.write(header, self._key, self._parts(record, module))
+
+    def _parts(self, record: SnapshotRecord, module: bytes) -> Iterator[bytes]:
+        yield module
+        descriptor = self._store.open(record)
+        try:
+            yield from image.blocks(descriptor, record.size_bytes)
+        finally:
+            os.close(descriptor)
+
+    def import_(self, identity: str, file: BinaryIO, tenant: int) -> Snapshot:
+        """Keep what :meth:`export` gave, also on another node, under a new id. It survives ``kill -9`` then.
+
+        Raises :class:`InvalidName` for an id that is none, :class:`Conflict` for one that is taken,
+        :class:`~tensor_wasm.errors.InvalidSnapshot` for a file that cannot be used, :class:`InvalidWasm` for one whose
+        module cannot run here, :class:`QuotaExceeded`.
+        """
+        if not _ID.fullmatch(identity):
+            raise InvalidName("a snapshot's id is a UUID in lower case: 8-4-4-4-12 hexadecimal digits")
+        if identity in self._records:
+            raise Conflict("there is a snapshot of that id: choose another")
+        reader = snapshot_file.SnapshotReader(file, self._is_trusted)
+        header = reader.header
+        state, _, _ = decode_state(header.state)
+        if header.module_bytes > self._module_max_bytes or state.memory_bytes > header.size_bytes:
+            raise SnapshotDamaged("the snapshot's header has sizes that cannot be")
+        with self.turn(), self._storage.taking(tenant, header.size_bytes):
+            module = reader.module()
+            self._check(module)
+            with self._artifacts.putting(module) as digest, self._store.writing() as (descriptor, keep):
+                writer = ImageWriter(descriptor)
+                for piece in reader.content():
+                    writer.write(piece)
+                record = SnapshotRecord(
+                    identity, tenant, header.function_name[:_NAME_MAX], digest, header.size_bytes, header.sha,
+                    header.state, header.created_at,
+                )  # fmt: skip
+                with self._lock:
+                    if identity in self._records:
+                        raise Conflict("there is a snapshot of that id: choose another")
+                    keep(record)
+                    self._records[identity] = record
+        return describe(record)
+
+    # --- what there is ------------------------------------------------------------------------------------
+
     def find(self, identity: str, tenant: int) -> SnapshotRecord:
         """A tenant's snapshot. Raises :class:`NotFound`, for another tenant's as well."""
         record = self._records.get(identity)
@@ -111,6 +196,14 @@ class Snapshots:
             yield Image(state, device, descriptor)
         finally:
             os.close(descriptor)
+
+    @property
+    def public_key(self) -> str:
+        """Whose signature files get."""
+        return self._key.public.text
+
+    def _is_trusted(self, key: PublicKey) -> bool:
+        return key.text in self._trusted
 
     def _keep(self, record: SnapshotRecord, keep: Any) -> None:
         self._artifacts.hold([record.module_digest])
