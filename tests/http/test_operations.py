@@ -35,6 +35,18 @@ def test_paths_lead_to_their_operations():
     assert find("HEAD", "/things/a") == ("GET", "/things/{id}", {"id": "a"})
 
 
+def test_an_open_end_takes_all_that_follows():
+    async def handler(call):
+        return Answer(b"")
+
+    open_ended = Operation(
+        method="GET", path="/models/{model}", handler=handler, audience=Audience.ANYONE, summary="", has_open_end=True
+    )
+    for name in ("a", "a/b", "a\nb", "a\n"):
+        scope = {"type": "http", "method": "GET", "path": f"/models/{name}", "root_path": ""}
+        assert Table([open_ended]).find(scope) == (open_ended, {"model": name})
+
+
 def test_the_short_way_finds_what_the_router_finds():
     for identity in ("a", "invoke", "7d9f6ac0-d5bb-4b7e-92d0-8d5f9f6c1a10"):
         path = f"/functions/{identity}/invoke"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -223,7 +224,7 @@ class Table:
     def __init__(self, operations: Sequence[Operation]) -> None:
         self.operations = tuple(operations)
         self._static = {(o.method, o.path): o for o in operations if "{" not in o.path}
-        self._routes = [(Route(_pattern(o), _unused, methods=[o.method]), o) for o in operations]
+        self._routes = [(_route(o), o) for o in operations]
         # The hot ways: what the router would find, in a fifth of its time.
         hot = {_FUNCTIONS + "{id}/" + end: end for end in ("invoke", "invoke-async")}
         self._hot = {hot[o.path]: o for o in operations if o.method == "POST" and o.path in hot}
@@ -271,6 +272,13 @@ class NoSuchMethod(MethodNotAllowed):
 def _pattern(operation: Operation) -> str:
     """The path as the router writes it."""
     return operation.path.removesuffix("}") + ":path}" if operation.has_open_end else operation.path
+
+
+def _route(operation: Operation) -> Route:
+    route = Route(_pattern(operation), _unused, methods=[operation.method])
+    # An open end takes a line feed too, as every other parameter does.
+    route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
+    return route
 
 
 def _unused(_: object) -> None:
