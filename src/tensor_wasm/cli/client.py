@@ -170,7 +170,7 @@ class Client(Transport):
 
     def set_model(self, tenant: int, name: str, function_id: str, export: str | None) -> dict[str, Any]:
         """Have a function answer a model; the model as it then is."""
-        request: dict[str, object] = {"function_id": function_id} | ({} if export is None else {"export": export})
+        request = {"function_id": function_id} | ({} if export is None else {"export": export})
         return self.json_of("PUT", f"/admin/models/{tenant}/{quote(name, safe='')}", request)
 
     def delete_model(self, tenant: int, name: str) -> None:
