@@ -17,7 +17,7 @@ from tensor_wasm.bench.report import Case, Report
 from tensor_wasm.bench.sandbox import guest_wasm
 from tensor_wasm.errors import InternalError
 
-_CONNECTIONS = 32
+_CONNECTIONS = 64
 _BODY = b'{"export":"noop","args":[]}'
 _PAGE = 1000
 _POLL_S = 0.02
@@ -34,7 +34,7 @@ def measure(home: Path, count: int) -> Report:
         if done.returncode != 0:
             raise InternalError("the jobs did not all complete")
         found = json.loads(done.stdout)
-    _add(report, "accepted (202), 32 connections", found["acknowledged"], found["accept_s"])
+    _add(report, f"accepted (202), {_CONNECTIONS} connections", found["acknowledged"], found["accept_s"])
     name = f"queued and drained, {found['completed']:,} of {count:,} completed"
     _add(report, name, found["completed"], found["all_s"], bar=">= 1,500/s, none lost")
     report.add("from accepted to ended", found["latencies_ms"], "ms")
