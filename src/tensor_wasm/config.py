@@ -297,6 +297,12 @@ SETTINGS: tuple[Setting, ...] = (
         "Snapshots written at once; others wait.",
     ),
     Setting(
+        "snapshot_file_bytes",
+        _integer(1 << 16, 1 << 40),
+        4 << 30,
+        "Largest snapshot file that is taken.",
+    ),
+    Setting(
         "snapshot_keys",
         Form("public keys", "`ed25519:BASE64`, joined by `,` or `;`", f"1 to {_PUBLISHERS_MAX} keys", _public_keys),
         None,
@@ -475,6 +481,7 @@ class Config:
     workers: int
     snapshot_dir: Path | None
     snapshot_concurrency: int
+    snapshot_file_bytes: int
     snapshot_keys: str | None
     instance_idle_s: float
     invoke_deadline_s: float

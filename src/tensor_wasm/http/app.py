@@ -35,7 +35,18 @@ from tensor_wasm.http.access import Access
 from tensor_wasm.http.audit import Auditor
 from tensor_wasm.http.limits import HeldBodies, RateLimits
 from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, StreamedAnswer, Table
-from tensor_wasm.http.routes import admin, documents, functions, instances, invocations, jobs, kernels, openai, probes
+from tensor_wasm.http.routes import (
+    admin,
+    documents,
+    functions,
+    instances,
+    invocations,
+    jobs,
+    kernels,
+    openai,
+    probes,
+    snapshots,
+)
 from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics
 from tensor_wasm.telemetry.audit import AuditLog
@@ -213,6 +224,7 @@ def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[O
         *functions.operations(node),
         *invocations.operations(node),
         *instances.operations(node),
+        *snapshots.operations(node),
         *jobs.operations(node),
         *kernels.operations(node),
         *openai.operations(node),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import Receive
 
@@ -66,10 +66,46 @@ async def read_body(
         return await _read_on(message, receive, limit_bytes, patience, hold)
     except asyncio.CancelledError:
         if patience.is_over:
-            raise RequestTimeout(f"the body came too slowly: send it without pauses of {PAUSE_S:g} seconds") from None
+            raise _too_slow() from None
         raise
     finally:
         patience.end()
+
+
+async def receive_parts(
+    receive: Receive,
+    headers: Mapping[bytes, bytes],
+    limit_bytes: int,
+    part_bytes: int,
+    keep: Callable[[bytes], Awaitable[None]],
+) -> None:
+    """A body that is too large to be held: ``keep`` gets it in parts of about ``part_bytes``, one after another.
+
+    Raises as :func:`read_body`, and what ``keep`` raises.
+    """
+    announced = headers.get(b"content-length")
+    if announced is not None and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes, "TENSOR_WASM_SNAPSHOT_FILE_BYTES")
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    size, is_whole, part = 0, False, bytearray()
+    while not is_whole:
+        most_s = started_s + _GRACE_S + size / _SLOWEST_BYTES_PER_S - loop.time()
+        try:
+            async with asyncio.timeout(max(0.0, min(PAUSE_S, most_s))):
+                message = await receive()
+        except TimeoutError:
+            raise _too_slow() from None
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client went away")
+        size += len(message["body"])
+        if size > limit_bytes:
+            raise _too_large(limit_bytes, "TENSOR_WASM_SNAPSHOT_FILE_BYTES")
+        part += message["body"]
+        is_whole = not message["more_body"]
+        if len(part) >= part_bytes or (is_whole and part):
+            await keep(bytes(part))
+            part.clear()
 
 
 async def _read_on(
@@ -100,7 +136,9 @@ async def _read_on(
         message = await receive()
 
 
-def _too_large(limit_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"the body is larger than {limit_bytes} bytes; the node's operator sets TENSOR_WASM_MAX_BODY_BYTES for all"
-    )
+def _too_slow() -> RequestTimeout:
+    return RequestTimeout(f"the body came too slowly: send it without pauses of {PAUSE_S:g} seconds")
+
+
+def _too_large(limit_bytes: int, setting: str = "TENSOR_WASM_MAX_BODY_BYTES") -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limit_bytes} bytes; the node's operator sets {setting} for all")

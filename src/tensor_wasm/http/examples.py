@@ -3,6 +3,7 @@
 FUNCTION_ID = "7d9f6ac0-d5bb-4b7e-92d0-8d5f9f6c1a10"
 INSTANCE_ID = "0b0f3c1e-6a55-4c1c-9a43-2f7c1f0d8e21"
 JOB_ID = "4e5c8d1b-7f0a-4b39-8c6e-2d9a1f3b5c70"
+SNAPSHOT_ID = "3f6c2b0e-8d7a-4e51-9c3d-5a1e7b9f0c42"
 TOKEN_ID = "c2a4b1de-93e7-4f0a-8d57-6e1b2a3c4d5e"  # noqa: S105 - not a secret
 #: A moment, in seconds since 1970.
 MOMENT = 1767225600.0

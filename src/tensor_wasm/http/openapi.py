@@ -156,7 +156,7 @@ class _Writer:
         security = self._security(operation.audience)
         if security is not None:
             document["security"] = security
-        if operation.request is not None:
+        if operation.request is not None or operation.accepts_files:
             document["requestBody"] = self._body(operation)
         return document
 
@@ -221,6 +221,13 @@ class _Writer:
         return [{"bearer": []}] if self._has_tokens else [{"bearer": []}, {}]
 
     def _body(self, operation: Operation) -> Document:
+        if operation.accepts_files:
+            shown = _examples([e for e in operation.examples if e.request is not None], "request", of_text=True)
+            files = {
+                name: {"schema": {"type": "string", "contentMediaType": name}, "examples": shown}
+                for name in operation.accepts_files
+            }
+            return {"content": files, "required": True}
         assert operation.request is not None
         given = [example for example in operation.examples if example.request is not None]
         content: Document = {
@@ -256,7 +263,7 @@ class _Writer:
             success["links"] = links
         responses: Document = {str(operation.status): success}
         statuses: defaultdict[int, list[type[TensorWasmError]]] = defaultdict(list)
-        body = _OF_BODY if operation.request is not None else ()
+        body = _OF_BODY if operation.request is not None or operation.accepts_files else ()
         for error in (*operation.errors, *body, *_OF_AUDIENCE[operation.audience]):
             if error not in statuses[error.http_status]:
                 statuses[error.http_status].append(error)
@@ -322,13 +329,24 @@ def _examples(examples: Sequence[Example], of: str = "answer", *, of_text: bool 
         value = getattr(example, of)
         if of_text is None or isinstance(value, str | bytes) is of_text:
             name = re.sub(r"[^a-z0-9]+", "-", example.summary.lower()).strip("-")
-            found[name] = {"summary": example.summary, "value": _plain(value)}
+            found[name] = {"summary": example.summary, "value": _plain(value) if of == "answer" else _short(value)}
     return found
 
 
 def _plain(value: object) -> Any:
     """A value as JSON has it. A module as text of its bytes, which are ASCII in examples."""
     return value.decode("ascii") if isinstance(value, bytes) else msgspec.to_builtins(value)
+
+
+def _short(value: object) -> Any:
+    """A request without the fields that are as if left out."""
+    plain = _plain(value)
+    if isinstance(value, msgspec.Struct):
+        for field in msgspec.structs.fields(value):
+            usual = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+            if getattr(value, field.name) == usual:
+                plain.pop(field.encode_name, None)
+    return plain
 
 
 def _type(example: Example, operation: Operation) -> str:

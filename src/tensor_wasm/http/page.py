@@ -43,7 +43,7 @@ pre.curl { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre.curl code { user-select: all; }
 details { border: 1px solid var(--line); border-radius: .5rem; margin: .6rem 0; }
 summary { cursor: pointer; padding: .55rem .8rem; }
-.inside { padding: 0 .9rem .8rem; }
+.inside { padding: 0 .9rem .8rem; scroll-margin-top: 3.5rem; }
 table { border-collapse: collapse; width: 100%; font-size: .94em; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-top: 1px solid var(--line); }
 th { font-weight: 400; white-space: nowrap; }
@@ -59,8 +59,8 @@ figure { margin: .5rem 0; }
 }
 """
 
-#: In an example's curl line: where the node is, the token, the module.
-_NODE, _TOKEN, _MODULE = "$NODE", "$TOKEN", "hello.wasm"
+#: In an example's curl line: where the node is, the token, the module, any other file.
+_NODE, _TOKEN, _MODULE, _FILE = "$NODE", "$TOKEN", "hello.wasm", "FILE"
 _OF_SHELL = (
     f"In the lines for a shell, <code>{_NODE}</code> is where the node is, such as <code>127.0.0.1:8080</code>, and"
     f" <code>{_TOKEN}</code> a token; one click selects a line."
@@ -128,7 +128,9 @@ def _operation(document: Document, method: str, path: str, operation: Document) 
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         parts.append(f"<h4>Body <span class='dim'>{escape(media)}</span></h4>")
         parts.append(_shape(document, content["schema"]))
-        parts += [_figure(example["summary"], _shown(example["value"])) for example in content["examples"].values()]
+        parts += [
+            _figure(example["summary"], _shown(example["value"])) for example in content.get("examples", {}).values()
+        ]
     parts.append("<h4>In a shell</h4>")
     parts += [
         f"<pre class='curl' tabindex='0'><code>{escape(line)}</code></pre>" for line in _curl(method, path, operation)
@@ -281,8 +283,9 @@ def _curl(method: str, path: str, operation: Document) -> list[str]:
         if operation.get("security"):
             words += ["-H", f'"Authorization: Bearer {_TOKEN}"']
         words += [word for name, value in headers.items() for word in ("-H", shlex.quote(f"{name}: {value}"))]
-        if media == "application/wasm":
-            words += ["-H", shlex.quote(f"Content-Type: {media}"), "--data-binary", f"@{_MODULE}"]
+        if media and media != "application/json":
+            file = _MODULE if media == "application/wasm" else _FILE
+            words += ["-H", shlex.quote(f"Content-Type: {media}"), "--data-binary", f"@{file}"]
         elif media:
             words += ["-H", shlex.quote(f"Content-Type: {media}"), "-d", shlex.quote(json.dumps(body))]
         search = f"?{urlencode(of_query)}" if of_query else ""

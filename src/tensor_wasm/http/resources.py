@@ -15,6 +15,7 @@ TAGS: Mapping[str, tuple[str, str]] = {
     "/functions": ("functions", "Deployed WebAssembly modules, and calls of their exports."),
     "/jobs": ("jobs", "Background jobs: calls that are kept until their turn comes, and their results."),
     "/instances": ("instances", "Instances of functions that are kept between calls."),
+    "/snapshots": ("snapshots", "Captured instances: restored here, or carried to another node as a file."),
     "/kernels": ("kernels", "Signed PTX that guests load by name and version."),
     "/v1": ("openai", "OpenAI's API, over functions that are bound to names of models. Errors have its shape."),
     "/admin/models": ("admin: models", "Which function answers a name of a model. Needs `role=admin`."),
@@ -34,6 +35,7 @@ PATH_PARAMETERS: Mapping[str, Parameter] = {
     "/functions/{id}": Parameter("id", "The function's id, as deploying it answered.", _UUID),
     "/jobs/{id}": Parameter("id", "The job's id, as the call that made it answered.", _UUID),
     "/instances/{id}": Parameter("id", "The instance's id, as making it answered.", _UUID),
+    "/snapshots/{id}": Parameter("id", "The snapshot's id: as capturing answered, or a new one to upload to.", _UUID),
     "/kernels/{name}": Parameter(
         "name", "The kernel's name.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}
     ),

@@ -511,6 +511,10 @@ class Node:
         with self._compilers.acting_for(tenant):
             return self._snapshots.import_(id, file, tenant)
 
+    def snapshot_upload(self) -> BinaryIO:
+        """An empty file on the volume of the snapshots, for one that comes; it is gone when it is closed."""
+        return self._snapshots.upload()
+
     @property
     def snapshot_key(self) -> str:
         """The public key of what this node signs its snapshot files with."""

@@ -198,6 +198,28 @@ EVENTS: tuple[Event, ...] = (
         (_FUNCTION_ID_BOUND, Detail("export", "string|null", "The export that answers; null for the usual one.")),
     ),
     Event("model.delete", "A model was unbound, or that was refused.", "the model, by its name"),
+    Event(
+        "snapshot.create",
+        "A kept instance was captured, or that was refused.",
+        "the instance",
+        (
+            Detail("snapshot_id", "string", "The new snapshot."),
+            Detail("size_bytes", "integer", "Bytes of the captured memories."),
+        ),
+    ),
+    Event(
+        "snapshot.restore",
+        "An instance was made from a snapshot, or that was refused.",
+        "the snapshot",
+        (Detail("instance_id", "string", "The new instance."),),
+    ),
+    Event(
+        "snapshot.import",
+        "A snapshot file was taken, or that was refused.",
+        "the new snapshot",
+        (Detail("size_bytes", "integer", "Bytes of the captured memories."),),
+    ),
+    Event("snapshot.delete", "A snapshot was deleted, or that was refused.", "the snapshot"),
     Event("token.create", "A token was made, or that was refused.", "the new token", _TOKEN),
     Event(
         "token.revoke",
