@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tensor_wasm.http import wire_openai
+from tensor_wasm.http import parameters, wire_openai
 from tensor_wasm.http.wire import encode
 from tensor_wasm.http.wire_openai import ChatCompletionRequest, CompletionRequest
 
@@ -20,12 +20,15 @@ _SEED_BITS = 31
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A guest's input, and what of the request bounds its answer. A token is a character."""
+    """A guest's input, and what else of a request counts. A token is a character."""
 
+    model: str
     input: bytes
     prompt_tokens: int
     tokens_max: int
     stops: Sequence[str]
+    is_streamed: bool
+    tells_usage: bool
 
 
 def render(messages: Sequence[tuple[str, str]]) -> str:
@@ -34,16 +37,18 @@ def render(messages: Sequence[tuple[str, str]]) -> str:
     return f"{said}<|assistant|>\n"
 
 
-def of_completion(request: CompletionRequest) -> Prompt:
-    """Raises :class:`~tensor_wasm.http.wire_openai.InvalidParameter`."""
+def of_completion(body: bytes) -> Prompt:
+    """Of a completion's request. Raises :class:`InvalidJson`, :class:`InvalidParameter`."""
+    request = parameters.decode_completion(body)
     tokens_max = request.max_tokens or wire_openai.COMPLETION_TOKENS
-    return _prompt("completions", request, tokens_max, wire_openai.prompt_of(request), [])
+    return _prompt("completions", request, tokens_max, parameters.prompt_of(request), [])
 
 
-def of_chat(request: ChatCompletionRequest) -> Prompt:
-    """Raises :class:`~tensor_wasm.http.wire_openai.InvalidParameter`."""
+def of_chat(body: bytes) -> Prompt:
+    """Of a chat's request. Raises as :func:`of_completion`."""
+    request = parameters.decode_chat(body)
     tokens_max = request.max_completion_tokens or request.max_tokens or wire_openai.TOKENS_MAX
-    messages = wire_openai.messages_of(request)
+    messages = parameters.messages_of(request)
     listed = encode([{"role": role, "content": text} for role, text in messages])
     return _prompt("chat.completions", request, tokens_max, render(messages), [b"messages: " + listed])
 
@@ -55,7 +60,7 @@ def _prompt(
     prompt: str,
     more: Sequence[bytes],
 ) -> Prompt:
-    stops = wire_openai.stops(request)
+    stops = parameters.stops(request)
     seed = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
     lines = [
         f"endpoint: {endpoint}".encode(),
@@ -71,7 +76,16 @@ def _prompt(
         b"",
         prompt.encode(),
     ]
-    return Prompt(b"\n".join(lines), len(prompt), tokens_max, stops)
+    options = request.stream_options
+    return Prompt(
+        model=request.model,
+        input=b"\n".join(lines),
+        prompt_tokens=len(prompt),
+        tokens_max=tokens_max,
+        stops=stops,
+        is_streamed=bool(request.stream),
+        tells_usage=options is not None and bool(options.include_usage),
+    )
 
 
 def _number(value: float | None, usual: float) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 
 from tensor_wasm.errors import (
@@ -29,116 +27,18 @@ from tensor_wasm.http.media import JSON, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, StreamedAnswer
 from tensor_wasm.http.prompts import Prompt
 from tensor_wasm.http.streaming import Chunks
+from tensor_wasm.http.voices import DONE, ChatVoice, CompletionVoice, Voice
 from tensor_wasm.http.wire import encode
 from tensor_wasm.http.wire_openai import ChatCompletionRequest, CompletionRequest
 from tensor_wasm.node import InvocationResult, Model, Node, Stream
 
-_Request = CompletionRequest | ChatCompletionRequest
-
 #: Bodies up to this are decoded on the event loop, larger ones by another thread.
 _SMALL_BYTES = 64 * 1024
-_DONE = b"data: [DONE]\n\n"
 _STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
-_FINGERPRINT_DIGITS = 10
 _CALL_ERRORS: tuple[type[TensorWasmError], ...] = (
     ModelNotFound, InvalidJson, UnsupportedMediaType, BodyTooLarge, MissingExport, GuestTrap, DeadlineExceeded,
     Terminated, QuotaExceeded, Cancelled, Saturated, CapacityExhausted, NotReady,
 )  # fmt: skip
-
-
-class Voice:
-    """How one answer is told: as a whole, or in chunks. The subclasses are the two kinds of answers."""
-
-    prefix: str
-
-    def __init__(self, model: Model, *, tells_usage: bool) -> None:
-        self._identity = f"{self.prefix}-{uuid.uuid4().hex}"
-        self._created = int(time.time())
-        self._model = model.name
-        self._fingerprint = f"fp_{(model.digest or '')[:_FINGERPRINT_DIGITS]}"
-        self._tells_usage = tells_usage
-
-    def whole(self, text: str, finish: str | None, usage: wire_openai.Usage) -> bytes:
-        """The answer in one piece."""
-        raise NotImplementedError
-
-    def first(self) -> bytes:
-        """What comes before the first part."""
-        return b""
-
-    def part(self, text: str, finish: str | None = None) -> bytes:
-        """More text, or why there is no more."""
-        raise NotImplementedError
-
-    def last(self, usage: wire_openai.Usage) -> bytes:
-        """What comes after the last part."""
-        raise NotImplementedError
-
-
-class CompletionVoice(Voice):
-    """Of ``/v1/completions``."""
-
-    prefix = "cmpl"
-
-    def whole(self, text: str, finish: str | None, usage: wire_openai.Usage) -> bytes:
-        """The answer in one piece."""
-        return encode(self._completion([wire_openai.CompletionChoice(text, finish)], usage))
-
-    def part(self, text: str, finish: str | None = None) -> bytes:
-        """More text, or why there is no more."""
-        return _event(self._completion([wire_openai.CompletionChoice(text, finish)], None))
-
-    def last(self, usage: wire_openai.Usage) -> bytes:
-        """What comes after the last part."""
-        return (_event(self._completion([], usage)) if self._tells_usage else b"") + _DONE
-
-    def _completion(
-        self, choices: list[wire_openai.CompletionChoice], usage: wire_openai.Usage | None
-    ) -> wire_openai.Completion:
-        answer = wire_openai.Completion(
-            self._identity, "text_completion", self._created, self._model, choices, self._fingerprint
-        )
-        if usage is not None or self._tells_usage:
-            answer.usage = usage
-        return answer
-
-
-class ChatVoice(Voice):
-    """Of ``/v1/chat/completions``."""
-
-    prefix = "chatcmpl"
-
-    def whole(self, text: str, finish: str | None, usage: wire_openai.Usage) -> bytes:
-        """The answer in one piece."""
-        choices = [wire_openai.ChatChoice(wire_openai.ChatMessage(text), finish)]
-        return encode(
-            wire_openai.ChatCompletion(self._identity, self._created, self._model, choices, usage, self._fingerprint)
-        )
-
-    def first(self) -> bytes:
-        """What comes before the first part: who speaks."""
-        return self._chunk(wire_openai.ChatDelta("assistant", ""), None)
-
-    def part(self, text: str, finish: str | None = None) -> bytes:
-        """More text, or why there is no more."""
-        return self._chunk(wire_openai.ChatDelta(content=text) if text else wire_openai.ChatDelta(), finish)
-
-    def last(self, usage: wire_openai.Usage) -> bytes:
-        """What comes after the last part."""
-        return (_event(self._answer([], usage)) if self._tells_usage else b"") + _DONE
-
-    def _chunk(self, delta: wire_openai.ChatDelta, finish: str | None) -> bytes:
-        return _event(self._answer([wire_openai.ChatChunkChoice(delta, finish)], None))
-
-    def _answer(
-        self, choices: list[wire_openai.ChatChunkChoice], usage: wire_openai.Usage | None
-    ) -> wire_openai.ChatCompletionChunk:
-        answer = wire_openai.ChatCompletionChunk(
-            self._identity, "chat.completion.chunk", self._created, self._model, choices, self._fingerprint
-        )
-        if self._tells_usage:
-            answer.usage = usage
-        return answer
 
 
 class OpenAI:
@@ -149,13 +49,13 @@ class OpenAI:
 
     async def complete(self, call: Call) -> Answer | StreamedAnswer:
         """POST /v1/completions."""
-        request, prompt = await self._read(call, _read_completion)
-        return await self._answer(call, request, prompt, CompletionVoice)
+        prompt = await self._read(call, prompts.of_completion)
+        return await self._answer(call, prompt, CompletionVoice)
 
     async def chat(self, call: Call) -> Answer | StreamedAnswer:
         """POST /v1/chat/completions."""
-        request, prompt = await self._read(call, _read_chat)
-        return await self._answer(call, request, prompt, ChatVoice)
+        prompt = await self._read(call, prompts.of_chat)
+        return await self._answer(call, prompt, ChatVoice)
 
     async def list(self, call: Call) -> Answer:
         """GET /v1/models."""
@@ -166,34 +66,31 @@ class OpenAI:
         """GET /v1/models/:model."""
         return Answer(encode(_describe(self._node.models.resolve(call.tenant, call.parameters["model"]))))
 
-    async def _read(self, call: Call, read: Callable[[bytes], tuple[_Request, Prompt]]) -> tuple[_Request, Prompt]:
+    async def _read(self, call: Call, read: Callable[[bytes], Prompt]) -> Prompt:
         media_type(call.headers, JSON)
         body = await call.body(wire_openai.BODY_BYTES_MAX)
         if len(body) <= _SMALL_BYTES:
             return read(body)
         return await self._node.in_background(call.tenant, read, body)
 
-    async def _answer(
-        self, call: Call, request: _Request, prompt: Prompt, voice_of: type[Voice]
-    ) -> Answer | StreamedAnswer:
-        model = self._node.models.resolve(call.tenant, request.model)
+    async def _answer(self, call: Call, prompt: Prompt, voice_of: type[Voice]) -> Answer | StreamedAnswer:
+        model = self._node.models.resolve(call.tenant, prompt.model)
         call.resource = model.function_id
-        options = request.stream_options
-        voice = voice_of(model, tells_usage=options is not None and bool(options.include_usage))
+        voice = voice_of(model, tells_usage=prompt.tells_usage)
         generated = Generated(prompt.tokens_max, prompt.stops)
         chunks = Chunks(lambda stream: self._start(model, prompt, stream, call.tenant), call.receive)
         try:
-            if request.stream:
-                # What fails before the first chunk is an answer like any other.
-                first = await anext(chunks, None)
+            # What fails before the first chunk is an answer like any other.
+            first = await anext(chunks, None)
+            if prompt.is_streamed:
                 body = _events(call, chunks, first, generated, voice, prompt)
                 return StreamedAnswer(body, streaming.EVENT_STREAM, _STREAM_HEADERS, chunks.close)
-            text = [text async for text in _texts(call, chunks, await anext(chunks, None), generated)]
+            text = "".join([text async for text in _texts(chunks, first, generated)])
+            await _end(call, chunks)
         except BaseException:
             await chunks.close()
             raise
-        await chunks.close()
-        return Answer(voice.whole("".join(text), generated.finish, _usage(prompt, generated)))
+        return Answer(voice.whole(text, generated.finish, _usage(prompt, generated)))
 
     async def _start(self, model: Model, prompt: Prompt, stream: Stream, tenant: int) -> InvocationResult:
         try:
@@ -204,23 +101,16 @@ class OpenAI:
             raise ModelNotFound("the model's function is not there any more") from None
 
 
-async def _texts(call: Call, chunks: Chunks, first: bytes | None, generated: Generated) -> AsyncIterator[str]:
+async def _texts(chunks: Chunks, first: bytes | None, generated: Generated) -> AsyncIterator[str]:
     """The text of the answer in its parts. Raises what the invocation came to before the text had ended."""
     chunk = first
-    while chunk is not None:
-        text = generated.take(chunk)
-        if text:
+    while chunk is not None and generated.finish is None:
+        if text := generated.take(chunk):
             yield text
-        if generated.finish is not None:
-            await chunks.leave()
-            break
-        chunk = await anext(chunks, None)
-    if generated.finish is None:
-        text = generated.end()
-        if text:
-            yield text
-    if chunks.result is not None:
-        streaming.note(call, chunks.result)
+        if generated.finish is None:
+            chunk = await anext(chunks, None)
+    if generated.finish is None and (text := generated.end()):
+        yield text
 
 
 async def _events(
@@ -229,7 +119,7 @@ async def _events(
     try:
         if before := voice.first():
             yield before
-        async for text in _texts(call, chunks, first, generated):
+        async for text in _texts(chunks, first, generated):
             yield voice.part(text)
     except Cancelled:
         raise
@@ -239,24 +129,18 @@ async def _events(
         yield b"data: %b\n\n" % wire_openai.error_body(kind, message, error.http_status, error)
         return
     yield voice.part("", generated.finish) + voice.last(_usage(prompt, generated))
+    await _end(call, chunks)
 
 
-def _event(value: wire_openai.Completion | wire_openai.ChatCompletionChunk) -> bytes:
-    return b"data: %b\n\n" % encode(value)
+async def _end(call: Call, chunks: Chunks) -> None:
+    """The text has ended; the guest may not have."""
+    await chunks.leave()
+    if chunks.result is not None:
+        streaming.note(call, chunks.result)
 
 
 def _usage(prompt: Prompt, generated: Generated) -> wire_openai.Usage:
     return wire_openai.Usage(prompt.prompt_tokens, generated.tokens, prompt.prompt_tokens + generated.tokens)
-
-
-def _read_completion(body: bytes) -> tuple[_Request, Prompt]:
-    request = wire_openai.decode_completion(body)
-    return request, prompts.of_completion(request)
-
-
-def _read_chat(body: bytes) -> tuple[_Request, Prompt]:
-    request = wire_openai.decode_chat(body)
-    return request, prompts.of_chat(request)
 
 
 def _describe(model: Model) -> wire_openai.ModelObject:
@@ -277,7 +161,7 @@ def _stream(kind: str, part: str, last: str) -> str:
         f'data: {{{about},"choices":[{{{what},"finish_reason":{finish},"index":0,"logprobs":null}}],'
         f'"system_fingerprint":"{_FINGERPRINT}"}}\n\n'
         for what, finish in chunks
-    ) + _DONE.decode("ascii")
+    ) + DONE.decode("ascii")
 
 
 def operations(node: Node) -> list[Operation]:
