@@ -288,7 +288,6 @@ def test_every_error_kind_is_described_with_its_status():
     assert statuses.keys() - documented.keys() == {
         "invalid_configuration",
         "kernel_error",
-        "invalid_ptx",
         "invalid_kernel_args",
     }
 
