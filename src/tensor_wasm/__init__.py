@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from tensor_wasm.api.errors import Unreachable as Unreachable
     from tensor_wasm.api.handles import AsyncInstance as AsyncInstance
     from tensor_wasm.api.handles import Instance as Instance
+    from tensor_wasm.api.jobs import AsyncJob as AsyncJob
+    from tensor_wasm.api.jobs import Job as Job
     from tensor_wasm.api.model import Export as Export
     from tensor_wasm.api.model import Function as Function
     from tensor_wasm.api.model import Import as Import
+    from tensor_wasm.api.model import JobDescription as JobDescription
     from tensor_wasm.api.model import KeptInstance as KeptInstance
+    from tensor_wasm.api.model import PublishedKernel as PublishedKernel
     from tensor_wasm.api.model import Result as Result
+    from tensor_wasm.api.model import VerifiedKernel as VerifiedKernel
     from tensor_wasm.api.node import Node as Node
+    from tensor_wasm.api.signing import SignedKernel as SignedKernel
+    from tensor_wasm.api.signing import sign_kernel as sign_kernel
     from tensor_wasm.api.streams import AsyncStream as AsyncStream
     from tensor_wasm.api.streams import Stream as Stream
     from tensor_wasm.device.array import DeviceArray as DeviceArray
@@ -40,6 +47,7 @@ __all__ = [
     "AnswerTimeout",
     "AsyncClient",
     "AsyncInstance",
+    "AsyncJob",
     "AsyncNode",
     "AsyncStream",
     "Client",
@@ -49,18 +57,24 @@ __all__ = [
     "Function",
     "Import",
     "Instance",
+    "Job",
+    "JobDescription",
     "KeptInstance",
     "Kernel",
     "KernelParameter",
     "Node",
     "OpenDevice",
+    "PublishedKernel",
     "RemoteError",
     "Result",
+    "SignedKernel",
     "Stream",
     "Unreachable",
+    "VerifiedKernel",
     "__version__",
     "errors",
     "open_device",
+    "sign_kernel",
 ]
 
 #: Where the public names are.
@@ -68,6 +82,7 @@ _MODULES = {
     "AnswerTimeout": "tensor_wasm.api.errors",
     "AsyncClient": "tensor_wasm.api.async_client",
     "AsyncInstance": "tensor_wasm.api.handles",
+    "AsyncJob": "tensor_wasm.api.jobs",
     "AsyncNode": "tensor_wasm.api.async_node",
     "AsyncStream": "tensor_wasm.api.streams",
     "Client": "tensor_wasm.api.client",
@@ -77,16 +92,22 @@ _MODULES = {
     "Function": "tensor_wasm.api.model",
     "Import": "tensor_wasm.api.model",
     "Instance": "tensor_wasm.api.handles",
+    "Job": "tensor_wasm.api.jobs",
+    "JobDescription": "tensor_wasm.api.model",
     "KeptInstance": "tensor_wasm.api.model",
     "Kernel": "tensor_wasm.device.kernel",
     "KernelParameter": "tensor_wasm.device.kernel",
     "Node": "tensor_wasm.api.node",
     "OpenDevice": "tensor_wasm.device.session",
+    "PublishedKernel": "tensor_wasm.api.model",
     "RemoteError": "tensor_wasm.api.errors",
     "Result": "tensor_wasm.api.model",
+    "SignedKernel": "tensor_wasm.api.signing",
     "Stream": "tensor_wasm.api.streams",
     "Unreachable": "tensor_wasm.api.errors",
+    "VerifiedKernel": "tensor_wasm.api.model",
     "open_device": "tensor_wasm.device.session",
+    "sign_kernel": "tensor_wasm.api.signing",
 }
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import threading
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tensor_wasm as tw
-from api.conftest import WAYS
 from api.guests import emitter
+from api.kernels import PTX, publisher, signed
+from api.ways import WAYS, opened
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
@@ -109,9 +113,26 @@ def test_a_call_tells_what_the_guest_wrote(node, function):
         ("GuestTrap", lambda node, id: node.invoke(id, "fail", [0, 0])),
         ("GuestTrap", lambda node, id: node.stream(id, "fail", [0, 0])),
         ("DeadlineExceeded", lambda node, id: node.invoke(id, "spin", deadline=0.05)),
+        ("NotFound", lambda node, id: node.submit(NOBODY, "add", [1, 2])),
+        ("NotFound", lambda node, id: node.submit(id, "add", [1, 2], tenant=2)),
+        ("MissingExport", lambda node, id: node.submit(id, "nope")),
+        ("InvalidArguments", lambda node, id: node.submit(id, "add", [1])),
+        ("InvalidDeadline", lambda node, id: node.submit(id, "add", [1, 2], deadline=1e8)),
+        ("RequestError", lambda node, id: node.submit(id, "add", [1, 2], idempotency_key="a\r\nb: c")),
+        ("RequestError", lambda node, id: list(node.jobs(status="lost"))),
+        ("NotFound", lambda node, id: node.job(NOBODY)),
+        ("NotFound", lambda node, id: node.cancel_job("no/job")),
+        ("GuestTrap", lambda node, id: node.submit(id, "fail", [0, 0]).wait(30)),
+        ("DeadlineExceeded", lambda node, id: node.submit(id, "spin", deadline=0.05).wait(30)),
+        ("NotFound", lambda node, id: node.kernel("no", "1")),
+        ("NotFound", lambda node, id: node.kernel("..", "1")),
+        ("NotFound", lambda node, id: node.delete_kernel("no", "../1")),
+        ("DigestMismatch", lambda node, id: node.publish_kernel(replace(signed(), ptx=PTX.encode() + b" "))),
+        ("BadSignature", lambda node, id: node.publish_kernel(replace(signed(), signature=bytes(64)))),
+        ("InvalidManifest", lambda node, id: node.publish_kernel(replace(signed(), manifest=b"{}"))),
     ],
 )
-def test_a_failure_is_of_the_same_class_in_every_way(tmp_path_factory, ways, error, call):
+def test_a_failure_is_of_the_same_class_in_every_way(ways, error, call):
     for node, function in ways:
         with pytest.raises(tw.errors.TensorWasmError) as caught:
             call(node, function.id)
@@ -122,17 +143,14 @@ def test_a_failure_is_of_the_same_class_in_every_way(tmp_path_factory, ways, err
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory):
     """All ways, each with a function: for what leaves nothing behind."""
-    from contextlib import ExitStack
-
-    from api.conftest import opened
-
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        import os
-
         for name in list(os.environ):
             if name.startswith("TENSOR_WASM_"):
                 patch.delenv(name)
-        nodes = [stack.enter_context(opened(way, tmp_path_factory.mktemp(way), invoke_deadline_s=30)) for way in WAYS]
+        nodes = [
+            stack.enter_context(opened(way, tmp_path_factory.mktemp(way), kernel_publishers=publisher()))
+            for way in WAYS
+        ]
         yield [(node, node.deploy("guest", emitter())) for node in nodes]
 
 
@@ -200,6 +218,56 @@ def test_an_instance_whose_guest_failed_is_gone(node, function):
         instance.call("step")
 
 
+def test_a_job_is_waited_for_and_listed(node, function):
+    job = node.submit(function.id, "add", [20, 22])
+    assert job.status == "pending"
+    assert job.wait(60).results == [42]
+    assert job.status == "completed"
+    found = job.describe()
+    assert (found.id, found.function_id, found.export, found.error_kind) == (job.id, function.id, "add", None)
+    assert found.result.results == [42]
+    assert found.created_at <= found.started_at <= found.finished_at
+    assert node.job(job.id).wait(60).results == [42]
+    assert [listed.id for listed in node.jobs()] == [job.id]
+    assert list(node.jobs(status="failed")) == []
+    assert list(node.jobs(tenant=2)) == []
+    assert job.cancel() == "completed"
+
+
+def test_a_job_that_runs_is_cancelled(node, function):
+    job = node.submit(function.id, "spin")
+    with pytest.raises(TimeoutError):
+        job.wait(0.05)
+    assert job.cancel() in ("pending", "running", "cancelled")
+    with pytest.raises(tw.errors.Cancelled):
+        job.wait(60)
+    assert job.status == "cancelled"
+
+
+def test_a_submission_is_made_once_for_its_key(node, function):
+    first, again = (node.submit(function.id, "add", [1, 2], idempotency_key="once", input=b"x") for _ in range(2))
+    assert first.id == again.id
+    assert node.submit(function.id, "add", [1, 2], idempotency_key="twice").id != first.id
+    with pytest.raises(tw.errors.IdempotencyConflict):
+        node.submit(function.id, "add", [1, 3], idempotency_key="once", input=b"x")
+    with pytest.raises(tw.errors.IdempotencyConflict):
+        node.submit(function.id, "add", [1, 2], idempotency_key="once", input=b"y")
+
+
+def test_kernels_are_published_listed_verified_and_deleted(node):
+    published = node.publish_kernel(signed())
+    assert (published.name, published.version, published.size_bytes) == ("nothing", "1.0", len(PTX))
+    assert list(node.kernels()) == [published]
+    assert list(node.kernels(tenant=2)) == []
+    found = node.kernel("nothing", "1.0")
+    assert (found.is_verified, found.reason, found.sm, found.entry_points) == (True, "", "sm_70", ("nothing",))
+    assert (found.manifest, found.signature, found.tenant) == (signed().manifest, signed().signature, 1)
+    with pytest.raises(tw.errors.AlreadyRegistered):
+        node.publish_kernel(signed())
+    node.delete_kernel("nothing", "1.0")
+    assert list(node.kernels()) == []
+
+
 def methods(way):
     """Public methods with what they take: names, kinds and defaults."""
     found = {}
@@ -217,13 +285,16 @@ def test_all_ways_have_the_same_methods_and_parameters():
         assert methods(way) == expected, way
 
 
+PAIRS = (("Node", "AsyncNode"), ("Client", "AsyncClient"), ("Instance", "AsyncInstance"), ("Job", "AsyncJob"))
+
+
 def test_what_they_give_has_the_same_type():
-    for plain, event_loop in (("Node", "AsyncNode"), ("Client", "AsyncClient"), ("Instance", "AsyncInstance")):
+    for plain, event_loop in PAIRS:
         for name in methods(plain):
             given, awaited = (
                 str(inspect.signature(getattr(getattr(tw, way), name)).return_annotation) for way in (plain, event_loop)
             )
-            for shown in ("Iterator", "Instance", "Stream"):
+            for shown in ("Iterator", "Instance", "Job", "Stream"):
                 awaited = awaited.replace(f"Async{shown}", shown)
             assert given == awaited, name
     for name in methods("Node"):
@@ -231,7 +302,7 @@ def test_what_they_give_has_the_same_type():
         assert given[0] == given[1], name
 
 
-@pytest.mark.parametrize("way", [*WAYS, "Instance", "AsyncInstance", "Stream", "AsyncStream"])
+@pytest.mark.parametrize("way", [*WAYS, "Instance", "AsyncInstance", "Job", "AsyncJob", "Stream", "AsyncStream"])
 def test_everything_public_is_described(way):
     for name, member in inspect.getmembers(getattr(tw, way)):
         if not name.startswith("_") and callable(member):

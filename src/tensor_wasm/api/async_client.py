@@ -11,7 +11,16 @@ from typing import Self, TypeVar
 
 from tensor_wasm.api.client import Client
 from tensor_wasm.api.handles import AsyncInstance
-from tensor_wasm.api.model import Function, KeptInstance, Result
+from tensor_wasm.api.jobs import AsyncJob
+from tensor_wasm.api.model import (
+    Function,
+    JobDescription,
+    KeptInstance,
+    PublishedKernel,
+    Result,
+    VerifiedKernel,
+)
+from tensor_wasm.api.signing import SignedKernel
 from tensor_wasm.api.streams import AsyncStream, Stream
 from tensor_wasm.api.transport import Interrupter
 
@@ -168,6 +177,72 @@ class AsyncClient:
         return await self._stream(
             lambda client: client.stream_call(id, export, args, input=input, deadline=deadline, tenant=tenant)
         )
+
+    # --- background jobs --------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> AsyncJob:
+        """As :meth:`Node.submit`."""
+        submitted = await self._run(
+            lambda client: client.submit(
+                id,
+                export,
+                args,
+                input=input,
+                deadline=deadline,
+                idempotency_key=idempotency_key,
+                tenant=tenant,
+            )
+        )
+        return AsyncJob(self, submitted.id, submitted.status, tenant)
+
+    async def jobs(self, *, status: str | None = None, tenant: int | None = None) -> AsyncIterator[JobDescription]:
+        """As :meth:`Node.jobs`, for ``async for``."""
+        found = self._client.jobs(status=status, tenant=tenant)
+        while (job := await self._run(lambda _: next(found, None))) is not None:
+            yield job
+
+    async def job(self, id: str, *, tenant: int | None = None) -> AsyncJob:  # noqa: A002
+        """As :meth:`Node.job`."""
+        found = await self.describe_job(id, tenant=tenant)
+        return AsyncJob(self, found.id, found.status, tenant)
+
+    async def describe_job(self, id: str, *, tenant: int | None = None) -> JobDescription:  # noqa: A002
+        """As :meth:`Node.describe_job`."""
+        return await self._run(lambda client: client.describe_job(id, tenant=tenant))
+
+    async def cancel_job(self, id: str, *, tenant: int | None = None) -> str:  # noqa: A002
+        """As :meth:`Node.cancel_job`."""
+        return await self._run(lambda client: client.cancel_job(id, tenant=tenant))
+
+    # --- signed kernels ---------------------------------------------------------------------------------
+
+    async def publish_kernel(self, kernel: SignedKernel, *, tenant: int | None = None) -> PublishedKernel:
+        """As :meth:`Node.publish_kernel`."""
+        return await self._run(lambda client: client.publish_kernel(kernel, tenant=tenant))
+
+    async def kernels(self, *, tenant: int | None = None) -> AsyncIterator[PublishedKernel]:
+        """As :meth:`Node.kernels`, for ``async for``."""
+        found = self._client.kernels(tenant=tenant)
+        while (kernel := await self._run(lambda _: next(found, None))) is not None:
+            yield kernel
+
+    async def kernel(self, name: str, version: str, *, tenant: int | None = None) -> VerifiedKernel:
+        """As :meth:`Node.kernel`."""
+        return await self._run(lambda client: client.kernel(name, version, tenant=tenant))
+
+    async def delete_kernel(self, name: str, version: str, *, tenant: int | None = None) -> None:
+        """As :meth:`Node.delete_kernel`."""
+        await self._run(lambda client: client.delete_kernel(name, version, tenant=tenant))
 
     # --- threads ----------------------------------------------------------------------------------------
 

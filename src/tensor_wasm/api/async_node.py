@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from blake3 import blake3
+
 from tensor_wasm import node as nodes
 from tensor_wasm.api.chunks import Chunks
-from tensor_wasm.api.convert import function_of, kept_of, result_of
+from tensor_wasm.api.convert import function_of, job_of, kept_of, kernel_of, result_of, verified_of
 from tensor_wasm.api.handles import AsyncInstance
-from tensor_wasm.api.model import Function, KeptInstance, Result
-from tensor_wasm.api.requests import call_request, check_deadline, check_tenant
+from tensor_wasm.api.jobs import AsyncJob
+from tensor_wasm.api.model import (
+    Function,
+    JobDescription,
+    KeptInstance,
+    PublishedKernel,
+    Result,
+    VerifiedKernel,
+)
+from tensor_wasm.api.requests import (
+    STATUSES,
+    CallRequest,
+    call_request,
+    check_deadline,
+    check_key,
+    check_status,
+    check_tenant,
+)
+from tensor_wasm.api.signing import SignedKernel
 from tensor_wasm.api.streams import AsyncStream
 from tensor_wasm.config import load
 
@@ -228,6 +248,94 @@ class AsyncNode:
         await chunks.begin()
         return chunks
 
+    # --- background jobs --------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> AsyncJob:
+        """As :meth:`Node.submit`."""
+        request = call_request(export, args, input, deadline)
+        owner, key = self._owner(id, tenant), check_key(idempotency_key)
+        submission = await self._node.jobs.submit(
+            id,
+            request.export,
+            request.args,
+            tenant=owner,
+            input=request.input,
+            deadline_s=request.deadline_s,
+            key=None if key is None else await self._background(owner, _bound_key, owner, key, id, request),
+        )
+        return AsyncJob(self, submission.job_id, STATUSES[0], owner)
+
+    async def jobs(self, *, status: str | None = None, tenant: int | None = None) -> AsyncIterator[JobDescription]:
+        """As :meth:`Node.jobs`, for ``async for``."""
+        owner, wanted = self._tenant(tenant), check_status(status)
+        after: str | None = None
+        while True:
+            page = await self._background(
+                owner, self._node.jobs.list, owner, _PAGE, after, None if wanted is None else nodes.JobStatus(wanted)
+            )
+            for found in page.items:
+                yield job_of(found)
+            after = page.next
+            if after is None:
+                return
+
+    async def job(self, id: str, *, tenant: int | None = None) -> AsyncJob:  # noqa: A002
+        """As :meth:`Node.job`."""
+        owner = await self._job_owner(id, tenant)
+        found = await self.describe_job(id, tenant=owner)
+        return AsyncJob(self, found.id, found.status, owner)
+
+    async def describe_job(self, id: str, *, tenant: int | None = None) -> JobDescription:  # noqa: A002
+        """As :meth:`Node.describe_job`."""
+        owner = await self._job_owner(id, tenant)
+        return job_of(await self._background(owner, self._node.jobs.show, id, owner))
+
+    async def cancel_job(self, id: str, *, tenant: int | None = None) -> str:  # noqa: A002
+        """As :meth:`Node.cancel_job`."""
+        return (await self._node.jobs.cancel(id, await self._job_owner(id, tenant))).status.value
+
+    # --- signed kernels ---------------------------------------------------------------------------------
+
+    async def publish_kernel(self, kernel: SignedKernel, *, tenant: int | None = None) -> PublishedKernel:
+        """As :meth:`Node.publish_kernel`."""
+        owner = self._tenant(tenant)
+        return kernel_of(
+            await self._background(owner, self._node.publish, kernel.manifest, kernel.signature, kernel.ptx, owner)
+        )
+
+    async def kernels(self, *, tenant: int | None = None) -> AsyncIterator[PublishedKernel]:
+        """As :meth:`Node.kernels`, for ``async for``."""
+        owner = self._tenant(tenant)
+        after: str | None = None
+        while True:
+            page = await self._background(owner, self._node.kernels.list, owner, _PAGE, after)
+            for found in page.items:
+                yield kernel_of(found)
+            after = page.next
+            if after is None:
+                return
+
+    async def kernel(self, name: str, version: str, *, tenant: int | None = None) -> VerifiedKernel:
+        """As :meth:`Node.kernel`."""
+        owner = self._tenant(tenant)
+        view, _ = await self._background(owner, self._node.kernels.show, owner, name, version)
+        return verified_of(view)
+
+    async def delete_kernel(self, name: str, version: str, *, tenant: int | None = None) -> None:
+        """As :meth:`Node.delete_kernel`."""
+        owner = self._tenant(tenant)
+        await self._background(owner, self._node.kernels.delete, owner, name, version)
+
     # --- whose ------------------------------------------------------------------------------------------
 
     @property
@@ -251,3 +359,17 @@ class AsyncNode:
             return chosen
         owner = self._node.owner_of(id)
         return 0 if owner is None else owner
+
+    async def _job_owner(self, id: str, tenant: int | None) -> int:  # noqa: A002
+        """As :meth:`_owner`, of a job, which only the disk knows."""
+        chosen = self._own_tenant if tenant is None else check_tenant(tenant)
+        if chosen is not None:
+            return chosen
+        owner = await self._background(0, self._node.jobs.owner_of, id)
+        return 0 if owner is None else owner
+
+
+def _bound_key(tenant: int, key: str, function_id: str, request: CallRequest) -> nodes.IdempotencyKey:
+    """The key with the hash of what it is for. Over HTTP that is the request as it came, so a key is for one way."""
+    told = json.dumps([function_id, request.export, request.args, request.deadline_s]).encode()
+    return nodes.IdempotencyKey(tenant, key, blake3(told + b"\n").update(request.input).digest())

@@ -18,10 +18,27 @@ from tensor_wasm.api import readers
 from tensor_wasm.api.errors import AnswerTimeout, Unreachable
 from tensor_wasm.api.events import MalformedEvent, events
 from tensor_wasm.api.handles import Instance
-from tensor_wasm.api.model import Function, KeptInstance, Result
+from tensor_wasm.api.jobs import Job
+from tensor_wasm.api.model import (
+    Function,
+    JobDescription,
+    KeptInstance,
+    PublishedKernel,
+    Result,
+    VerifiedKernel,
+)
 from tensor_wasm.api.readers import Malformed
 from tensor_wasm.api.refusals import Kinds
-from tensor_wasm.api.requests import CallRequest, call_request, check_deadline, check_tenant
+from tensor_wasm.api.requests import (
+    STATUSES,
+    CallRequest,
+    call_request,
+    check_deadline,
+    check_key,
+    check_status,
+    check_tenant,
+)
+from tensor_wasm.api.signing import SignedKernel
 from tensor_wasm.api.streams import Stream
 from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Interrupter, Transport, decode, split_url
 from tensor_wasm.errors import ConfigurationError, InvalidName, NotFound, TensorWasmError
@@ -32,6 +49,9 @@ _Read = TypeVar("_Read")
 _PAGE = 100
 #: What ids are made of. Anything else would be another path.
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+#: Publishing waits for a turn, and for compilers.
+_PUBLISH_S = 300.0
 _EVENTS = {"Accept": "text/event-stream"}
 
 
@@ -98,17 +118,7 @@ class Client:
 
     def functions(self, *, tenant: int | None = None) -> Iterator[Function]:
         """As :meth:`Node.functions`."""
-        after: str | None = None
-        while True:
-            query = {"limit": str(_PAGE)} | ({"after": after} if after else {})
-            page = self._json("GET", f"/functions?{urlencode(query)}", tenant=tenant)
-            items = self._transport.items(page, "functions")
-            for item in items:
-                yield self._read(readers.function_of, item)
-            following = page.get("next")
-            if not items or not isinstance(following, str) or following == after:
-                return
-            after = following
+        return self._pages("functions", {}, readers.function_of, tenant)
 
     def function(self, id: str, *, tenant: int | None = None) -> Function:  # noqa: A002 - the field's word
         """As :meth:`Node.function`."""
@@ -210,7 +220,93 @@ class Client:
         path = _path("instances", id, "invoke")
         return self._streamed(path, call_request(export, args, input, deadline), tenant)
 
+    # --- background jobs --------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> Job:
+        """As :meth:`Node.submit`."""
+        request, key = call_request(export, args, input, deadline), check_key(idempotency_key)
+        headers = {"Content-Type": "application/json"} | ({} if key is None else {"Idempotency-Key": key})
+        body = self._transport.encoded(_body(request))
+        answer = self._json("POST", _path("functions", id, "invoke-async"), body, headers, tenant)
+        return Job(self, self._read(lambda item: readers.text(item, "job_id"), answer), STATUSES[0], tenant)
+
+    def jobs(self, *, status: str | None = None, tenant: int | None = None) -> Iterator[JobDescription]:
+        """As :meth:`Node.jobs`."""
+        query = {} if check_status(status) is None else {"status": str(status)}
+        return self._pages("jobs", query, readers.job_of, tenant)
+
+    def job(self, id: str, *, tenant: int | None = None) -> Job:  # noqa: A002
+        """As :meth:`Node.job`."""
+        found = self.describe_job(id, tenant=tenant)
+        return Job(self, found.id, found.status, tenant)
+
+    def describe_job(self, id: str, *, tenant: int | None = None) -> JobDescription:  # noqa: A002
+        """As :meth:`Node.describe_job`."""
+        return self._read(readers.job_of, self._json("GET", _path("jobs", id), tenant=tenant))
+
+    def cancel_job(self, id: str, *, tenant: int | None = None) -> str:  # noqa: A002
+        """As :meth:`Node.cancel_job`."""
+        answer = self._json("DELETE", _path("jobs", id), tenant=tenant)
+        return self._read(lambda item: readers.text(item, "status"), answer)
+
+    # --- signed kernels ---------------------------------------------------------------------------------
+
+    def publish_kernel(self, kernel: SignedKernel, *, tenant: int | None = None) -> PublishedKernel:
+        """As :meth:`Node.publish_kernel`."""
+        request = {
+            name: binascii.b2a_base64(data, newline=False).decode()
+            for name, data in (
+                ("manifest_b64", kernel.manifest),
+                ("signature_b64", kernel.signature),
+                ("ptx_b64", kernel.ptx),
+            )
+        }
+        self._json_of("/kernels", request, _PUBLISH_S, tenant)
+        return _published(self.kernel(kernel.name, kernel.version, tenant=tenant))
+
+    def kernels(self, *, tenant: int | None = None) -> Iterator[PublishedKernel]:
+        """As :meth:`Node.kernels`."""
+        return self._pages("kernels", {}, readers.kernel_of, tenant)
+
+    def kernel(self, name: str, version: str, *, tenant: int | None = None) -> VerifiedKernel:
+        """As :meth:`Node.kernel`."""
+        return self._read(readers.verified_of, self._json("GET", _kernel_path(name, version), tenant=tenant))
+
+    def delete_kernel(self, name: str, version: str, *, tenant: int | None = None) -> None:
+        """As :meth:`Node.delete_kernel`."""
+        self._done("DELETE", _kernel_path(name, version), tenant)
+
     # --- requests ---------------------------------------------------------------------------------------
+
+    def _pages(
+        self,
+        name: str,
+        query: Mapping[str, str],
+        reader: Callable[[Mapping[str, object]], _Read],
+        tenant: int | None,
+    ) -> Iterator[_Read]:
+        """Everything of a list, page by page."""
+        after: str | None = None
+        while True:
+            asked = {"limit": str(_PAGE)} | dict(query) | ({"after": after} if after else {})
+            page = self._json("GET", f"/{name}?{urlencode(asked)}", tenant=tenant)
+            items = self._transport.items(page, name)
+            for item in items:
+                yield self._read(reader, item)
+            following = page.get("next")
+            if not items or not isinstance(following, str) or following == after:
+                return
+            after = following
 
     def _called(self, path: str, request: CallRequest, tenant: int | None) -> Result:
         return self._read(readers.result_of, self._json_of(path, _body(request), request.deadline_s, tenant))
@@ -341,6 +437,17 @@ def _path(*parts: str) -> str:
     if not all(isinstance(part, str) and _ID.fullmatch(part) for part in parts):
         raise NotFound("there is nothing of that id: it is not like an id at all")
     return "".join(f"/{part}" for part in parts)
+
+
+def _kernel_path(name: str, version: str) -> str:
+    """The path of a kernel. Raises :class:`NotFound` for what names none."""
+    if not all(isinstance(text, str) and _PLAIN.fullmatch(text) and text.strip(".") for text in (name, version)):
+        raise NotFound("there is no such kernel: it has no kernel's name and version")
+    return f"/kernels/{name}/{version}"
+
+
+def _published(found: VerifiedKernel) -> PublishedKernel:
+    return PublishedKernel(found.name, found.version, found.digest, found.size_bytes, found.publisher, found.created_at)
 
 
 def _tenant(tenant: int | None) -> dict[str, str]:

@@ -76,3 +76,57 @@ class KeptInstance:
     idle_left: float | None
     memory_bytes: int
     gpu_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    """A background job as it was a moment ago; ``result`` is None unless it was asked for by itself and has completed.
+
+    ``status`` is "pending", "running", "completed", "failed" or "cancelled"; ``error_kind`` and ``error_message`` say
+    why it did not complete.
+    """
+
+    id: str
+    function_id: str
+    export: str | None
+    status: str
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    error_kind: str | None = None
+    error_message: str | None = None
+    result: Result | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedKernel:
+    """A signed kernel of the registry. ``digest`` is the BLAKE3 of its PTX, ``publisher`` whose signature it has."""
+
+    name: str
+    version: str
+    digest: str
+    size_bytes: int
+    publisher: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedKernel:
+    """A kernel of the registry, verified when it was asked for; when that failed, ``reason`` says why.
+
+    ``manifest`` are the bytes that ``signature`` is of.
+    """
+
+    name: str
+    version: str
+    digest: str
+    size_bytes: int
+    publisher: str
+    created_at: float
+    tenant: int
+    is_verified: bool
+    reason: str
+    sm: str
+    entry_points: tuple[str, ...]
+    manifest: bytes = field(repr=False)
+    signature: bytes = field(repr=False)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from tensor_wasm.api.async_node import AsyncNode
 from tensor_wasm.api.handles import Instance
-from tensor_wasm.api.model import Function, KeptInstance, Result
+from tensor_wasm.api.jobs import Job
+from tensor_wasm.api.model import (
+    Function,
+    JobDescription,
+    KeptInstance,
+    PublishedKernel,
+    Result,
+    VerifiedKernel,
+)
 from tensor_wasm.api.portal import Portal
+from tensor_wasm.api.signing import SignedKernel
 from tensor_wasm.api.streams import AsyncStream, Stream
+
+_Item = TypeVar("_Item")
 
 
 class Node:
@@ -69,13 +80,7 @@ class Node:
 
     def functions(self, *, tenant: int | None = None) -> Iterator[Function]:
         """A tenant's functions, oldest first."""
-        found = self._node.functions(tenant=tenant)
-
-        async def following() -> Function | None:
-            return await anext(found, None)
-
-        while (function := self._portal.run(following())) is not None:
-            yield function
+        return self._each(self._node.functions(tenant=tenant))
 
     def function(self, id: str, *, tenant: int | None = None) -> Function:  # noqa: A002 - the field's word
         """A function by its id. Raises :class:`~tensor_wasm.errors.NotFound`."""
@@ -186,6 +191,89 @@ class Node:
         """As :meth:`Instance.stream`."""
         chunks = self._node.stream_call(id, export, args, input=input, deadline=deadline, tenant=tenant)
         return _Chunks(self._portal, self._portal.run(chunks))
+
+    # --- background jobs --------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        input: bytes = b"",  # noqa: A002
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> Job:
+        """Keep a call as a background job, which runs when its turn comes. It is on the disk once this has returned.
+
+        ``deadline`` counts from the job's start. The same submission with the same ``idempotency_key`` gives the same
+        job, for a day. Raises as :meth:`invoke` before anything runs, :class:`~tensor_wasm.errors.CapacityExhausted`
+        when too many wait, :class:`~tensor_wasm.errors.IdempotencyConflict` when the key was used for another call.
+        """
+        submitted = self._portal.run(
+            self._node.submit(
+                id,
+                export,
+                args,
+                input=input,
+                deadline=deadline,
+                idempotency_key=idempotency_key,
+                tenant=tenant,
+            )
+        )
+        return Job(self, submitted.id, submitted.status, tenant)
+
+    def jobs(self, *, status: str | None = None, tenant: int | None = None) -> Iterator[JobDescription]:
+        """A tenant's jobs, all or those of a status, oldest first, without results. Ended ones are kept for a while."""
+        return self._each(self._node.jobs(status=status, tenant=tenant))
+
+    def job(self, id: str, *, tenant: int | None = None) -> Job:  # noqa: A002
+        """A job by its id. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        found = self.describe_job(id, tenant=tenant)
+        return Job(self, found.id, found.status, tenant)
+
+    def describe_job(self, id: str, *, tenant: int | None = None) -> JobDescription:  # noqa: A002
+        """As :meth:`Job.describe`."""
+        return self._portal.run(self._node.describe_job(id, tenant=tenant))
+
+    def cancel_job(self, id: str, *, tenant: int | None = None) -> str:  # noqa: A002
+        """As :meth:`Job.cancel`. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        return self._portal.run(self._node.cancel_job(id, tenant=tenant))
+
+    # --- signed kernels ---------------------------------------------------------------------------------
+
+    def publish_kernel(self, kernel: SignedKernel, *, tenant: int | None = None) -> PublishedKernel:
+        """Publish a kernel that :func:`~tensor_wasm.sign_kernel` signed, for guests to load by its name and version.
+
+        Raises :class:`~tensor_wasm.errors.AlreadyRegistered` for a version that there is: they never change; and
+        :class:`~tensor_wasm.errors.BadSignature` when the node does not take kernels of that key.
+        """
+        return self._portal.run(self._node.publish_kernel(kernel, tenant=tenant))
+
+    def kernels(self, *, tenant: int | None = None) -> Iterator[PublishedKernel]:
+        """A tenant's published kernels, by name and version."""
+        return self._each(self._node.kernels(tenant=tenant))
+
+    def kernel(self, name: str, version: str, *, tenant: int | None = None) -> VerifiedKernel:
+        """A published kernel, verified as it is on the disk now. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        return self._portal.run(self._node.kernel(name, version, tenant=tenant))
+
+    def delete_kernel(self, name: str, version: str, *, tenant: int | None = None) -> None:
+        """Delete a published kernel; guests that have loaded it keep it.
+
+        Raises :class:`~tensor_wasm.errors.NotFound`.
+        """
+        self._portal.run(self._node.delete_kernel(name, version, tenant=tenant))
+
+    # --- the event loop ---------------------------------------------------------------------------------
+
+    def _each(self, found: AsyncIterator[_Item]) -> Iterator[_Item]:
+        async def following() -> _Item | None:
+            return await anext(found, None)
+
+        while (item := self._portal.run(following())) is not None:
+            yield item
 
 
 class _Chunks(Stream):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from tensor_wasm.api.model import Export, Function, Import, KeptInstance, Result
+from tensor_wasm.api.model import (
+    Export,
+    Function,
+    Import,
+    JobDescription,
+    KeptInstance,
+    PublishedKernel,
+    Result,
+    VerifiedKernel,
+)
 
 _SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
@@ -63,6 +73,64 @@ def kept_of(item: Mapping[str, object]) -> KeptInstance:
         memory_bytes=whole(item, "memory_bytes"),
         gpu_memory_bytes=whole(item, "gpu_memory_bytes"),
     )
+
+
+def job_of(item: Mapping[str, object]) -> JobDescription:
+    """A job."""
+    error, result = item.get("error"), item.get("result")
+    if not isinstance(error, dict | None) or not isinstance(result, dict | None):
+        raise Malformed("job")
+    return JobDescription(
+        id=text(item, "id"),
+        function_id=text(item, "function_id"),
+        export=None if item.get("export") is None else text(item, "export"),
+        status=text(item, "status"),
+        created_at=number(item, "created_at"),
+        started_at=None if item.get("started_at") is None else number(item, "started_at"),
+        finished_at=None if item.get("finished_at") is None else number(item, "finished_at"),
+        error_kind=None if error is None else text(error, "kind"),
+        error_message=None if error is None else text(error, "message"),
+        result=None if result is None else result_of(result),
+    )
+
+
+def kernel_of(item: Mapping[str, object]) -> PublishedKernel:
+    """A kernel as lists show it."""
+    return PublishedKernel(
+        name=text(item, "name"),
+        version=text(item, "version"),
+        digest=text(item, "digest"),
+        size_bytes=whole(item, "size_bytes"),
+        publisher=text(item, "publisher"),
+        created_at=number(item, "created_at"),
+    )
+
+
+def verified_of(item: Mapping[str, object]) -> VerifiedKernel:
+    """A kernel that was verified."""
+    return VerifiedKernel(
+        name=text(item, "name"),
+        version=text(item, "version"),
+        digest=text(item, "digest"),
+        size_bytes=whole(item, "size_bytes"),
+        publisher=text(item, "publisher"),
+        created_at=number(item, "created_at"),
+        tenant=whole(item, "tenant"),
+        is_verified=item.get("verified") is True,
+        reason=text(item, "reason", ""),
+        sm=text(item, "sm"),
+        entry_points=texts(item, "entry_points"),
+        manifest=data(item, "manifest_b64"),
+        signature=data(item, "signature_b64"),
+    )
+
+
+def data(item: Mapping[str, object], name: str) -> bytes:
+    """A field that is bytes in base64."""
+    try:
+        return binascii.a2b_base64(text(item, name), strict_mode=True)
+    except ValueError:
+        raise Malformed(name) from None
 
 
 def text(item: Mapping[str, object], name: str, default: str | None = None) -> str:

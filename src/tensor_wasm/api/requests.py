@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from tensor_wasm.errors import InvalidArguments, InvalidDeadline, InvalidTenant
+from tensor_wasm.errors import InvalidArguments, InvalidDeadline, InvalidTenant, RequestError
 
 #: As JSON writes what it has no number for.
 _SPECIAL = frozenset({"NaN", "Infinity", "-Infinity"})
+#: Where a job may stand; the first two are those of a job that has not ended.
+STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 _TENANT_MAX = (1 << 64) - 1
 #: Beyond any deadline that a node allows.
 _DEADLINE_MAX_S = 1e9
+
+_KEY = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
 
 Argument = int | float | str
 
@@ -51,6 +56,20 @@ def check_tenant(tenant: int | None) -> int | None:
     if tenant is None or (isinstance(tenant, int) and not isinstance(tenant, bool) and 0 <= tenant <= _TENANT_MAX):
         return tenant
     raise InvalidTenant(f"a tenant is a number from 0 to {_TENANT_MAX}")
+
+
+def check_key(key: str | None) -> str | None:
+    """An idempotency key. Raises :class:`RequestError`."""
+    if key is None or (isinstance(key, str) and _KEY.fullmatch(key)):
+        return key
+    raise RequestError("an idempotency key has 1 to 255 printable ASCII characters")
+
+
+def check_status(status: str | None) -> str | None:
+    """Where a job stands. Raises :class:`RequestError`."""
+    if status is None or status in STATUSES:
+        return status
+    raise RequestError(f"status must be one of {', '.join(STATUSES)}")
 
 
 def _argument(position: int, value: object) -> Argument:

@@ -332,6 +332,10 @@ class Jobs:
             raise NotFound("no such job for this tenant; jobs that have ended are kept for a while only")
         return record
 
+    def owner_of(self, id: str) -> int | None:  # noqa: A002
+        """The tenant whose job this is; None when there is none."""
+        return self._store.owner_of(id)
+
     def list(
         self, tenant: int = 0, limit: int = 100, after: str | None = None, status: JobStatus | None = None
     ) -> JobPage:
@@ -575,11 +579,11 @@ class Jobs:
                 return
 
     def _forgot(self, gone: Forgotten) -> bool:
-        """Count jobs of these sizes less; whether as many went as could at once."""
+        """Count these jobs less; whether as many went as could at once."""
         with self._lock:
-            for tenant, sizes in gone.items():
-                self._line(tenant).finished_bytes -= sum(sizes)
-        return sum(map(len, gone.values())) == _FORGOTTEN_AT_ONCE
+            for tenant, (_, size_bytes) in gone.items():
+                self._line(tenant).finished_bytes -= size_bytes
+        return sum(count for count, _ in gone.values()) == _FORGOTTEN_AT_ONCE
 
     def _line(self, tenant: int) -> _Line:
         line = self._lines.get(tenant)
