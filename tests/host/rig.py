@@ -26,11 +26,11 @@ WASI = {
 }
 
 
-def imports(cuda_module: str = CUDA_MODULES[0]) -> list[LinkedImport]:
+def imports(cuda_module: str = CUDA_MODULES[0], tensor_module: str = TENSOR_MODULE) -> list[LinkedImport]:
     """Everything a guest may import, from our modules and of WASI what the tests call."""
     found = [
         LinkedImport(module, name, signature)
-        for module in (cuda_module, SCHEDULER_MODULE, TENSOR_MODULE)
+        for module in (cuda_module, SCHEDULER_MODULE, tensor_module)
         for name, signature in signatures(module).items()
     ]
     return found + [LinkedImport(WASI_MODULE, name, signature) for name, signature in WASI.items()]
@@ -70,6 +70,7 @@ class HostRig:
         memory_bytes: int = 1 << 26,
         output_bytes: int = 1 << 16,
         cuda_module: str = CUDA_MODULES[0],
+        tensor_module: str = TENSOR_MODULE,
         pages: int = 2,
         gates: GateFactory | None = None,
     ) -> None:
@@ -78,7 +79,7 @@ class HostRig:
         self.device = open_device("cpu", modules, SealedFiles(home / "kernels", key))
         self.ledger = Ledger(engine, 4) if gates is None else gates.ledger
         services = HostServices(self.device, gates or GateFactory(engine, self.ledger), self.ledger)
-        linked = imports(cuda_module)
+        linked = imports(cuda_module, tensor_module)
         self._signatures = {item.name: item.signature for item in linked}
         module = HostLinker(engine).resolve(
             engine.compile(passthrough(linked, pages)), linked, has_start=False, has_unbounded_table=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from host.rig import HostRig
+from tensor_wasm.abi import TENSOR_2_MODULE
 from tensor_wasm.runtime import Engine
 
 
@@ -43,6 +44,21 @@ def test_the_input_is_copied_as_far_as_it_fits(engine: Engine, tmp_path: Path) -
     assert rig.read(100, 11) == b"0123456789\0"
     assert rig.call("read-input", 2 * 65_536 - 4, 5) == -2
     assert rig.call("read-input", 0, -1) == -2
+    rig.close()
+
+
+def test_the_input_is_read_from_any_place(engine: Engine, tmp_path: Path) -> None:
+    rig = HostRig(engine, tmp_path, guest_input=b"0123456789", tensor_module=TENSOR_2_MODULE)
+    assert rig.call("input-len") == 10
+    assert rig.call("read-input", 100, 4) == 4
+    assert rig.call("read-input-at", 7, 100, 2) == 2
+    assert rig.read(100, 5) == b"7823\0"
+    assert rig.call("read-input-at", 7, 100, 50) == 3
+    assert rig.read(100, 4) == b"7893"
+    for offset in (10, 11, -1, -(1 << 31)):
+        assert rig.call("read-input-at", offset, 100, 50) == 0
+    assert rig.call("read-input-at", 0, 2 * 65_536 - 4, 5) == -2
+    assert rig.call("read-input-at", 20, 0, -1) == -2
     rig.close()
 
 

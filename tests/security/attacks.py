@@ -188,6 +188,12 @@ ATTACKS: tuple[Attack, ...] = (
             "copied without the interpreter lock",
             "storms_of_copies",
         ),
+        (
+            "storm of unloads",
+            "loads and unloads a kernel in a tight loop",
+            "what stays counts as the instance's memory",
+            "a_storm_of_unloads",
+        ),
     ),
     *_rows(
         "security/test_kernels.py",
@@ -256,6 +262,18 @@ ATTACKS: tuple[Attack, ...] = (
             "allocates until refused, many at once",
             "4,096 pieces and the instance's limit; all comes back",
             "a_hoard_of_device_memory",
+        ),
+        (
+            "places in device memory",
+            "gives freed, foreign and wrapping handles, offsets outside",
+            "a code, and no kernel runs",
+            "places_in_device_memory",
+        ),
+        (
+            "device memory outside",
+            "leaves an allocation in every direction, searches around it",
+            "a fault of that invocation; nothing of others is there",
+            "device_memory_around_an_allocation",
         ),
         (
             "endless kernels",

@@ -10,6 +10,7 @@ from tensor_wasm.wasm import Body, Function, Module, ValType
 
 I32, I64 = ValType.I32, ValType.I64
 CUDA = "wasi:cuda/host@0.2.0"
+CUDA_3 = "wasi:cuda/host@0.3.0"
 WASI = "wasi_snapshot_preview1"
 
 #: The probe's memory: results of kernels, then what its host calls use, then the invocation's input.
@@ -296,6 +297,106 @@ def _echoes(module: Module, imported: dict[str, Function]) -> None:
     hold.code.call(imported["alloc"])
     hold.code.op("drop")
     for_ever(hold.code, lambda: None)
+
+
+def device_probe() -> bytes:
+    """A guest of 0.3.0.
+
+    ``device(bytes, count, argv_bytes, ptx_bytes, entry_bytes)``: allocate so often, load and launch what the input
+    has, as the probe's ``kernel``; the code, what lies at ``RESULTS``, and the sums of all bytes of the first three
+    allocations. ``storm_unload(ptx_bytes)``: load the input's entry ``k`` and unload it, for ever.
+    """
+    module = Module()
+    load = module.import_function(CUDA_3, "wasi_cuda_load_ptx", [I32] * 4, [I64])
+    launch = module.import_function(CUDA_3, "wasi_cuda_launch", [I64] + [I32] * 9, [I32])
+    alloc = module.import_function(CUDA_3, "wasi_cuda_alloc", [I32] * 2, [I64])
+    copy = module.import_function(CUDA_3, "wasi_cuda_memcpy", [I64, I64, I32, I32, I32], [I32])
+    unload = module.import_function(CUDA_3, "wasi_cuda_unload", [I64], [I32])
+    read = module.import_function("wasi:tensor/host@0.1.0", "read-input", [I32, I32], [I32])
+    module.export("memory", module.memory(PROBE_PAGES))
+    module.function([], [], export="nothing")
+    one = module.function([I32] * 5, [I64] * 5, export="device")
+    body = one.code
+    size, count, argv_bytes, ptx_bytes, entry_bytes = one.parameters
+    code, at, total = body.local(I64), body.local(I32), body.local(I64)
+    with body.loop() as again:
+        body.get(size)
+        body.i32_const(0)
+        body.call(alloc)
+        body.op("drop")
+        body.get(count)
+        body.i32_const(1)
+        body.op("i32.sub")
+        body.tee(count)
+        body.br_if(again)
+    call(body, read, INPUT, PROBE_BYTES - INPUT)
+    body.op("drop")
+    body.i32_const(INPUT)
+    body.get(ptx_bytes)
+    body.i32_const(INPUT)
+    body.get(ptx_bytes)
+    body.op("i32.add")
+    body.get(entry_bytes)
+    body.call(load)
+    body.tee(code)
+    body.i64_const(0)
+    body.op("i64.ge_s")
+    with body.if_():
+        body.get(code)
+        for value in (1, 1, 1, 1, 1, 1, 0, INPUT):
+            body.i32_const(value)
+        body.get(ptx_bytes)
+        body.get(entry_bytes)
+        body.op("i32.add", "i32.add")
+        body.get(argv_bytes)
+        body.call(launch)
+        body.op("i64.extend_i32_s")
+        body.set(code)
+    body.get(code)
+    body.i32_const(RESULTS)
+    body.memory("i64.load")
+    for handle in (1, 2, 3):
+        body.i64_const(handle)
+        body.i64_const(0)
+        body.i32_const(INPUT)
+        body.get(size)
+        body.i32_const(1)
+        body.call(copy)
+        body.op("drop")
+        body.i64_const(0)
+        body.set(total)
+        body.get(size)
+        body.set(at)
+        with body.loop() as again:
+            body.get(at)
+            body.i32_const(1)
+            body.op("i32.sub")
+            body.tee(at)
+            body.memory("i64.load8_u", INPUT)
+            body.get(total)
+            body.op("i64.add")
+            body.set(total)
+            body.get(at)
+            body.br_if(again)
+        body.get(total)
+    storm = module.function([I32], [], export="storm_unload")
+    body = storm.code
+    call(body, read, INPUT, PROBE_BYTES - INPUT)
+    body.op("drop")
+
+    def both() -> None:
+        body.i32_const(INPUT)
+        body.get(storm.parameters[0])
+        body.i32_const(INPUT)
+        body.get(storm.parameters[0])
+        body.op("i32.add")
+        body.i32_const(1)
+        body.call(load)
+        body.call(unload)
+        body.op("drop")
+
+    for_ever(body, both)
+    return module.encode().wasm
 
 
 def kernel_call(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from security.attacked import MIB, Attacked
-from security.guests import PROBE_BYTES
+from security.guests import PROBE_BYTES, device_probe, entry
 
 _DEADLINE_MS = 400
 _LATE_S = 3.0
@@ -63,3 +63,11 @@ def test_storms_of_copies(node: Attacked, function: str):
     """Bound: large copies to and from device memory run without the interpreter lock."""
     for size in (64, PROBE_BYTES, 40 * MIB):
         _storm(node, function, "storm_copy", [size])
+
+
+def test_a_storm_of_unloads(node: Attacked):
+    """Bound: what a kernel leaves in its instance when it is unloaded counts as its memory, and ends with it."""
+    before = node.resident_bytes
+    text = entry("st.global.u64 [%rd0], 7;").encode()
+    _storm(node, node.deploy(device_probe()), "storm_unload", [len(text)], text + b"k")
+    assert node.resident_bytes < before + 128 * MIB

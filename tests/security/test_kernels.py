@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from security.attacked import Answer, Attacked
-from security.guests import PROBE_BYTES, entry, kernel_call, u64
+from security.guests import PROBE_BYTES, device_probe, entry, kernel_call, probe, u64
 from tensor_wasm.abi import Tag, pack
 
 _FAULT = "faulted"
@@ -201,6 +201,63 @@ def test_a_hoard_of_device_memory(node: Attacked, function: str):
         for answer in node.invoke_many(8, function, "hoard", [size]):
             assert expected - 4 <= answer.result[0] <= expected
     assert node.resident_bytes < before + (128 << 20)
+
+
+_DEVICE_BYTES = 10_000
+
+
+def device_call(
+    node: Attacked, function: str, text: str, *records: tuple[object, ...], size: int = _DEVICE_BYTES
+) -> Answer:
+    """Three allocations, then a launch."""
+    (_, _, _, *lengths), data = kernel_call(text, records)
+    return node.invoke(function, "device", [size, 3, *lengths], data)
+
+
+def test_places_in_device_memory(node: Attacked):
+    """Bound: a launch takes handles of its own instance that were not freed, and offsets inside; else none runs."""
+    function = node.deploy(device_probe())
+    text = entry("st.global.u64 [0], 7; st.global.u8 [%rd0], 7;")
+    assert device_call(node, function, text, (Tag.DEVICE_POINTER, 2, 0)).result == [0, 7, 0, 7, 0]
+    for handle in (0, 4, 4097, 4098, 1 << 12, 1 << 31, 1 << 32, (1 << 32) + 2, 1 << 63, (1 << 63) + 2, (1 << 64) - 1):
+        assert device_call(node, function, text, (Tag.DEVICE_POINTER, handle, 0)).result == [-11, 0, 0, 0, 0], handle
+    for offset in (_DEVICE_BYTES + 1, 1 << 14, 1 << 32, (1 << 32) - _DEVICE_BYTES, 1 << 63, (1 << 64) - 1):
+        assert device_call(node, function, text, (Tag.DEVICE_POINTER, 2, offset)).result == [-2, 0, 0, 0, 0], offset
+    old, data = kernel_call(text, [(Tag.DEVICE_POINTER, 1, 0)])
+    assert node.invoke(node.deploy(probe()), "kernel", old, data).result[:2] == [-9, 0]
+
+
+def test_device_memory_around_an_allocation(node: Attacked):
+    """Bound: a kernel that leaves an allocation, in any direction, by any distance, faults; others stay as they are."""
+    function = node.deploy(device_probe())
+    here = (Tag.DEVICE_POINTER, 2, 0)
+    text = entry(
+        "ld.param.u64 %rd1, [b]; add.u64 %rd0, %rd0, %rd1; st.global.u8 [%rd0], 7;", ".param .u64 a, .param .u64 b"
+    )
+    assert device_call(node, function, text, here, u64(_DEVICE_BYTES - 1)).result == [0, 0, 0, 7, 0]
+    for distance in (
+        _DEVICE_BYTES,
+        _DEVICE_BYTES + 4096,
+        1 << 16,
+        1 << 20,
+        1 << 31,
+        1 << 32,
+        1 << 40,
+        -4096,
+        -65_536,
+        -(1 << 32),
+    ):
+        faults(device_call(node, function, text, here, u64(distance)))
+    for step in (1, 8, -8, 4096, -4096):
+        walk = entry(f"L: st.global.u8 [%rd0], 7; add.u64 %rd0, %rd0, {step}; bra L;")
+        faults(device_call(node, function, walk, here))
+    # What lies between the guest's memory and its device memory, and what an instance before had there.
+    search = entry(
+        "L: ld.global.u64 %rd1, [%rd0]; setp.ne.u64 %p0, %rd1, 0; @%p0 bra F; add.u64 %rd0, %rd0, 4096; bra L;"
+        "F: st.global.u64 [0], %rd1;"
+    )
+    for start in (PROBE_BYTES, 1 << 31, (1 << 32) - (1 << 20)):
+        faults(device_call(node, function, search, u64(start)))
 
 
 def test_kernels_that_never_end(node: Attacked, function: str):

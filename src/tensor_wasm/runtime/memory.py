@@ -218,8 +218,13 @@ class MemoryPool:
 
     def shut(self, address: int, size_bytes: int) -> None:
         """Give pages of a memory's reservation back and close them; opened again they are zeros."""
-        give_back = _madvise if size_bytes <= _SHORT_RELEASE_BYTES else _madvise_releasing
-        if give_back(address, size_bytes, _MADV_DONTNEED) != 0:
+        # Mapped anew: pages that were touched and then only closed would stay a mapping of their own, of which the
+        # system allows a process some 65,000.
+        renew = _mmap if size_bytes <= _SHORT_RELEASE_BYTES else _mmap_releasing
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+        if renew(address, size_bytes, _PROT_NONE, flags, -1, 0) == address:
+            return
+        if _madvise_releasing(address, size_bytes, _MADV_DONTNEED) != 0:
             _memset(address, 0, size_bytes)
         _mprotect(address, size_bytes, _PROT_NONE)
 
