@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+from contextlib import contextmanager
 
 import openai
 import pytest
@@ -502,7 +503,7 @@ def test_a_large_prompt_arrives_whole(server):
     assert answer["usage"]["prompt_tokens"] == len(prompt)
 
 
-def test_the_deadline_and_an_operator_end_an_answer(tmp_path):
+def test_the_deadline_ends_an_answer(tmp_path):
     with administered(tmp_path, invoke_deadline_s=1) as server:
         bind(server, "stuck", server.deploy(wasm=speaker()), export="stuck")
         refused(complete(server, model="stuck", prompt="x"), 504, "invoke_timeout", "server_error")
@@ -512,13 +513,29 @@ def test_the_deadline_and_an_operator_end_an_answer(tmp_path):
 
 
 def test_a_client_that_leaves_ends_the_guest(server):
+    with stuck(server):
+        assert server.instances()
+    server.wait_for(lambda: not server.instances(), "the guest goes on")
+
+
+def test_an_operator_ends_an_answer(server):
+    with stuck(server) as answer:
+        (instance,) = server.instances()
+        assert server.call("POST", f"/admin/instances/{instance['id']}/terminate").json["ended"]
+        error = answer.read().decode().strip()
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "terminated"
+
+
+@contextmanager
+def stuck(server):
+    """An answer whose guest has said something and will say no more; its first line is read."""
     connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
     headers = {"Content-Type": "application/json", "Authorization": "Bearer one"}
     value = {"model": "org/stuck:1", "prompt": "x", "stream": True}
-    connection.request("POST", "/v1/completions", json.dumps(value), headers)
-    answer = connection.getresponse()
-    assert answer.readline().startswith(b"data: ")
-    assert server.instances()
-    answer.close()
-    connection.close()
-    server.wait_for(lambda: not server.instances(), "the guest goes on")
+    try:
+        connection.request("POST", "/v1/completions", json.dumps(value), headers)
+        with connection.getresponse() as answer:
+            assert answer.readline().startswith(b"data: ")
+            yield answer
+    finally:
+        connection.close()
