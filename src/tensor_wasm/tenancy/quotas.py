@@ -74,7 +74,7 @@ _ROWS = (
     QuotaField("guest_memory_bytes", "bytes", 0, _BYTES_MAX, "Memory of all its live instances together."),
     QuotaField("gpu_memory_bytes", "bytes", 0, _BYTES_MAX, "Device memory that its guests have allocated."),
     QuotaField("functions", "integer", 0, 1_000_000, "Deployed functions."),
-    QuotaField("stored_bytes", "bytes", 0, _BYTES_MAX, "Modules and kernels that it keeps on the node's disk, together."),
+    QuotaField("stored_bytes", "bytes", 0, _BYTES_MAX, "Modules, kernels and snapshots on the node's disk, together."),
     QuotaField("rate_qps", "number", 0.001, 1_000_000, "Requests a second, on average, by all its tokens together."),
     QuotaField("rate_burst", "integer", 1, 1_000_000, "Requests at once after a pause; else one second's worth."),
     QuotaField("cuda", "boolean", 0, 1, "Whether its guests may use the device."),
