@@ -122,9 +122,9 @@ def test_old_jobs_are_forgotten_and_say_what_they_counted_for(store):
     store.write(Changes([new_job(), new_job(), new_job(2), new_job()]))
     store.write(Changes(ends=[completed(1, 700, 10.0), completed(2, 800, 20.0), completed(3, 900, 5.0)]))
     assert store.sizes()[1] == (new_job().request.size_bytes, 1500)
-    assert store.forget_before(15.0, 10) == {1: [700], 2: [900]}
+    assert store.forget_before(15.0, 10) == {1: (1, 700), 2: (1, 900)}
     assert store.forget_before(15.0, 10) == {}
-    assert store.forget_oldest(1, 10) == {1: [800]}
+    assert store.forget_oldest(1, 10) == {1: (1, 800)}
     assert len(store.list(1, 10)) == 1
 
 
@@ -239,3 +239,13 @@ def test_what_waits_is_written_together_in_its_order_and_all_of_it_at_the_end():
     flat = [item for items in written for item in items]
     assert flat == [*range(100), "more"]
     assert len(written) < 10
+
+
+def test_many_are_forgotten_in_bounded_pieces(store):
+    store.write(Changes([new_job(tenant) for tenant in (1, 2) for _ in range(300)]))
+    store.write(Changes(ends=[completed(position, 600, 10.0) for position in range(1, 601)]))
+    counts = []
+    while gone := store.forget_before(20.0, 250):
+        counts.append(sum(count for count, _ in gone.values()))
+    assert counts == [250, 250, 100]
+    assert store.sizes() == {}

@@ -107,16 +107,21 @@ class IdempotencyStore:
         total = 0
         while True:
             with self._database.transaction() as connection:
-                found = connection.execute(
-                    "SELECT tenant, key FROM idempotency WHERE created_at < ? LIMIT ?",
+                ((newest,),) = connection.execute(
+                    "SELECT max(created_at) FROM (SELECT created_at FROM idempotency WHERE created_at < ?"
+                    " ORDER BY created_at LIMIT ?)",
                     (now - KEY_LIFE_S, _SWEPT_AT_ONCE),
+                )
+                found = connection.execute(
+                    "SELECT tenant, count(*) FROM idempotency WHERE created_at <= ? GROUP BY tenant", (newest,)
                 ).fetchall()
-                connection.executemany("DELETE FROM idempotency WHERE tenant = ? AND key = ?", found)
+                connection.execute("DELETE FROM idempotency WHERE created_at <= ?", (newest,))
             with self._lock:
-                self._counts.subtract(tenant for tenant, _ in found)
+                self._counts.subtract(dict(found))
                 self._counts = +self._counts
-            total += len(found)
-            if len(found) < _SWEPT_AT_ONCE:
+            count: int = sum(number for _, number in found)
+            total += count
+            if count < _SWEPT_AT_ONCE:
                 return total
 
 
