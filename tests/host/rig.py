@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from pathlib import Path
 from typing import Any
 
 from tensor_wasm.abi import CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULE, WASI_MODULE, Signature, signatures
+from tensor_wasm.abi.limits import KERNELS_MAX
 from tensor_wasm.device import open_device
-from tensor_wasm.dispatch import GateFactory, Ledger
+from tensor_wasm.dispatch import GateFactory, Ledger, scratch
 from tensor_wasm.dispatch.link_module import LinkedImport
 from tensor_wasm.host import Guest, HostLinker, HostServices
 from tensor_wasm.runtime import Budget, Engine, ModuleCache, Output, SealedFiles, Store
@@ -125,6 +127,13 @@ class HostRig:
         self.write(100, ptx)
         self.write(50_000, entry)
         return self.call("wasi_cuda_load_ptx", 100, len(ptx), 50_000, len(entry))
+
+    def take_for_large(self, kernel: int) -> None:
+        """Have the gate think that a thread of a kernel costs a lot."""
+        assert self.guest.gate is not None
+        at = self.guest.gate._loaded[kernel & (KERNELS_MAX - 1)].descriptor + scratch.DESCRIPTOR_THREAD_NS
+        with self.guest.gate.scratch() as view:
+            view[at : at + 8] = struct.pack("<d", 1e6)
 
     def close(self) -> None:
         self.guest.close()

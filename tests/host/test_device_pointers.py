@@ -276,11 +276,13 @@ def test_several_cores_use_the_same_device_memory(engine: Engine, tmp_path: Path
     second = alloc(rig, 4 * count)
     rig.store.grow_memory(rig.instance.memory(), 8 * PAGE)
     for times in (1, 2, 3):
+        rig.take_for_large(kernel)
         assert launch(rig, kernel, device(second), grid=count // 128, block=128) == Code.OK
         words = np.frombuffer(memory(rig).get(second), "<u4")
         assert (words == times).all()
     assert (np.frombuffer(memory(rig).get(first), "<u4") == 1).all()
     assert rig.guest.crew.lessons == 1
+    rig.take_for_large(kernel)
     text = fault(rig, kernel, device(second), grid=count // 128 + 64, block=128)
     found = re.search(r"out-of-bounds memory access; block \((\d+),0,0\), thread \(0,0,0\)", text)
     assert found is not None, text

@@ -151,9 +151,11 @@ def test_helpers_know_the_kernel_that_took_a_place(engine: Engine, tmp_path: Pat
     for number in range(8):
         sharing = load(rig, SHARING + f"// {number % 3}\n", "sharing")
         for times in (1, 2):
+            rig.take_for_large(sharing)
             assert launch(rig, sharing, array, (Tag.POINTER, TOTALS_AT, 8), grid=blocks, block=block) == Code.OK
             assert word(rig, TOTALS_AT) == 1000 + times * blocks * block, "one kernel's variables, on both cores"
         seen.add(id(rig.guest.crew))
+        rig.take_for_large(other)
         assert launch(rig, other, array, grid=blocks, block=block) == Code.OK
         assert rig.guest.crew is not None
         assert rig.call("wasi_cuda_unload", sharing) == Code.OK
