@@ -14,9 +14,9 @@ MODULE = bytes(wat2wasm('(module (func (export "run") (result i32) (i32.const 42
 TENANT = "1"
 
 
-@schemathesis.serializer("application/wasm")
-def module(context, value):
-    """The bytes of a module. Cases have them as text, as the description says: bytes would count as wrong."""
+@schemathesis.serializer("application/wasm", "application/vnd.tensor-wasm.snapshot", "application/octet-stream")
+def file(context, value):
+    """The bytes of a module or another file. Cases have them as text, as they should: bytes would count as wrong."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text.encode("utf-8", "surrogatepass")
 

@@ -41,6 +41,7 @@ Tenant = Annotated[
         extra_json_schema={"format": "uint64", "maximum": TENANT_MAX},
     ),
 ]
+Seconds = Annotated[float, told("When it was made, in seconds since 1970.")]
 FunctionId = Annotated[str, told("The function's id.", format="uuid")]
 InstanceId = Annotated[str, told("The instance's id.", format="uuid")]
 FunctionName = Annotated[str, told("The function's name. Several may have the same.", pattern=NAME_PATTERN)]
