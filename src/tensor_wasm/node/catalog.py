@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from blake3 import blake3
 
@@ -53,6 +54,16 @@ class Deployment:
 
     function: Function
     is_replay: bool
+
+
+class Warmth(Protocol):
+    """Where the states are that functions start from."""
+
+    def image(self, function: FunctionRecord) -> object:
+        """Make a function's state."""
+
+    def drop(self, function_id: str) -> None:
+        """Forget it."""
 
 
 class Catalog:
@@ -117,9 +128,18 @@ class Catalog:
         """How many functions a tenant has."""
         return self._counts.get(tenant, 0)
 
-    def deploy(self, name: str, wasm: bytes, tenant: int, key: IdempotencyKey | None = None) -> Deployment:
+    def deploy(
+        self,
+        name: str,
+        wasm: bytes,
+        tenant: int,
+        key: IdempotencyKey | None = None,
+        prewarm: str | None = None,
+        warmth: Warmth | None = None,
+    ) -> Deployment:
         """Check, compile and keep a module, unless ``key`` made one before. Then the function survives a crash.
 
+        ``warmth`` gets a function that has a ``prewarm`` before it is kept: when that raises, it is not.
         Raises :class:`InvalidName`, :class:`InvalidWasm`, :class:`QuotaExceeded`.
         """
         if not 0 < len(name) <= _NAME_MAX or not _NAME_CHARACTERS.issuperset(name):
@@ -129,9 +149,23 @@ class Catalog:
         self._storage.check(tenant, len(wasm))
         digest = blake3(wasm).hexdigest()
         ready = self._prepare(digest, wasm)
+        record = FunctionRecord(str(uuid.uuid4()), tenant, name, digest, len(wasm), time.time(), prewarm)
+        if prewarm is None or warmth is None:
+            return self._add(record, wasm, ready, key)
+        self._prepare(digest, wasm, _observable_key(digest))
+        warmth.image(record)
+        deployment: Deployment | None = None
+        try:
+            deployment = self._add(record, wasm, ready, key)
+        finally:
+            if deployment is None or deployment.is_replay:
+                warmth.drop(record.id)
+        return deployment
+
+    def _add(self, record: FunctionRecord, wasm: bytes, ready: ReadyModule, key: IdempotencyKey | None) -> Deployment:
+        tenant = record.tenant
         with self._lock:
             self._check_count(tenant)
-            record = FunctionRecord(str(uuid.uuid4()), tenant, name, digest, len(wasm), time.time())
             with self._storage.taking(tenant, len(wasm)), self._artifacts.putting(wasm):
                 kept = self._registry.add(record, key)
             if kept == record.id:
@@ -139,7 +173,7 @@ class Catalog:
                 self._count(tenant, 1)
             else:
                 self._storage.give(tenant, len(wasm))
-                self._artifacts.release(digest)
+                self._artifacts.release(record.digest)
         return Deployment(_describe(replace(record, id=kept), ready), is_replay=kept != record.id)
 
     def describe(self, identity: str, tenant: int) -> Function:
@@ -271,4 +305,5 @@ def _describe(record: FunctionRecord, ready: ReadyModule | None) -> Function:
         exports=() if ready is None else tuple(ready.exports.values()),
         imports=() if ready is None else tuple(Import(item.module, item.name) for item in ready.info.imports),
         memory_pages=0 if memory is None else memory.minimum_pages,
+        prewarm=record.prewarm,
     )

@@ -7,7 +7,7 @@ from tensor_wasm.node.arguments import convert
 from tensor_wasm.node.catalog import ReadyModule
 from tensor_wasm.node.instances import Instances
 from tensor_wasm.node.model import Export, InvocationResult
-from tensor_wasm.node.sandbox import Call, Sandbox, Workshop
+from tensor_wasm.node.sandbox import Call, Image, Sandbox, Workshop
 from tensor_wasm.store import FunctionRecord
 
 #: How much of a name a message tells.
@@ -23,8 +23,10 @@ class Invoker:
         self._workshop = workshop
         self._instances = instances
 
-    def run(self, call: Call, function: FunctionRecord, module: ReadyModule) -> InvocationResult:
-        """Make an instance, call it, end it.
+    def run(
+        self, call: Call, function: FunctionRecord, module: ReadyModule, image: Image | None = None
+    ) -> InvocationResult:
+        """Make an instance, with the state of ``image`` if there is one, call it, end it.
 
         Raises :class:`MissingExport`, :class:`InvalidArguments`, :class:`CapacityExhausted`, :class:`QuotaExceeded`
         before there is an instance, an :class:`EndingError` after.
@@ -36,6 +38,8 @@ class Invoker:
         try:
             sandbox = Sandbox(self._workshop, live, module, call)
             try:
+                if image is not None:
+                    sandbox.restore(image, is_kept=False)
                 return sandbox.run(call, export, values)
             finally:
                 sandbox.close()

@@ -24,7 +24,10 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Deployed code. ``created_at`` is in seconds since 1970, ``memory_pages`` the initial size in 64 KiB pages."""
+    """Deployed code. ``created_at`` is in seconds since 1970, ``memory_pages`` the initial size in 64 KiB pages.
+
+    ``prewarm`` is the export from whose end every instance starts, None for a cold start.
+    """
 
     id: str
     name: str
@@ -35,6 +38,7 @@ class Function:
     exports: tuple[Export, ...]
     imports: tuple[Import, ...]
     memory_pages: int
+    prewarm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from tensor_wasm.node.sandbox import Call, Limits, Workshop
 from tensor_wasm.node.snapshots import Snapshots, function_of
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.storage import Storage
+from tensor_wasm.node.warm import WarmStarts
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.runtime import (
     FIRST_NICENESS,
@@ -149,8 +150,9 @@ class Node:
                 self.tenants,
                 self.statistics.refused,
             )
+            snapshot_store = SnapshotStore(database, config.snapshot_dir or config.home / "snapshots")
             self._snapshots = Snapshots(
-                SnapshotStore(database, config.snapshot_dir or config.home / "snapshots"),
+                snapshot_store,
                 artifacts,
                 storage,
                 config.snapshot_concurrency,
@@ -158,6 +160,14 @@ class Node:
                 frozenset(split_public_keys(config.snapshot_keys) if config.snapshot_keys else ()),
                 self._catalog.check_module,
                 config.max_body_bytes,
+            )
+            self._warm = WarmStarts(
+                workshop,
+                self._instances,
+                self._catalog,
+                snapshot_store,
+                storage,
+                int(config.invoke_deadline_s * 1e9),
             )
             artifacts.sweep()
             self.statistics.functions = self._catalog.count
@@ -204,22 +214,25 @@ class Node:
 
     # --- functions --------------------------------------------------------------------------------------
 
-    def deploy(self, name: str, wasm: bytes, tenant: int = 0) -> Function:
+    def deploy(self, name: str, wasm: bytes, tenant: int = 0, prewarm: str | None = None) -> Function:
         """Keep a module as a new function. It survives ``kill -9`` once this has returned.
 
-        Raises :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`,
-        :class:`~tensor_wasm.errors.QuotaExceeded`.
+        ``prewarm`` names an export that is run once, now; every instance starts from the state at its end. Raises
+        :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`,
+        :class:`~tensor_wasm.errors.QuotaExceeded`; with ``prewarm`` what an invocation of that may come to.
         """
-        return self.deploy_once(name, wasm, tenant, None).function
+        return self.deploy_once(name, wasm, tenant, None, prewarm).function
 
-    def deploy_once(self, name: str, wasm: bytes, tenant: int, key: IdempotencyKey | None) -> Deployment:
+    def deploy_once(
+        self, name: str, wasm: bytes, tenant: int, key: IdempotencyKey | None, prewarm: str | None = None
+    ) -> Deployment:
         """As :meth:`deploy`, unless the same request with the same key has deployed it: then that function.
 
         Raises :class:`~tensor_wasm.errors.IdempotencyConflict` when the key came with another request.
         """
         self._check_open()
         with self._compilers.acting_for(tenant):
-            deployment = self._catalog.deploy(name, wasm, tenant, key)
+            deployment = self._catalog.deploy(name, wasm, tenant, key, prewarm, self._warm)
         self.statistics.functions = self._catalog.count
         return deployment
 
@@ -239,13 +252,16 @@ class Node:
         return self._catalog.describe(id, tenant)
 
     def owner_of(self, id: str) -> int | None:  # noqa: A002
-        """The tenant whose function or kept instance this is; None when there is none."""
-        owner = self._catalog.owner_of(id)
-        return self._kept.owner_of(id) if owner is None else owner
+        """The tenant whose function, kept instance or snapshot this is; None when there is none."""
+        for found in (self._catalog.owner_of(id), self._kept.owner_of(id), self._snapshots.owner_of(id)):
+            if found is not None:
+                return found
+        return None
 
     def delete(self, id: str, tenant: int = 0) -> None:  # noqa: A002
         """Delete a function. Raises :class:`~tensor_wasm.errors.NotFound`."""
         self._catalog.delete(id, tenant)
+        self._warm.drop(id)
         self.statistics.functions = self._catalog.count
 
     # --- kernels ----------------------------------------------------------------------------------------
@@ -319,7 +335,10 @@ class Node:
     def _run(self, call: Call) -> InvocationResult:
         record = self._catalog.find(call.function_id, call.tenant)
         with self._compilers.acting_for(call.tenant):
-            return self._invoker.run(call, record, self._catalog.ready(record))
+            if record.prewarm is None:
+                return self._invoker.run(call, record, self._catalog.ready(record))
+            image = self._warm.image(record)
+            return self._invoker.run(call, record, self._catalog.observable(record.digest), image)
 
     def _trim(self) -> None:
         for workers in (self._workers, self._background):
@@ -559,7 +578,11 @@ class Node:
     def _spawn(self, call: Call, idle_timeout_s: float | None) -> KeptInstance:
         record = self._catalog.find(call.function_id, call.tenant)
         with self._compilers.acting_for(call.tenant):
-            return self._kept.spawn(call, record, self._catalog.observable(record.digest), idle_timeout_s)
+            module = self._catalog.observable(record.digest)
+            if record.prewarm is None:
+                return self._kept.spawn(call, record, module, idle_timeout_s)
+            image = self._warm.image(record)
+            return self._kept.spawn(call, record, module, idle_timeout_s, lambda sandbox: sandbox.restore(image))
 
     def _call(self, claim: Claim, call: Call) -> InvocationResult:
         with self._compilers.acting_for(call.tenant):

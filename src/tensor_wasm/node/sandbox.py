@@ -17,6 +17,7 @@ from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.runtime import CallFailed, Engine, Instance, Output, Store
 from tensor_wasm.runtime.image import ImageWriter
 from tensor_wasm.runtime.state import InstanceState, Observed
+from tensor_wasm.store import OwnFile
 from tensor_wasm.wasm.observable import ObservableModule
 
 #: How much of stderr an error tells.
@@ -50,11 +51,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A state to make instances with; ``descriptor`` is of the file that begins with the bytes of the memory."""
+    """A state to make instances with; ``descriptor`` is of the file that begins with the bytes of the memory.
+
+    ``file`` keeps that open for as long as somebody has the image, where nothing else does.
+    """
 
     state: InstanceState
     device: Mapping[str, Any] | None
     descriptor: int
+    file: OwnFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +143,13 @@ class Sandbox:
             dropped_output_bytes=0 if output is None else output.dropped_bytes,
         )
 
-    def restore(self, image: Image) -> None:
-        """Make the instance with a state that was captured, of the same module. Raises as :meth:`start`."""
+    def restore(self, image: Image, *, is_kept: bool = True) -> None:
+        """Make the instance with a state that was captured, of the same module. Raises as :meth:`start`.
+
+        One that is not to be kept is made sooner, and cannot be captured.
+        """
         with _Endings(self):
-            self._start(image)
+            self._start(image, is_kept=is_kept)
 
     @property
     def memory_bytes(self) -> int:
@@ -178,21 +186,21 @@ class Sandbox:
         self._store.close()
         self._live.used_gate = self._guest.is_to_settle
 
-    def _start(self, image: Image | None = None) -> None:
+    def _start(self, image: Image | None = None, *, is_kept: bool = True) -> None:
         started_ns = time.perf_counter_ns()
         due = self._guest.interrupt()
         if due is not None:
             raise due
         self._instance = self._module.imports.instantiate(self._store, self._guest)
         if self._module.observable is not None:
-            self._observe(self._instance, self._module.observable, image)
+            self._observe(self._instance, self._module.observable, image, is_kept=is_kept)
         live = self._live
         duration_s = (time.perf_counter_ns() - started_ns) / 1e9
         self._statistics.spawned(live.key, duration_s, live.slot.index, live.budget)
 
-    def _observe(self, instance: Instance, module: ObservableModule, image: Image | None) -> None:
+    def _observe(self, instance: Instance, module: ObservableModule, image: Image | None, *, is_kept: bool) -> None:
         """Have the state of a new instance be told later; give it one, or run its start function."""
-        observed = self._observed = Observed(self._store, instance, module)
+        observed = self._observed = Observed(self._store, instance, module, looks_at_tables=is_kept)
         if image is not None:
             observed.write(image.state)
             observed.map_memory(image.descriptor, image.state.memory_bytes)

@@ -168,6 +168,11 @@ class Snapshots:
             raise NotFound("no such snapshot for this tenant")
         return record
 
+    def owner_of(self, identity: str) -> int | None:
+        """The tenant whose snapshot this is; None when there is none."""
+        record = self._records.get(identity)
+        return None if record is None else record.tenant
+
     def show(self, identity: str, tenant: int) -> Snapshot:
         """As :meth:`find`, as the API shows it."""
         return describe(self.find(identity, tenant))
@@ -199,7 +204,7 @@ class Snapshots:
 
     def upload(self) -> BinaryIO:
         """An empty file that nobody else can find; it is gone when it is closed."""
-        return os.fdopen(self._store.open_unnamed(), "w+b")
+        return os.fdopen(os.dup(self._store.own_file().descriptor), "w+b")
 
     @property
     def public_key(self) -> str:

@@ -51,11 +51,16 @@ class InstanceState:
 
 
 class Observed:
-    """An instance whose state can be read and written. Make it before the instance has run anything."""
+    """An instance whose state can be read and written. Make it before the instance has run anything.
+
+    Without ``looks_at_tables`` it can only be written: to look at all entries of large tables takes milliseconds.
+    """
 
     __slots__ = ("_first", "_module", "_places", "_store", "_tables", "_variables", "memory", "obstacle")
 
-    def __init__(self, store: Store, instance: Instance, module: ObservableModule) -> None:
+    def __init__(
+        self, store: Store, instance: Instance, module: ObservableModule, *, looks_at_tables: bool = True
+    ) -> None:
         self._store = store
         self._module = module
         #: Why the state cannot be told; None when it can.
@@ -63,19 +68,26 @@ class Observed:
         self.memory: Any = None if module.memory is None else instance.extern(module.memory)
         self._variables = [(instance.extern(name), kind) for name, kind in module.globals]
         self._tables = [instance.extern(name) for name in module.tables]
-        self._first: list[list[int]] = []
+        self._first: list[list[int]] | None = None
         self._places: dict[int, tuple[int, int]] = {}
+        if looks_at_tables:
+            self._look_at_tables()
+
+    def _look_at_tables(self) -> None:
+        """Note which functions the tables have at first."""
         if sum(self._size(table) for table in self._tables) > TABLE_ENTRIES_MAX:
-            self.obstacle = f"its tables have more than {TABLE_ENTRIES_MAX} entries"
-        elif self.obstacle is None:
-            self._first = [self._entries(table) for table in self._tables]
-            for number, entries in enumerate(self._first):
-                for index, function in enumerate(entries):
-                    if function:
-                        self._places.setdefault(function, (number, index))
+            self.obstacle = self.obstacle or f"its tables have more than {TABLE_ENTRIES_MAX} entries"
+            return
+        self._first = [self._entries(table) for table in self._tables]
+        for number, entries in enumerate(self._first):
+            for index, function in enumerate(entries):
+                if function:
+                    self._places.setdefault(function, (number, index))
 
     def read(self) -> InstanceState:
         """The state now. Raises :class:`InvalidSnapshot` when it cannot be told."""
+        if self.obstacle is None and self._first is None:
+            self.obstacle = "it was not made to be kept"
         if self.obstacle is not None:
             raise InvalidSnapshot(f"the instance cannot be captured: {self.obstacle}")
         size = 0
@@ -97,6 +109,8 @@ class Observed:
         shapes = (len(state.variables), len(state.tables), bool(state.memory_bytes) and not has_memory)
         if self.obstacle is not None or shapes != (len(self._variables), len(self._tables), False):
             raise InvalidSnapshot("the snapshot is not of this module")
+        if self._first is None and any(table.changes for table in state.tables):
+            self._look_at_tables()
         for (extern, kind), bits in zip(self._variables, state.variables, strict=True):
             self._set_variable(extern, kind, bits)
         for table, wanted in zip(self._tables, state.tables, strict=True):
@@ -149,6 +163,7 @@ class Observed:
         return [_identity(self._get(table, index)) for index in range(self._size(table))]
 
     def _table(self, number: int, table: Any) -> TableState:
+        assert self._first is not None
         before = self._first[number]
         changes: list[tuple[int, Place]] = []
         entries = self._entries(table)
@@ -188,7 +203,8 @@ class Observed:
         if place is None:
             return native.Value(kind=native.VALUE_FUNCREF)
         number, index = place
-        if not (0 <= number < len(self._first) and 0 <= index < len(self._first[number])):
+        first = self._first or ()
+        if not (0 <= number < len(first) and 0 <= index < len(first[number])):
             raise InvalidSnapshot("the snapshot is not of this module: a table has no such entry")
         return self._get(self._tables[number], index)
 

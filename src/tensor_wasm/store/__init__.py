@@ -13,7 +13,7 @@ from tensor_wasm.store.lock import HomeLock
 from tensor_wasm.store.models import ModelRecord, ModelStore
 from tensor_wasm.store.registry import FunctionRecord, Registry
 from tensor_wasm.store.shared import SharedArtifacts
-from tensor_wasm.store.snapshots import SnapshotRecord, SnapshotStore
+from tensor_wasm.store.snapshots import OwnFile, SnapshotRecord, SnapshotStore
 from tensor_wasm.store.tenants import TenantStore
 from tensor_wasm.store.tokens import TokenRecord, TokenStore
 
@@ -37,6 +37,7 @@ __all__ = [
     "KernelRecord",
     "KernelStore",
     "NewJob",
+    "OwnFile",
     "Registry",
     "SharedArtifacts",
     "SnapshotRecord",

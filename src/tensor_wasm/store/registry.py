@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,8 @@ from tensor_wasm.errors import IdempotencyConflict, NotFound
 from tensor_wasm.store.database import Database
 from tensor_wasm.store.idempotency import IdempotencyKey, IdempotencyStore
 
-_COLUMNS = "id, tenant, name, digest, size_bytes, created_at"
-_INSERT = f"INSERT INTO functions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608 - only this file's own text
+_COLUMNS = "id, tenant, name, digest, size_bytes, created_at, settings"
+_INSERT = f"INSERT INTO functions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - only this file's own text
 _CURSOR_LIFE_S = 3600.0
 
 
@@ -19,7 +20,8 @@ _CURSOR_LIFE_S = 3600.0
 class FunctionRecord:
     """A deployed function.
 
-    ``id`` is a UUID, ``digest`` the BLAKE3 (hex) of its module, ``created_at`` in seconds since 1970.
+    ``id`` is a UUID, ``digest`` the BLAKE3 (hex) of its module, ``created_at`` in seconds since 1970. ``prewarm`` is
+    the export from whose end every instance starts, None for a cold start.
     """
 
     id: str
@@ -28,6 +30,12 @@ class FunctionRecord:
     digest: str
     size_bytes: int
     created_at: float
+    prewarm: str | None = None
+
+    @property
+    def settings(self) -> str:
+        """What it was deployed with besides, as JSON."""
+        return json.dumps({} if self.prewarm is None else {"prewarm": self.prewarm})
 
 
 Records = list[FunctionRecord]
@@ -52,6 +60,7 @@ class Registry:
         """
         row = (
             record.id, str(record.tenant), record.name, record.digest, record.size_bytes, record.created_at,
+            record.settings,
         )  # fmt: skip
         made = {} if key is None else {key: record.id}
         with self._database.transaction(taken="a function of that id is already registered") as connection:
@@ -118,4 +127,8 @@ class Registry:
 
 
 def _record(row: tuple[Any, ...]) -> FunctionRecord:
-    return FunctionRecord(row[0], int(row[1]), row[2], row[3], row[4], row[5])
+    settings = json.loads(row[6])
+    prewarm = settings.get("prewarm") if isinstance(settings, dict) else None
+    if not (prewarm is None or isinstance(prewarm, str)):
+        raise ValueError("the settings of a function are not what this program writes")
+    return FunctionRecord(row[0], int(row[1]), row[2], row[3], row[4], row[5], prewarm)

@@ -44,6 +44,19 @@ class SnapshotRecord:
 Records = list[SnapshotRecord]
 
 
+class OwnFile:
+    """A file that nobody else can find. It is gone once nobody has this object any more."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
+
+
 class SnapshotStore:
     """The snapshots of a node. Safe to use from several threads. Raises :class:`StoreError` when it cannot be used."""
 
@@ -73,11 +86,11 @@ class SnapshotStore:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
 
-    def open_unnamed(self) -> int:
-        """The descriptor of a file that nobody else can find and that is gone when it is closed."""
+    def own_file(self) -> OwnFile:
+        """A new file for what need not be found again."""
         try:
             with tempfile.TemporaryFile(dir=self._directory) as file:
-                return os.dup(file.fileno())
+                return OwnFile(os.dup(file.fileno()))
         except OSError as error:
             raise unusable(self._directory, error) from error
 
