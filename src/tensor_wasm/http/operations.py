@@ -185,11 +185,11 @@ class Operation:
     """A method of a path, who may call it, and what the API's description says of it.
 
     ``request`` and ``response`` are wire types (None: no JSON); ``errors`` what it raises besides what all may.
-    ``accepts_wasm`` says that the body may be a module itself, ``accepts_files`` which other files. ``event`` is its name in the audit log, None for what
-    changes nothing; ``is_routine`` for what is written there only when the operator asks for it. ``request_headers``
-    and ``response_headers`` are those it takes and gives besides what all do. ``other_types`` are content types that
-    it answers in when ``Accept`` asks for them. Every operation has ``examples``. ``has_open_end``: the parameter that
-    ends the path may have slashes.
+    ``accepts_wasm`` says that the body may be a module itself, ``accepts_files`` which other files. ``event`` is
+    its name in the audit log, None for what changes nothing; ``is_routine`` for what is written there only when the
+    operator asks for it. ``request_headers`` and ``response_headers`` are those it takes and gives besides what all
+    do. ``other_types`` are content types that it answers in when ``Accept`` asks for them. Every operation has
+    ``examples``. ``has_open_end``: the parameter that ends the path may have slashes.
     """
 
     method: str

@@ -98,6 +98,7 @@ def operations(node: Node) -> list[Operation]:
     handlers = Kernels(node)
     text = {"type": "string"}
     limit = {"type": "integer", "minimum": 1, "maximum": _PAGE_MAX, "default": _PAGE}
+    place = {"type": "string", "pattern": _PLACE_PATTERN}
     one = {"name": kernel_example.NAME, "version": kernel_example.VERSION}
     summary = wire_kernels.KernelSummary(
         name=kernel_example.NAME,
@@ -145,7 +146,7 @@ def operations(node: Node) -> list[Operation]:
             response=wire_kernels.KernelList,
             query=(
                 Parameter("limit", "Kernels of a page.", limit),
-                Parameter("after", "What the page before gave as `next`.", {"type": "string", "pattern": _PLACE_PATTERN}),
+                Parameter("after", "What the page before gave as `next`.", place),
             ),
             errors=(RequestError, CapacityExhausted, DeadlineExceeded),
             examples=(
