@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tensor_wasm.api.handles import Instance as Instance
     from tensor_wasm.api.jobs import AsyncJob as AsyncJob
     from tensor_wasm.api.jobs import Job as Job
+    from tensor_wasm.api.model import Captured as Captured
     from tensor_wasm.api.model import Export as Export
     from tensor_wasm.api.model import Function as Function
     from tensor_wasm.api.model import Import as Import
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tensor_wasm.api.model import KeptInstance as KeptInstance
     from tensor_wasm.api.model import PublishedKernel as PublishedKernel
     from tensor_wasm.api.model import Result as Result
+    from tensor_wasm.api.model import Snapshot as Snapshot
     from tensor_wasm.api.model import VerifiedKernel as VerifiedKernel
     from tensor_wasm.api.node import Node as Node
     from tensor_wasm.api.signing import SignedKernel as SignedKernel
@@ -50,6 +52,7 @@ __all__ = [
     "AsyncJob",
     "AsyncNode",
     "AsyncStream",
+    "Captured",
     "Client",
     "DeviceArray",
     "DeviceInfo",
@@ -68,6 +71,7 @@ __all__ = [
     "RemoteError",
     "Result",
     "SignedKernel",
+    "Snapshot",
     "Stream",
     "Unreachable",
     "VerifiedKernel",
@@ -85,6 +89,7 @@ _MODULES = {
     "AsyncJob": "tensor_wasm.api.jobs",
     "AsyncNode": "tensor_wasm.api.async_node",
     "AsyncStream": "tensor_wasm.api.streams",
+    "Captured": "tensor_wasm.api.model",
     "Client": "tensor_wasm.api.client",
     "DeviceArray": "tensor_wasm.device.array",
     "DeviceInfo": "tensor_wasm.device.session",
@@ -103,6 +108,7 @@ _MODULES = {
     "RemoteError": "tensor_wasm.api.errors",
     "Result": "tensor_wasm.api.model",
     "SignedKernel": "tensor_wasm.api.signing",
+    "Snapshot": "tensor_wasm.api.model",
     "Stream": "tensor_wasm.api.streams",
     "Unreachable": "tensor_wasm.api.errors",
     "VerifiedKernel": "tensor_wasm.api.model",

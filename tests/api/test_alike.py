@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import math
 import os
 import threading
@@ -124,6 +125,12 @@ def test_a_call_tells_what_the_guest_wrote(node, function):
         ("NotFound", lambda node, id: node.cancel_job("no/job")),
         ("GuestTrap", lambda node, id: node.submit(id, "fail", [0, 0]).wait(30)),
         ("DeadlineExceeded", lambda node, id: node.submit(id, "spin", deadline=0.05).wait(30)),
+        ("NotFound", lambda node, id: node.snapshot(NOBODY)),
+        ("NotFound", lambda node, id: node.restore(NOBODY)),
+        ("NotFound", lambda node, id: node.delete_snapshot(NOBODY)),
+        ("NotFound", lambda node, id: node.export_snapshot(NOBODY, io.BytesIO())),
+        ("SnapshotTruncated", lambda node, id: node.import_snapshot(io.BytesIO(b""))),
+        ("SnapshotDamaged", lambda node, id: node.import_snapshot(io.BytesIO(b"x" * 1000))),
         ("NotFound", lambda node, id: node.kernel("no", "1")),
         ("NotFound", lambda node, id: node.kernel("..", "1")),
         ("NotFound", lambda node, id: node.delete_kernel("no", "../1")),
@@ -252,6 +259,47 @@ def test_a_submission_is_made_once_for_its_key(node, function):
         node.submit(function.id, "add", [1, 3], idempotency_key="once", input=b"x")
     with pytest.raises(tw.errors.IdempotencyConflict):
         node.submit(function.id, "add", [1, 2], idempotency_key="once", input=b"y")
+
+
+def test_a_snapshot_is_restored_carried_as_a_file_and_deleted(node, function, tmp_path):
+    with node.spawn(function.id) as instance:
+        assert [instance.call("step").results for _ in range(2)] == [[1], [2]]
+        captured = instance.snapshot()
+        assert instance.call("step").results == [3]
+    assert captured.size_bytes > 0
+    (listed,) = node.snapshots()
+    assert (listed.id, listed.size_bytes, listed.sha) == (captured.id, captured.size_bytes, captured.sha)
+    assert (listed.tenant, listed.function_id, listed.function_name) == (1, function.id, "guest")
+    assert node.snapshots(tenant=2) == []
+    with node.restore(captured.id, idle_timeout=9.0) as restored:
+        assert restored.call("step").results == [3]
+        assert restored.describe().idle_timeout == 9.0
+    path, memory = tmp_path / "counter.snapshot", io.BytesIO()
+    size_bytes = node.export_snapshot(captured.id, path)
+    assert size_bytes == path.stat().st_size
+    assert node.export_snapshot(captured.id, memory) == len(memory.getvalue())
+    node.delete_snapshot(captured.id)
+    with pytest.raises(tw.errors.NotFound):
+        node.restore(captured.id)
+    memory.seek(0)
+    imported = [node.import_snapshot(path), node.import_snapshot(memory)]
+    assert [found.sha for found in imported] == [captured.sha] * 2
+    assert node.snapshots() == imported
+    for found in imported:
+        assert node.restore(found.id).call("step").results == [3]
+    assert [each.name for each in tmp_path.iterdir() if "snapshot" in each.name and each.is_file()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "damage"),
+    [("SnapshotTruncated", lambda data: data[:-9]), ("InvalidSnapshot", lambda data: data[:99] + b"?" + data[100:])],
+)
+def test_a_snapshot_s_file_that_is_damaged_is_refused(node, function, error, damage):
+    memory = io.BytesIO()
+    node.export_snapshot(node.spawn(function.id).snapshot().id, memory)
+    with pytest.raises(getattr(tw.errors, error)):
+        node.import_snapshot(io.BytesIO(damage(memory.getvalue())))
+    assert len(node.snapshots()) == 1
 
 
 def test_kernels_are_published_listed_verified_and_deleted(node):

@@ -10,14 +10,17 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from tensor_wasm.api.client import Client
+from tensor_wasm.api.files import SnapshotFile
 from tensor_wasm.api.handles import AsyncInstance
 from tensor_wasm.api.jobs import AsyncJob
 from tensor_wasm.api.model import (
+    Captured,
     Function,
     JobDescription,
     KeptInstance,
     PublishedKernel,
     Result,
+    Snapshot,
     VerifiedKernel,
 )
 from tensor_wasm.api.signing import SignedKernel
@@ -177,6 +180,39 @@ class AsyncClient:
         return await self._stream(
             lambda client: client.stream_call(id, export, args, input=input, deadline=deadline, tenant=tenant)
         )
+
+    # --- snapshots --------------------------------------------------------------------------------------
+
+    async def snapshot(self, id: str, *, tenant: int | None = None) -> Captured:  # noqa: A002
+        """As :meth:`Node.snapshot`."""
+        return await self._run(lambda client: client.snapshot(id, tenant=tenant))
+
+    async def restore(
+        self,
+        id: str,  # noqa: A002
+        *,
+        idle_timeout: float | None = None,
+        tenant: int | None = None,
+    ) -> AsyncInstance:
+        """As :meth:`Node.restore`."""
+        restored = await self._run(lambda client: client.restore(id, idle_timeout=idle_timeout, tenant=tenant))
+        return AsyncInstance(self, restored.id, tenant)
+
+    async def snapshots(self, *, tenant: int | None = None) -> list[Snapshot]:
+        """As :meth:`Node.snapshots`."""
+        return await self._run(lambda client: client.snapshots(tenant=tenant))
+
+    async def delete_snapshot(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """As :meth:`Node.delete_snapshot`."""
+        await self._run(lambda client: client.delete_snapshot(id, tenant=tenant))
+
+    async def export_snapshot(self, id: str, file: SnapshotFile, *, tenant: int | None = None) -> int:  # noqa: A002
+        """As :meth:`Node.export_snapshot`."""
+        return await self._run(lambda client: client.export_snapshot(id, file, tenant=tenant))
+
+    async def import_snapshot(self, file: SnapshotFile, *, tenant: int | None = None) -> Snapshot:
+        """As :meth:`Node.import_snapshot`."""
+        return await self._run(lambda client: client.import_snapshot(file, tenant=tenant))
 
     # --- background jobs --------------------------------------------------------------------------------
 

@@ -9,20 +9,24 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
+from uuid import uuid4
 
 from blake3 import blake3
 
 from tensor_wasm import node as nodes
 from tensor_wasm.api.chunks import Chunks
-from tensor_wasm.api.convert import function_of, job_of, kept_of, kernel_of, result_of, verified_of
+from tensor_wasm.api.convert import function_of, job_of, kept_of, kernel_of, result_of, snapshot_of, verified_of
+from tensor_wasm.api.files import SnapshotFile, opened_snapshot, write_snapshot
 from tensor_wasm.api.handles import AsyncInstance
 from tensor_wasm.api.jobs import AsyncJob
 from tensor_wasm.api.model import (
+    Captured,
     Function,
     JobDescription,
     KeptInstance,
     PublishedKernel,
     Result,
+    Snapshot,
     VerifiedKernel,
 )
 from tensor_wasm.api.requests import (
@@ -247,6 +251,50 @@ class AsyncNode:
         )
         await chunks.begin()
         return chunks
+
+    # --- snapshots --------------------------------------------------------------------------------------
+
+    async def snapshot(self, id: str, *, tenant: int | None = None) -> Captured:  # noqa: A002
+        """As :meth:`Node.snapshot`."""
+        owner = self._owner(id, tenant)
+        found = await self._background(owner, self._node.snapshot, id, owner)
+        return Captured(found.id, found.size_bytes, found.sha)
+
+    async def restore(
+        self,
+        id: str,  # noqa: A002
+        *,
+        idle_timeout: float | None = None,
+        tenant: int | None = None,
+    ) -> AsyncInstance:
+        """As :meth:`Node.restore`."""
+        owner = self._owner(id, tenant)
+        kept = await self._node.restore_async(id, tenant=owner, idle_timeout_s=idle_timeout)
+        return AsyncInstance(self, kept.id, owner)
+
+    async def snapshots(self, *, tenant: int | None = None) -> list[Snapshot]:
+        """As :meth:`Node.snapshots`."""
+        return [snapshot_of(found) for found in self._node.snapshots(self._tenant(tenant))]
+
+    async def delete_snapshot(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """As :meth:`Node.delete_snapshot`."""
+        owner = self._owner(id, tenant)
+        await self._background(owner, self._node.delete_snapshot, id, owner)
+
+    async def export_snapshot(self, id: str, file: SnapshotFile, *, tenant: int | None = None) -> int:  # noqa: A002
+        """As :meth:`Node.export_snapshot`."""
+        parts = await self._background(0, self._node.export_snapshot, id, self._owner(id, tenant))
+        return await asyncio.to_thread(write_snapshot, file, parts)
+
+    async def import_snapshot(self, file: SnapshotFile, *, tenant: int | None = None) -> Snapshot:
+        """As :meth:`Node.import_snapshot`."""
+        owner = self._tenant(tenant)
+
+        def take() -> nodes.Snapshot:
+            with opened_snapshot(file) as source:
+                return self._node.import_snapshot(str(uuid4()), source, owner)
+
+        return snapshot_of(await asyncio.to_thread(take))
 
     # --- background jobs --------------------------------------------------------------------------------
 

@@ -13,18 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from tensor_wasm.api import readers
 from tensor_wasm.api.errors import AnswerTimeout, Unreachable
 from tensor_wasm.api.events import MalformedEvent, events
+from tensor_wasm.api.files import SnapshotFile, left_bytes, opened_snapshot, write_snapshot
 from tensor_wasm.api.handles import Instance
 from tensor_wasm.api.jobs import Job
 from tensor_wasm.api.model import (
+    Captured,
     Function,
     JobDescription,
     KeptInstance,
     PublishedKernel,
     Result,
+    Snapshot,
     VerifiedKernel,
 )
 from tensor_wasm.api.readers import Malformed
@@ -40,7 +44,7 @@ from tensor_wasm.api.requests import (
 )
 from tensor_wasm.api.signing import SignedKernel
 from tensor_wasm.api.streams import Stream
-from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Interrupter, Transport, decode, split_url
+from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Body, Interrupter, Transport, decode, split_url
 from tensor_wasm.errors import ConfigurationError, InvalidName, NotFound, TensorWasmError
 
 _Read = TypeVar("_Read")
@@ -50,8 +54,8 @@ _PAGE = 100
 #: What ids are made of. Anything else would be another path.
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-#: Publishing waits for a turn, and for compilers.
-_PUBLISH_S = 300.0
+#: Some work waits for a turn, for compilers or the disk.
+_LONG_S = 300.0
 _EVENTS = {"Accept": "text/event-stream"}
 
 
@@ -172,7 +176,7 @@ class Client:
         deadline = check_deadline(deadline)
         request: dict[str, object] = {"function_id": id} | _deadline(deadline)
         if idle_timeout is not None:
-            request["idle_timeout_s"] = idle_timeout if math.isfinite(idle_timeout) else -1.0
+            request["idle_timeout_s"] = _finite(idle_timeout)
         answer = self._json_of("/instances", request, deadline, tenant)
         return Instance(self, self._read(lambda item: readers.text(item, "id"), answer), tenant)
 
@@ -219,6 +223,47 @@ class Client:
         """As :meth:`Node.stream_call`."""
         path = _path("instances", id, "invoke")
         return self._streamed(path, call_request(export, args, input, deadline), tenant)
+
+    # --- snapshots --------------------------------------------------------------------------------------
+
+    def snapshot(self, id: str, *, tenant: int | None = None) -> Captured:  # noqa: A002
+        """As :meth:`Node.snapshot`."""
+        path = _path("instances", id, "snapshot")
+        return self._read(readers.captured_of, self._json("POST", path, tenant=tenant, timeout_s=_LONG_S))
+
+    def restore(
+        self,
+        id: str,  # noqa: A002
+        *,
+        idle_timeout: float | None = None,
+        tenant: int | None = None,
+    ) -> Instance:
+        """As :meth:`Node.restore`."""
+        request = {} if idle_timeout is None else {"idle_timeout_s": _finite(idle_timeout)}
+        answer = self._json_of(_path("snapshots", id, "restore"), request, _LONG_S, tenant)
+        return Instance(self, self._read(lambda item: readers.text(item, "instance_id"), answer), tenant)
+
+    def snapshots(self, *, tenant: int | None = None) -> list[Snapshot]:
+        """As :meth:`Node.snapshots`."""
+        answer = self._json("GET", "/snapshots", tenant=tenant)
+        return [self._read(readers.snapshot_of, item) for item in self._transport.items(answer, "snapshots")]
+
+    def delete_snapshot(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """As :meth:`Node.delete_snapshot`."""
+        self._done("DELETE", _path("snapshots", id), tenant)
+
+    def export_snapshot(self, id: str, file: SnapshotFile, *, tenant: int | None = None) -> int:  # noqa: A002
+        """As :meth:`Node.export_snapshot`."""
+        path, headers = _path("snapshots", id), {"Accept": "*/*"} | _tenant(tenant)
+        with self._transport.stream("GET", path, None, headers, _LONG_S, self._interrupter) as parts:
+            return write_snapshot(file, parts)
+
+    def import_snapshot(self, file: SnapshotFile, *, tenant: int | None = None) -> Snapshot:
+        """As :meth:`Node.import_snapshot`."""
+        with opened_snapshot(file) as source:
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(left_bytes(source))}
+            answer = self._json("PUT", _path("snapshots", str(uuid4())), source, headers, tenant, _LONG_S)
+        return self._read(readers.snapshot_of, answer)
 
     # --- background jobs --------------------------------------------------------------------------------
 
@@ -271,7 +316,7 @@ class Client:
                 ("ptx_b64", kernel.ptx),
             )
         }
-        self._json_of("/kernels", request, _PUBLISH_S, tenant)
+        self._json_of("/kernels", request, _LONG_S, tenant)
         return _published(self.kernel(kernel.name, kernel.version, tenant=tenant))
 
     def kernels(self, *, tenant: int | None = None) -> Iterator[PublishedKernel]:
@@ -326,12 +371,13 @@ class Client:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: Body = None,
         headers: Mapping[str, str] | None = None,
         tenant: int | None = None,
+        timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> dict[str, Any]:
         headers = dict(headers or {}) | _tenant(tenant)
-        return self._transport.json(method, path, body, headers, interrupter=self._interrupter)
+        return self._transport.json(method, path, body, headers, timeout_s, self._interrupter)
 
     def _json_of(
         self, path: str, request: Mapping[str, object], deadline_s: float | None, tenant: int | None
@@ -452,6 +498,11 @@ def _published(found: VerifiedKernel) -> PublishedKernel:
 
 def _tenant(tenant: int | None) -> dict[str, str]:
     return {} if check_tenant(tenant) is None else {"X-TensorWasm-Tenant": str(tenant)}
+
+
+def _finite(seconds: float) -> float:
+    """A number that JSON has; what it has not the node refuses in any case."""
+    return seconds if math.isfinite(seconds) else -1.0
 
 
 def _deadline(deadline_s: float | None) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensor_wasm.api import model
-from tensor_wasm.node import Function, InvocationResult, JobRecord, KeptInstance, KernelView, read_result
+from tensor_wasm.node import Function, InvocationResult, JobRecord, KeptInstance, KernelView, Snapshot, read_result
 from tensor_wasm.store import KernelOutline, KernelRecord
 
 
@@ -98,4 +98,18 @@ def verified_of(found: KernelView) -> model.VerifiedKernel:
         entry_points=() if manifest is None else tuple(manifest.entry_points),
         manifest=record.manifest,
         signature=record.signature,
+    )
+
+
+def snapshot_of(found: Snapshot) -> model.Snapshot:
+    """A snapshot."""
+    return model.Snapshot(
+        id=found.id,
+        tenant=found.tenant,
+        function_id=found.function_id,
+        function_name=found.function_name,
+        module_digest=found.module_digest,
+        size_bytes=found.size_bytes,
+        sha=found.sha,
+        created_at=found.created_at,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from tensor_wasm.api.model import KeptInstance, Result
+from tensor_wasm.api.model import Captured, KeptInstance, Result
 from tensor_wasm.api.streams import AsyncStream, Stream
 from tensor_wasm.errors import NotFound
 
@@ -49,6 +49,10 @@ class Keeper(Protocol):
         """End it."""
         ...
 
+    def snapshot(self, id: str, *, tenant: int | None = None) -> Captured:  # noqa: A002
+        """Capture it."""
+        ...
+
 
 class AsyncKeeper(Protocol):
     """As :class:`Keeper`, for an event loop."""
@@ -85,6 +89,10 @@ class AsyncKeeper(Protocol):
 
     async def delete_instance(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
         """End it."""
+        ...
+
+    async def snapshot(self, id: str, *, tenant: int | None = None) -> Captured:  # noqa: A002
+        """Capture it."""
         ...
 
 
@@ -126,6 +134,10 @@ class Instance:
     def describe(self) -> KeptInstance:
         """How it is at the moment. Raises :class:`~tensor_wasm.errors.NotFound` when it has ended."""
         return self._keeper.describe_instance(self.id, tenant=self._tenant)
+
+    def snapshot(self) -> Captured:
+        """Keep its whole state on the node's disk, for ``restore``. It is there once this has returned."""
+        return self._keeper.snapshot(self.id, tenant=self._tenant)
 
     def close(self) -> None:
         """End it, also while it answers a call. Safe to call twice."""
@@ -181,6 +193,10 @@ class AsyncInstance:
     async def describe(self) -> KeptInstance:
         """As :meth:`Instance.describe`."""
         return await self._keeper.describe_instance(self.id, tenant=self._tenant)
+
+    async def snapshot(self) -> Captured:
+        """As :meth:`Instance.snapshot`."""
+        return await self._keeper.snapshot(self.id, tenant=self._tenant)
 
     async def close(self) -> None:
         """As :meth:`Instance.close`."""

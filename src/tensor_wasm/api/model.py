@@ -130,3 +130,26 @@ class VerifiedKernel:
     entry_points: tuple[str, ...]
     manifest: bytes = field(repr=False)
     signature: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A snapshot that was made: the bytes of the captured memories, and ``sha``, the BLAKE3 of them."""
+
+    id: str
+    size_bytes: int
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A captured instance. ``function_id`` is that of its function, which may be gone, on this node or another."""
+
+    id: str
+    tenant: int
+    function_id: str
+    function_name: str
+    module_digest: str
+    size_bytes: int
+    sha: str
+    created_at: float

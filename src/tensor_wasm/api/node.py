@@ -9,14 +9,17 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from tensor_wasm.api.async_node import AsyncNode
+from tensor_wasm.api.files import SnapshotFile
 from tensor_wasm.api.handles import Instance
 from tensor_wasm.api.jobs import Job
 from tensor_wasm.api.model import (
+    Captured,
     Function,
     JobDescription,
     KeptInstance,
     PublishedKernel,
     Result,
+    Snapshot,
     VerifiedKernel,
 )
 from tensor_wasm.api.portal import Portal
@@ -191,6 +194,49 @@ class Node:
         """As :meth:`Instance.stream`."""
         chunks = self._node.stream_call(id, export, args, input=input, deadline=deadline, tenant=tenant)
         return _Chunks(self._portal, self._portal.run(chunks))
+
+    # --- snapshots --------------------------------------------------------------------------------------
+
+    def snapshot(self, id: str, *, tenant: int | None = None) -> Captured:  # noqa: A002
+        """As :meth:`Instance.snapshot`. Raises :class:`~tensor_wasm.errors.Busy` while the instance answers a call."""
+        return self._portal.run(self._node.snapshot(id, tenant=tenant))
+
+    def restore(
+        self,
+        id: str,  # noqa: A002
+        *,
+        idle_timeout: float | None = None,
+        tenant: int | None = None,
+    ) -> Instance:
+        """Make an instance with the state of a snapshot and keep it, as :meth:`spawn` keeps a fresh one.
+
+        Raises :class:`~tensor_wasm.errors.NotFound`, :class:`~tensor_wasm.errors.QuotaExceeded`.
+        """
+        restored = self._portal.run(self._node.restore(id, idle_timeout=idle_timeout, tenant=tenant))
+        return Instance(self, restored.id, tenant)
+
+    def snapshots(self, *, tenant: int | None = None) -> list[Snapshot]:
+        """A tenant's snapshots, oldest first."""
+        return self._portal.run(self._node.snapshots(tenant=tenant))
+
+    def delete_snapshot(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
+        """Forget a snapshot; instances made from it go on. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        self._portal.run(self._node.delete_snapshot(id, tenant=tenant))
+
+    def export_snapshot(self, id: str, file: SnapshotFile, *, tenant: int | None = None) -> int:  # noqa: A002
+        """Write a snapshot, with its module, to a file that nodes which trust this one can import; the file's bytes.
+
+        ``file`` is a path, which is there only once it is whole, or a binary file that is open for writing.
+        """
+        return self._portal.run(self._node.export_snapshot(id, file, tenant=tenant))
+
+    def import_snapshot(self, file: SnapshotFile, *, tenant: int | None = None) -> Snapshot:
+        """Keep the snapshot in a file, a path or a binary file that is open for reading; under a new id.
+
+        Raises :class:`~tensor_wasm.errors.InvalidSnapshot` for one that is damaged, or signed by a node that this one
+        does not trust.
+        """
+        return self._portal.run(self._node.import_snapshot(file, tenant=tenant))
 
     # --- background jobs --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensor_wasm.api.model import (
+    Captured,
     Export,
     Function,
     Import,
@@ -14,6 +15,7 @@ from tensor_wasm.api.model import (
     KeptInstance,
     PublishedKernel,
     Result,
+    Snapshot,
     VerifiedKernel,
 )
 
@@ -122,6 +124,25 @@ def verified_of(item: Mapping[str, object]) -> VerifiedKernel:
         entry_points=texts(item, "entry_points"),
         manifest=data(item, "manifest_b64"),
         signature=data(item, "signature_b64"),
+    )
+
+
+def captured_of(item: Mapping[str, object]) -> Captured:
+    """A snapshot that was made."""
+    return Captured(id=text(item, "snapshot_id"), size_bytes=whole(item, "bytes"), sha=text(item, "sha"))
+
+
+def snapshot_of(item: Mapping[str, object]) -> Snapshot:
+    """A snapshot."""
+    return Snapshot(
+        id=text(item, "id"),
+        tenant=whole(item, "tenant"),
+        function_id=text(item, "function_id"),
+        function_name=text(item, "function_name"),
+        module_digest=text(item, "module_digest"),
+        size_bytes=whole(item, "bytes"),
+        sha=text(item, "sha"),
+        created_at=number(item, "created_at"),
     )
 
 
