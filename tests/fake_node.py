@@ -94,7 +94,7 @@ class FakeNode:
         self.draining = False
         self.output = (b"", b"", 0)
 
-    def deploy(self, name, wasm, tenant=0):
+    def deploy(self, name, wasm, tenant=0, prewarm=None):
         if self.draining:
             raise NotReady("the node is draining and takes no more work")
         function = Function(
@@ -107,6 +107,7 @@ class FakeNode:
             exports=(Export("run", ("i32", "f64"), ("i64",)),),
             imports=(Import("wasi:cuda/host@0.2.0", "launch"),),
             memory_pages=17,
+            prewarm=prewarm,
         )
         self.deployed[function.id] = (function, wasm)
         return function

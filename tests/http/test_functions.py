@@ -49,7 +49,7 @@ def test_a_raw_module_needs_a_name(server):
         (b"null", "object"),
         (b'{"name": "x"}', "wasm_b64"),
         (b'{"name": 1, "wasm_b64": ""}', "$.name"),
-        (b'{"name": "x", "wasm_b64": "", "settings": {}}', "settings"),
+        (b'{"name": "x", "wasm_b64": "", "settings": {"cold": 1}}', "cold"),
         (b'{"name": "\xff", "wasm_b64": ""}', "UTF-8"),
         (b'{"name": "\\ud800", "wasm_b64": ""}', "surrogate"),
         (b'{"name": "x", "wasm_b64": ""} x', "trailing"),
@@ -83,7 +83,7 @@ def test_another_media_type_is_refused(server):
 
 
 def test_an_error_of_the_node_goes_out_with_its_kind_and_message(server):
-    def refuse(name, wasm, tenant=0):
+    def refuse(name, wasm, tenant=0, prewarm=None):
         raise InvalidWasm("offset 8: not a section")
 
     server.node.deploy = refuse
@@ -116,6 +116,7 @@ def test_a_function_is_described(server):
         "exports": [{"name": "run", "parameters": ["i32", "f64"], "results": ["i64"]}],
         "imports": [{"module": "wasi:cuda/host@0.2.0", "name": "launch"}],
         "memory_pages": 17,
+        "settings": {},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import threading
@@ -120,3 +121,27 @@ def test_an_upload_that_breaks_off_leaves_nothing(server, kept, tmp_path):
     connection.close()
     assert server.call("GET", "/healthz").status == 200
     assert sorted((tmp_path / "snapshots").iterdir()) == before
+
+
+WARM = """(module (memory (export "memory") 1) (func (export "init") (i32.store (i32.const 0) (i32.const 41)))
+  (func (export "run") (result i32)
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1))) (i32.load (i32.const 0)))
+  (func (export "trap") unreachable))"""
+
+
+def test_a_function_may_start_warm(server):
+    wasm = bytes(wasmtime.wat2wasm(WARM))
+    json_body = {"name": "warm", "wasm_b64": base64.b64encode(wasm).decode(), "settings": {"prewarm": "init"}}
+    by_json = server.call("POST", "/functions", json_body, who="one").json["id"]
+    raw = {"Content-Type": "application/wasm", "Authorization": "Bearer one"}
+    by_query = server.request("POST", "/functions?name=warm&prewarm=init", wasm, raw).json["id"]
+    for function in (by_json, by_query):
+        for _ in range(2):
+            answer = server.call("POST", f"/functions/{function}/invoke", {}, who="one")
+            assert answer.json["result"] == [42]
+        assert server.call("GET", f"/functions/{function}", who="one").json["settings"] == {"prewarm": "init"}
+    for prewarm, kind in (("trap", "trap"), ("nothing", "missing_export"), (7, "invalid_json")):
+        refused = server.call("POST", "/functions", json_body | {"settings": {"prewarm": prewarm}}, who="one")
+        assert refused.kind == kind
+    assert server.call("POST", "/functions?prewarm=init", json_body, who="one").kind == "invalid_request"
+    assert len(server.call("GET", "/functions", who="one").json["functions"]) == 2

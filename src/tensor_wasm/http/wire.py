@@ -47,13 +47,23 @@ InstanceId = Annotated[str, told("The instance's id.", format="uuid")]
 FunctionName = Annotated[str, told("The function's name. Several may have the same.", pattern=NAME_PATTERN)]
 
 
-class DeployRequest(msgspec.Struct, forbid_unknown_fields=True):
+class FunctionSettings(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """How a function runs."""
+
+    prewarm: Annotated[
+        str | None,
+        told("An export without parameters that is run once, now: every instance starts from the state at its end."),
+    ] = None
+
+
+class DeployRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A module to deploy. The same can be sent raw as `application/wasm`, with the name in the query."""
 
     name: FunctionName
     wasm_b64: Annotated[
         str, told("The module, in base64.", contentEncoding="base64", contentMediaType="application/wasm")
     ]
+    settings: Annotated[FunctionSettings | None, told("How it runs; the usual way when left out.")] = None
 
 
 class InvokeRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -110,6 +120,7 @@ class FunctionDescription(msgspec.Struct):
     exports: Annotated[Sequence[ExportDescription], told("The functions it exports.")]
     imports: Annotated[Sequence[ImportDescription], told("The functions it imports.")]
     memory_pages: Annotated[int, told("Size of its memory at the start, in pages of 64 KiB.", minimum=0)]
+    settings: Annotated[FunctionSettings, told("How it runs.")]
 
 
 class FunctionList(msgspec.Struct):
@@ -314,4 +325,5 @@ def describe(function: Function) -> FunctionDescription:
         exports=[ExportDescription(e.name, e.parameters, e.results) for e in function.exports],
         imports=[ImportDescription(i.module, i.name) for i in function.imports],
         memory_pages=function.memory_pages,
+        settings=FunctionSettings(function.prewarm),
     )

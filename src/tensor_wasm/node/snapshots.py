@@ -204,7 +204,8 @@ class Snapshots:
 
     def upload(self) -> BinaryIO:
         """An empty file that nobody else can find; it is gone when it is closed."""
-        return os.fdopen(os.dup(self._store.own_file().descriptor), "w+b")
+        file = self._store.own_file()
+        return os.fdopen(os.dup(file.descriptor), "w+b")
 
     @property
     def public_key(self) -> str:

@@ -6,15 +6,20 @@ from tensor_wasm.errors import (
     BodyTooLarge,
     CapacityExhausted,
     DeadlineExceeded,
+    GuestTrap,
     IdempotencyConflict,
+    InvalidArguments,
     InvalidBase64,
     InvalidJson,
     InvalidName,
+    InvalidSnapshot,
     InvalidWasm,
+    MissingExport,
     NotFound,
     NotReady,
     QuotaExceeded,
     RequestError,
+    Terminated,
     UnsupportedMediaType,
 )
 from tensor_wasm.http import examples, wire
@@ -37,6 +42,7 @@ _EXAMPLE = wire.FunctionDescription(
     exports=[],
     imports=[],
     memory_pages=0,
+    settings=wire.FunctionSettings(),
 )
 
 
@@ -49,14 +55,15 @@ class Functions:
     async def deploy(self, call: Call) -> Answer:
         """POST /functions."""
         kind = media_type(call.headers, JSON, WASM)
-        name = read_query(call).get("name")
+        query = read_query(call)
+        name, prewarm = query.get("name"), query.get("prewarm")
         if kind == WASM and not name:
             raise InvalidName("name the function in the query: POST /functions?name=NAME")
-        if kind == JSON and name is not None:
-            raise RequestError("the body names the function: leave the name out of the query")
+        if kind == JSON and (name is not None or prewarm is not None):
+            raise RequestError("the body has the function's name and settings: leave them out of the query")
         given = read_key(call)
         body = await call.body()
-        identity, function = await self._node.in_background(call.tenant, self._deploy, call, name, body, given)
+        identity, function = await self._node.in_background(call.tenant, self._deploy, call, name, prewarm, body, given)
         call.resource = identity
         headers = [(b"location", f"/functions/{identity}".encode())]
         if function is None:
@@ -65,7 +72,9 @@ class Functions:
             call.detail = {"name": function.name, "size_bytes": function.size_bytes}
         return Answer(wire.encode(wire.Deployed(identity)), 201, headers=headers)
 
-    def _deploy(self, call: Call, name: str | None, body: bytes, given: bytes | None) -> tuple[str, Function | None]:
+    def _deploy(
+        self, call: Call, name: str | None, prewarm: str | None, body: bytes, given: bytes | None
+    ) -> tuple[str, Function | None]:
         """The id of the function, and the function unless an earlier request with the same key made it."""
         key = None
         if given is not None:
@@ -76,10 +85,11 @@ class Functions:
         if name is None:
             request = wire.decode_deploy(body)
             name, body = request.name, wire.decode_base64(request.wasm_b64, "wasm_b64")
+            prewarm = None if request.settings is None else request.settings.prewarm
         if key is None:
-            function = self._node.deploy(name, body, call.tenant)
+            function = self._node.deploy(name, body, call.tenant, prewarm)
             return function.id, function
-        made = self._node.deploy_once(name, body, call.tenant, key)
+        made = self._node.deploy_once(name, body, call.tenant, key, prewarm)
         return made.function.id, None if made.is_replay else made.function
 
     async def list(self, call: Call) -> Answer:
@@ -133,10 +143,14 @@ def operations(node: Node) -> list[Operation]:
             status=201,
             request=wire.DeployRequest,
             response=wire.Deployed,
-            query=(Parameter("name", "The function's name, when the body is the module itself; else refused.", name),),
+            query=(
+                Parameter("name", "The function's name, when the body is the module itself; else refused.", name),
+                Parameter("prewarm", "As in the body's `settings`, when the body is the module itself.", text),
+            ),
             errors=(
                 RequestError, InvalidName, InvalidBase64, InvalidWasm, InvalidJson, UnsupportedMediaType, BodyTooLarge,
-                NotReady, QuotaExceeded, CapacityExhausted, DeadlineExceeded, IdempotencyConflict,
+                NotReady, QuotaExceeded, CapacityExhausted, DeadlineExceeded, IdempotencyConflict, MissingExport,
+                InvalidArguments, GuestTrap, Terminated, InvalidSnapshot,
             ),
             accepts_wasm=True,
             request_headers=(KEY_HEADER,),
