@@ -130,7 +130,8 @@ def test_a_running_job_is_cancelled(node, function):
     job_id = submit(node, function, "sleep").json["job_id"]
     node.wait_for(lambda: node.instances("?tenant=1"), "it does not run")
     answer = node.call("DELETE", f"/jobs/{job_id}", who="one")
-    assert (answer.status, answer.json) == (202, {"job_id": job_id, "status": "running"})
+    assert (answer.status, answer.json["job_id"]) == (202, job_id)
+    assert answer.json["status"] in ("running", "cancelled")  # it may have ended by then
     job = end_of(node, job_id)
     assert (job["status"], job["error"]["kind"], job["result"]) == ("cancelled", "cancelled", None)
     answer = node.call("DELETE", f"/jobs/{job_id}", who="one")
@@ -293,4 +294,4 @@ def test_jobs_are_audited_from_their_start_to_their_end(tmp_path):
     of_ended = {line["event"]: line for line in lines if line["resource"] == ended.json["job_id"]}
     assert of_ended.keys() == {"job.create", "job.cancel", "job.end"}
     assert of_ended["job.end"]["outcome"] == "cancelled"
-    assert of_ended["job.cancel"]["detail"] == {"status": "running"}
+    assert of_ended["job.cancel"]["detail"]["status"] in ("running", "cancelled")

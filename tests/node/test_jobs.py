@@ -177,7 +177,7 @@ def test_a_job_that_runs_is_ended_when_it_is_cancelled(node):
     start(node)
     job_id = submit(node, function, "spin")
     running(node)
-    assert cancel(node, job_id).status is JobStatus.RUNNING
+    assert cancel(node, job_id).status in (JobStatus.RUNNING, JobStatus.CANCELLED)  # it may have ended by then
     job = end_of(node, job_id)
     assert (job.status, job.error_kind) == (JobStatus.CANCELLED, "cancelled")
 
