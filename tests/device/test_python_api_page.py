@@ -6,14 +6,32 @@ from pathlib import Path
 import pytest
 
 import tensor_wasm as tw
+from tensor_wasm.config import load
+from tensor_wasm.http import Server
+from tensor_wasm.node import Node
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "python-api.md").read_text("utf-8")
 
 
-def test_every_program_runs(monkeypatch, capsys):
+@pytest.fixture
+def served(tmp_path):
+    """The URL of a node."""
+    config = load({}, {"home": tmp_path / "node", "listen_addr": "127.0.0.1:0", "device": "cpu"}).config
+    with Node(config) as node:
+        server = Server(node, config)
+        server.start_in_thread()
+        try:
+            yield "http://{}:{}".format(*server.address)
+        finally:
+            server.stop()
+
+
+def test_every_program_runs(monkeypatch, capsys, served, tmp_path):
     monkeypatch.chdir(ROOT)
-    programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    page = PAGE.replace("http://127.0.0.1:8080", served)
+    programs = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert len(programs) > 5
     names: dict[str, object] = {}
     for number, program in enumerate(programs):
