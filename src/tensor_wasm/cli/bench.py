@@ -115,6 +115,28 @@ def jobs(session: Session, count: int) -> None:
     _run(session, lambda home: measure(home, count))
 
 
+@bench.command()
+@click.option("--large-mib", type=click.IntRange(1, 2048), default=512, show_default=True, help="The large memory.")
+@click.option("--file-mib", type=click.IntRange(1, 2048), default=128, show_default=True, help="What files hold.")
+@with_session
+@click.pass_obj
+def coldstart(session: Session, large_mib: int, file_mib: int) -> None:
+    """Make instances afresh, from snapshots and warm; capture, export and import."""
+    from tensor_wasm.bench.coldstart import measure
+
+    _run(session, lambda home: measure(home, large_mib << 20, file_mib << 20))
+
+
+@bench.command()
+@with_session
+@click.pass_obj
+def stream(session: Session) -> None:
+    """Stream what a guest emits over HTTP."""
+    from tensor_wasm.bench.stream import measure
+
+    _run(session, measure)
+
+
 def _run(session: Session | None, measure: Callable[[Path], Report]) -> None:
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-bench-") as home:
         report = measure(Path(home))

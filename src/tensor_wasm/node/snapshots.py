@@ -148,6 +148,7 @@ class Snapshots:
                 writer = ImageWriter(descriptor)
                 for piece in reader.content():
                     writer.write(piece)
+                reader.check(writer.digest())
                 record = SnapshotRecord(
                     identity, tenant, header.function_name[:_NAME_MAX], digest, header.size_bytes, header.sha,
                     header.state, header.created_at,

@@ -312,29 +312,33 @@ class MemoryPool:
         size = reservation.size
         if budget is not None:
             budget.give(size)
-        if reservation.has_image:  # given back, its pages would be the file's again
-            reservation.has_image = False
-            flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-            mmap = _mmap if size <= _SHORT_RELEASE_BYTES else _mmap_releasing
-            if mmap(reservation.base, size, _PROT_READ_WRITE, flags, -1, 0) != reservation.base:
-                _munmap(reservation.base, reservation.span)
-                return
         if is_open_behind:  # whoever opened it has not closed it: nobody else is to find that
+            reservation.has_image = False
             _munmap(reservation.base, reservation.span)
             return
-        if size <= _CLEARED_BYTES:
-            _memset(reservation.base, 0, size)
-        else:
-            # Anonymous private pages come back as zeros, so no tenant sees another's bytes.
-            give_back = _madvise if size <= _SHORT_RELEASE_BYTES else _madvise_releasing
-            if give_back(reservation.base, size, _MADV_DONTNEED) != 0:
-                _munmap(reservation.base, reservation.span)
-                return
+        if not self._clear(reservation):
+            _munmap(reservation.base, reservation.span)
+            return
         kept = self._free.setdefault(reservation.span, [])
         if len(kept) < _KEPT_RESERVATIONS:
             kept.append(reservation)
         else:
             _munmap(reservation.base, reservation.span)
+
+    def _clear(self, reservation: Reservation) -> bool:
+        """Make all of a memory zeros, so that no tenant sees another's bytes; false when the system refuses."""
+        size = reservation.size
+        if reservation.has_image:  # given back, its pages would be the file's again
+            reservation.has_image = False
+            flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+            mmap = _mmap if size <= _SHORT_RELEASE_BYTES else _mmap_releasing
+            return bool(mmap(reservation.base, size, _PROT_READ_WRITE, flags, -1, 0) == reservation.base)
+        if size <= _CLEARED_BYTES:
+            _memset(reservation.base, 0, size)
+            return True
+        # Anonymous private pages come back as zeros.
+        give_back = _madvise if size <= _SHORT_RELEASE_BYTES else _madvise_releasing
+        return bool(give_back(reservation.base, size, _MADV_DONTNEED) == 0)
 
     def _take(self, span: int) -> Reservation | None:
         try:
