@@ -56,11 +56,19 @@ def _deploy(case):
     is_example = case.meta.phase.name == "examples"
     if case.media_type == "application/wasm":
         case.query.setdefault("name", "hello")
-        case.body = case.body if is_example else MODULE.decode("ascii")
+        if not is_example:
+            case.body = MODULE.decode("ascii")
+            _its_export(case.query)
     elif isinstance(case.body, dict):
-        case.query.pop("name", None)
+        case.query.clear()
         if not is_example:
             case.body["wasm_b64"] = base64.b64encode(MODULE).decode()
+            _its_export(case.body.get("settings") or {})
+
+
+def _its_export(settings):
+    if settings.get("prewarm") is not None:
+        settings["prewarm"] = "run"
 
 
 def _whole_numbers(case):
