@@ -7,6 +7,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import uvloop
+
 _Result = TypeVar("_Result")
 
 #: How long those may go on who still wait when all is closed.
@@ -17,7 +19,7 @@ class Portal:
     """Runs coroutines for other threads. :meth:`close` when no call runs any more."""
 
     def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
