@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tensor_wasm.abi import limits
+from tensor_wasm.api.signing import manifest_of
 from tensor_wasm.cli.arguments import function_name, read_file
 from tensor_wasm.cli.failures import usage
 from tensor_wasm.cli.output import print_json, print_line, print_note, print_table, safe
@@ -68,7 +68,7 @@ def publish(
     """Sign the PTX file FILE (- is stdin) and publish it on the node."""
     ptx = read_file(file, limits.PTX_MAX_BYTES)
     key = _load_key(key_file)
-    manifest = _manifest(function_name(name, file), version, ptx, key, entries).encode()
+    manifest = manifest_of(function_name(name, file), version, ptx, key.public, entries).encode()
     answer = session.client().publish_kernel(manifest, key.sign(manifest), ptx)
     if session.is_json:
         print_json(answer)
@@ -142,33 +142,6 @@ def delete(session: Session, name: str, version: str) -> None:
 
 
 # --- signing and verifying ----------------------------------------------------------------------------------
-
-
-def _manifest(name: str, version: str, ptx: bytes, key: SigningKey, entries: tuple[str, ...]) -> Manifest:
-    """What is signed. Raises the errors that a node would answer with, before anything is sent."""
-    from blake3 import blake3
-
-    from tensor_wasm.ptx import find_kernel, read
-    from tensor_wasm.store.manifest import ENTRY_POINTS_MAX, Manifest, check_name
-
-    check_name(name, version)
-    program = read(ptx)
-    for entry in entries:
-        find_kernel(program, entry)
-    names = tuple(dict.fromkeys(entries)) or tuple(kernel.name for kernel in program.kernels)
-    if not names:
-        raise usage("the file has no kernel (.entry)")
-    if len(names) > ENTRY_POINTS_MAX:
-        raise usage(f"the file has {len(names)} kernels, of which {ENTRY_POINTS_MAX} can be published: use --entry")
-    return Manifest(
-        name=name,
-        version=version,
-        sm=program.target,
-        entry_points=names,
-        digest=blake3(ptx).hexdigest(),
-        publisher=key.public,
-        published_at=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
 
 
 def _verified(found: dict[str, Any], name: str, version: str, wanted: PublicKey | None) -> Manifest:
