@@ -45,6 +45,7 @@ def test_a_benchmark_reports_its_cases_and_their_peers(arguments: tuple[str, ...
     assert not any("failures" in case["name"] for case in report["cases"])
 
 
+@pytest.mark.slow
 def test_fairness_is_reported_beside_the_first_come_semaphore() -> None:
     report = run("fairness", "--seconds", "0.2")
     cases = {case["name"]: case for case in report["cases"]}
@@ -72,6 +73,7 @@ def test_admission_is_reported_idle_beside_anothers_flood_and_beside_its_own() -
     assert not any("failures" in name for name in names)
 
 
+@pytest.mark.slow
 def test_termination_is_reported_for_every_state_and_leaves_nothing_behind() -> None:
     report = run("termination", "--instances", "8")
     cases = {case["name"]: case for case in report["cases"]}

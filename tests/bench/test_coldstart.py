@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tensor_wasm.bench import coldstart, stream
 
 
+@pytest.mark.slow
 def test_snapshots_and_warm_starts_are_measured(tmp_path):
     report = coldstart.measure(tmp_path, 2 << 20, 1 << 20)
     names = [case.name for case in report.cases]

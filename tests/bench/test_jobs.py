@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_benchmark_loses_no_job() -> None:
     command = [sys.executable, "-m", "tensor_wasm", "bench", "jobs", "--jobs", "100", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

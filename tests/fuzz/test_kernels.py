@@ -91,6 +91,7 @@ def _forgets_guards(i: Instruction) -> Instruction:
     return replace(i, guard=None) if i.root == "mov" else i
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [_subtracts, _forgets_guards])
 def test_a_wrong_translation_is_found_and_made_small(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, change: Callable[[Instruction], Instruction]
