@@ -50,6 +50,19 @@ def test_a_function_is_described_listed_and_deleted(node):
         node.function(function.id)
 
 
+def test_a_function_is_warmed_up_and_deployed_once_for_its_key(node):
+    first, again = (node.deploy("guest", emitter(), prewarm="step", idempotency_key="k") for _ in range(2))
+    assert first == again
+    assert first.prewarm == "step"
+    assert node.invoke(first.id, "step").results == [2]
+    with pytest.raises(tw.errors.IdempotencyConflict):
+        node.deploy("guest", emitter(), idempotency_key="k")
+    with pytest.raises(tw.errors.MissingExport):
+        node.deploy("guest", emitter(), prewarm="nope")
+    assert list(node.functions()) == [first]
+
+
+@pytest.mark.slow
 def test_a_list_is_longer_than_a_page(node):
     made = [node.deploy(f"f-{number}", emitter()).id for number in range(103)]
     assert [function.id for function in node.functions()] == made

@@ -69,9 +69,19 @@ class AsyncClient:
 
     # --- functions --------------------------------------------------------------------------------------
 
-    async def deploy(self, name: str, wasm: bytes, *, tenant: int | None = None) -> Function:
+    async def deploy(
+        self,
+        name: str,
+        wasm: bytes,
+        *,
+        prewarm: str | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> Function:
         """As :meth:`Node.deploy`."""
-        return await self._run(lambda client: client.deploy(name, wasm, tenant=tenant))
+        return await self._run(
+            lambda client: client.deploy(name, wasm, prewarm=prewarm, idempotency_key=idempotency_key, tenant=tenant)
+        )
 
     async def functions(self, *, tenant: int | None = None) -> AsyncIterator[Function]:
         """As :meth:`Node.functions`, for ``async for``."""

@@ -31,7 +31,6 @@ from tensor_wasm.api.model import (
 )
 from tensor_wasm.api.requests import (
     STATUSES,
-    CallRequest,
     call_request,
     check_deadline,
     check_key,
@@ -88,10 +87,28 @@ class AsyncNode:
 
     # --- functions --------------------------------------------------------------------------------------
 
-    async def deploy(self, name: str, wasm: bytes, *, tenant: int | None = None) -> Function:
+    async def deploy(
+        self,
+        name: str,
+        wasm: bytes,
+        *,
+        prewarm: str | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> Function:
         """As :meth:`Node.deploy`."""
         owner = self._tenant(tenant)
-        return function_of(await self._background(owner, self._node.deploy, name, bytes(wasm), owner))
+        key = check_key(idempotency_key)
+        return function_of(await self._background(owner, self._deploy, owner, name, bytes(wasm), prewarm, key))
+
+    def _deploy(self, tenant: int, name: str, wasm: bytes, prewarm: str | None, key: str | None) -> nodes.Function:
+        if key is None:
+            return self._node.deploy(name, wasm, tenant, prewarm)
+        bound = _bind(tenant, key, ["deploy", name, prewarm], wasm)
+        before = self._node.made_before(bound)
+        if before is not None:
+            return self._node.function(before, tenant)
+        return self._node.deploy_once(name, wasm, tenant, bound, prewarm).function
 
     async def functions(self, *, tenant: int | None = None) -> AsyncIterator[Function]:
         """As :meth:`Node.functions`, for ``async for``."""
@@ -312,6 +329,7 @@ class AsyncNode:
         """As :meth:`Node.submit`."""
         request = call_request(export, args, input, deadline)
         owner, key = self._owner(id, tenant), check_key(idempotency_key)
+        asked = ["submit", id, request.export, request.args, request.deadline_s]
         submission = await self._node.jobs.submit(
             id,
             request.export,
@@ -319,7 +337,7 @@ class AsyncNode:
             tenant=owner,
             input=request.input,
             deadline_s=request.deadline_s,
-            key=None if key is None else await self._background(owner, _bound_key, owner, key, id, request),
+            key=None if key is None else await self._background(owner, _bind, owner, key, asked, request.input),
         )
         return AsyncJob(self, submission.job_id, STATUSES[0], owner)
 
@@ -417,7 +435,6 @@ class AsyncNode:
         return 0 if owner is None else owner
 
 
-def _bound_key(tenant: int, key: str, function_id: str, request: CallRequest) -> nodes.IdempotencyKey:
+def _bind(tenant: int, key: str, asked: list[object], data: bytes) -> nodes.IdempotencyKey:
     """The key with the hash of what it is for. Over HTTP that is the request as it came, so a key is for one way."""
-    told = json.dumps([function_id, request.export, request.args, request.deadline_s]).encode()
-    return nodes.IdempotencyKey(tenant, key, blake3(told + b"\n").update(request.input).digest())
+    return nodes.IdempotencyKey(tenant, key, blake3(json.dumps(asked).encode() + b"\n").update(data).digest())

@@ -111,12 +111,21 @@ class Client:
 
     # --- functions --------------------------------------------------------------------------------------
 
-    def deploy(self, name: str, wasm: bytes, *, tenant: int | None = None) -> Function:
+    def deploy(
+        self,
+        name: str,
+        wasm: bytes,
+        *,
+        prewarm: str | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> Function:
         """As :meth:`Node.deploy`."""
         if not isinstance(name, str):
             raise InvalidName("a name is text")
-        path = f"/functions?{urlencode({'name': name}, errors='replace')}"
-        headers = {"Content-Type": "application/wasm"}
+        query = {"name": name} | ({} if prewarm is None else {"prewarm": prewarm})
+        path = f"/functions?{urlencode(query, errors='replace')}"
+        headers = {"Content-Type": "application/wasm"} | _key(idempotency_key)
         answer = self._json("POST", path, bytes(wasm), headers, tenant)
         return self.function(self._read(lambda item: readers.text(item, "id"), answer), tenant=tenant)
 
@@ -279,9 +288,8 @@ class Client:
         tenant: int | None = None,
     ) -> Job:
         """As :meth:`Node.submit`."""
-        request, key = call_request(export, args, input, deadline), check_key(idempotency_key)
-        headers = {"Content-Type": "application/json"} | ({} if key is None else {"Idempotency-Key": key})
-        body = self._transport.encoded(_body(request))
+        headers = {"Content-Type": "application/json"} | _key(idempotency_key)
+        body = self._transport.encoded(_body(call_request(export, args, input, deadline)))
         answer = self._json("POST", _path("functions", id, "invoke-async"), body, headers, tenant)
         return Job(self, self._read(lambda item: readers.text(item, "job_id"), answer), STATUSES[0], tenant)
 
@@ -498,6 +506,10 @@ def _published(found: VerifiedKernel) -> PublishedKernel:
 
 def _tenant(tenant: int | None) -> dict[str, str]:
     return {} if check_tenant(tenant) is None else {"X-TensorWasm-Tenant": str(tenant)}
+
+
+def _key(key: str | None) -> dict[str, str]:
+    return {} if check_key(key) is None else {"Idempotency-Key": str(key)}
 
 
 def _finite(seconds: float) -> float:

@@ -19,6 +19,7 @@ def function_of(found: Function) -> model.Function:
         exports=tuple(model.Export(one.name, tuple(one.parameters), tuple(one.results)) for one in found.exports),
         imports=tuple(model.Import(one.module, one.name) for one in found.imports),
         memory_pages=found.memory_pages,
+        prewarm=found.prewarm,
     )
 
 

@@ -27,7 +27,10 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A deployed module. ``digest`` is its BLAKE3, ``memory_pages`` its memory's initial size in pages of 64 KiB."""
+    """A deployed module. ``digest`` is its BLAKE3, ``memory_pages`` its memory's initial size in pages of 64 KiB.
+
+    ``prewarm`` is the export from whose end every instance starts, None for a cold start.
+    """
 
     id: str
     name: str
@@ -38,6 +41,7 @@ class Function:
     exports: tuple[Export, ...]
     imports: tuple[Import, ...]
     memory_pages: int
+    prewarm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

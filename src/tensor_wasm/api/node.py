@@ -72,14 +72,27 @@ class Node:
 
     # --- functions --------------------------------------------------------------------------------------
 
-    def deploy(self, name: str, wasm: bytes, *, tenant: int | None = None) -> Function:
+    def deploy(
+        self,
+        name: str,
+        wasm: bytes,
+        *,
+        prewarm: str | None = None,
+        idempotency_key: str | None = None,
+        tenant: int | None = None,
+    ) -> Function:
         """Keep a WebAssembly module as a new function. It is on the disk once this has returned.
 
-        Names have 1 to 128 characters of ``A-Z a-z 0-9 . _ -`` and need not be unique. Raises
-        :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`,
-        :class:`~tensor_wasm.errors.QuotaExceeded`.
+        Names have 1 to 128 characters of ``A-Z a-z 0-9 . _ -`` and need not be unique. ``prewarm`` names an export that
+        is run once, now: every instance starts from the state at its end. The same deployment with the same
+        ``idempotency_key`` gives the same function, for a day.
+
+        Raises :class:`~tensor_wasm.errors.InvalidName`, :class:`~tensor_wasm.errors.InvalidWasm`,
+        :class:`~tensor_wasm.errors.QuotaExceeded`, :class:`~tensor_wasm.errors.IdempotencyConflict`; with ``prewarm``
+        what :meth:`invoke` does.
         """
-        return self._portal.run(self._node.deploy(name, wasm, tenant=tenant))
+        deploying = self._node.deploy(name, wasm, prewarm=prewarm, idempotency_key=idempotency_key, tenant=tenant)
+        return self._portal.run(deploying)
 
     def functions(self, *, tenant: int | None = None) -> Iterator[Function]:
         """A tenant's functions, oldest first."""

@@ -41,6 +41,7 @@ def function_of(item: Mapping[str, object]) -> Function:
         ),
         imports=tuple(Import(text(one, "module"), text(one, "name")) for one in objects(item, "imports")),
         memory_pages=whole(item, "memory_pages"),
+        prewarm=_prewarm(item),
     )
 
 
@@ -192,6 +193,13 @@ def texts(item: Mapping[str, object], name: str) -> tuple[str, ...]:
     if not all(isinstance(one, str) for one in found):
         raise Malformed(name)
     return tuple(found)
+
+
+def _prewarm(item: Mapping[str, object]) -> str | None:
+    settings = item.get("settings", {})
+    if not isinstance(settings, dict):
+        raise Malformed("settings")
+    return None if settings.get("prewarm") is None else text(settings, "prewarm")
 
 
 def _list(value: object) -> list[Any]:
