@@ -6,7 +6,6 @@ import binascii
 import copy
 import math
 import re
-import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +15,6 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 from tensor_wasm.api import readers
-from tensor_wasm.api.errors import AnswerTimeout, Unreachable
-from tensor_wasm.api.events import MalformedEvent, events
 from tensor_wasm.api.files import SnapshotFile, left_bytes, opened_snapshot, write_snapshot
 from tensor_wasm.api.handles import Instance
 from tensor_wasm.api.jobs import Job
@@ -32,7 +29,7 @@ from tensor_wasm.api.model import (
     VerifiedKernel,
 )
 from tensor_wasm.api.readers import Malformed
-from tensor_wasm.api.refusals import Kinds
+from tensor_wasm.api.remote import EventStream, NodeTransport, because, tls_context
 from tensor_wasm.api.requests import (
     STATUSES,
     CallRequest,
@@ -44,8 +41,8 @@ from tensor_wasm.api.requests import (
 )
 from tensor_wasm.api.signing import SignedKernel
 from tensor_wasm.api.streams import Stream
-from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Body, Interrupter, Transport, decode, split_url
-from tensor_wasm.errors import ConfigurationError, InvalidName, NotFound, TensorWasmError
+from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Body, Interrupter, split_url
+from tensor_wasm.errors import ConfigurationError, InvalidName, NotFound
 
 _Read = TypeVar("_Read")
 
@@ -84,11 +81,11 @@ class Client:
         try:
             address = split_url(url)
         except ValueError as error:
-            raise ConfigurationError(f"the URL of a node must look like http://HOST:PORT{_because(error)}") from error
+            raise ConfigurationError(f"the URL of a node must look like http://HOST:PORT{because(error)}") from error
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise ConfigurationError("a token must be printable ASCII without spaces")
-        tls = _tls(ca_cert, client_cert, client_key) if address.is_tls else None
-        self._transport = _Transport(url, address, tls, token, check_tenant(tenant))
+        tls = tls_context(ca_cert, client_cert, client_key) if address.is_tls else None
+        self._transport = NodeTransport(url, address, tls, token, check_tenant(tenant))
         self._interrupter: Interrupter | None = None
 
     def close(self) -> None:
@@ -373,7 +370,7 @@ class Client:
                 "POST", path, body, headers, timeout_s=_patience_s(request.deadline_s), interrupter=self._interrupter
             )
         )
-        return _Events(self._transport, opened, pieces)
+        return EventStream(self._transport, opened, pieces)
 
     def _json(
         self,
@@ -404,86 +401,6 @@ class Client:
             return reader(item)
         except Malformed:
             raise self._transport.stranger_error() from None
-
-
-class _Transport(Transport):
-    """Requests whose failures are errors of the Python API."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._kinds = Kinds()
-
-    def connect_error(self, reason: str) -> TensorWasmError:
-        return Unreachable(f"no answer from {self.url}: {reason}")
-
-    def tls_error(self, error: ssl.SSLError) -> TensorWasmError:
-        reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason or str(error)
-        return Unreachable(f"{self.url}: TLS failed: {reason}")
-
-    def broken_error(self, reason: str) -> TensorWasmError:
-        return Unreachable(f"the connection to {self.url} broke: {reason}")
-
-    def late_error(self) -> TensorWasmError:
-        return AnswerTimeout(f"{self.url} gave no answer in time")
-
-    def stranger_error(self) -> TensorWasmError:
-        return Unreachable(f"what answers at {self.url} is not a TensorWasm node")
-
-    def refusal_error(
-        self, status: int, kind: str, message: str, request_id: str | None, retry_after: str | None
-    ) -> TensorWasmError:
-        return self._kinds.error(kind, message, status, request_id, retry_after)
-
-
-class _Events(Stream):
-    """A stream that comes as Server-Sent Events."""
-
-    def __init__(self, transport: Transport, opened: ExitStack, pieces: Iterator[bytes]) -> None:
-        self._transport = transport
-        self._opened = opened
-        self._events = events(pieces)
-        self._is_over = False
-
-    def __next__(self) -> bytes:
-        if self._is_over:
-            raise StopIteration
-        try:
-            while True:
-                name, data = next(self._events, ("", b""))
-                if name == "chunk":
-                    return self._chunk(data)
-                if name in ("done", "error", ""):
-                    self._end(name, decode(data))
-                    raise StopIteration
-        except MalformedEvent:
-            self.close()
-            raise self._transport.stranger_error() from None
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._is_over = True
-        self._opened.close()
-
-    def _chunk(self, data: bytes) -> bytes:
-        found = decode(data)
-        try:
-            return binascii.a2b_base64(found["chunk_b64"], strict_mode=True)
-        except (TypeError, KeyError, ValueError):
-            raise self._transport.stranger_error() from None
-
-    def _end(self, name: str, found: Any) -> None:
-        if not name:
-            raise self._transport.broken_error("the stream ended early")
-        if name == "error":
-            raise self._transport.told_error(found)
-        try:
-            self._result = readers.result_of(found)
-        except (Malformed, AttributeError):
-            raise self._transport.stranger_error() from None
-        for _ in self._events:  # nothing: but the connection can be used again
-            pass
 
 
 def _path(*parts: str) -> str:
@@ -533,27 +450,3 @@ def _body(request: CallRequest) -> dict[str, object]:
     if request.input:
         body["input_b64"] = binascii.b2a_base64(request.input, newline=False).decode()
     return body
-
-
-def _because(error: ValueError) -> str:
-    return f": {error}" if str(error) else ""
-
-
-def _tls(ca_cert: str | Path | None, client_cert: str | Path | None, client_key: str | Path | None) -> ssl.SSLContext:
-    if client_key is not None and client_cert is None:
-        raise ConfigurationError("client_key needs client_cert: the certificate that the key belongs to")
-    try:
-        context = ssl.create_default_context(cafile=ca_cert)
-        context.set_alpn_protocols(["http/1.1"])
-        if client_cert is not None:
-            context.load_cert_chain(client_cert, client_key, _refuse_passphrase)
-    except (OSError, ValueError) as error:
-        files = ", ".join(str(file) for file in (ca_cert, client_cert, client_key) if file is not None)
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"{files} cannot be read as certificates and keys (PEM): {reason}") from error
-    return context
-
-
-def _refuse_passphrase() -> str:
-    """Called for a key that is locked. Without it OpenSSL would ask the terminal."""
-    raise ConfigurationError("the key has a passphrase: give one without (openssl pkey -in KEY -out NEW)")
