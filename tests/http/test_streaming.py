@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import socket
 import time
-from contextlib import contextmanager
 
 import pytest
 
@@ -20,8 +20,8 @@ CHUNK = 65_536
 
 
 def emitter() -> bytes:
-    """``emit(count, bytes)`` emits so many chunks and gives the last code; ``echo`` the input, whole; ``fail(count)`` traps
-    after so many, ``sticky(count)`` goes on until told that nobody listens, and gives how many it emitted.
+    """``emit(count, bytes)`` emits so many chunks and gives the last code; ``echo`` the input, whole; ``fail(count,
+    bytes)`` traps after so many.
     """
     module = Module()
     send = module.import_function(TENSOR_MODULE, "emit-chunk", [I32, I32], [I32])
@@ -72,7 +72,7 @@ def server(tmp_path):
         yield server
 
 
-@contextmanager
+@contextlib.contextmanager
 def streaming(server, identity, request, accept, who="one"):
     connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {who}", "Accept": accept}
@@ -175,7 +175,8 @@ def read_slowly(server, identity, request):
     connection = socket.create_connection((server.host, server.port), timeout=30)
     connection.sendall(
         f"POST /functions/{identity}/invoke-stream HTTP/1.1\r\nHost: {server.host}\r\nAuthorization: Bearer one\r\n"
-        f"Accept: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        f"Accept: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
     )
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection
@@ -202,10 +203,9 @@ def test_a_guest_that_writes_to_a_slow_client_can_be_terminated(server):
         answer = server.call("POST", f"/admin/instances/{waiting['id']}/terminate")
         assert answer.json["ended"]
         received = b""
-        with pytest.raises((ConnectionResetError, EOFError)):
+        with contextlib.suppress(ConnectionResetError):
             while piece := connection.recv(1 << 20):
                 received += piece
-            raise EOFError
         assert not received.endswith(b"0\r\n\r\n"), "a cut stream is not a whole one"
 
 

@@ -75,7 +75,7 @@ def test_a_node_goes_on_where_another_stopped(nodes, exported):
 
 def test_a_file_of_a_node_that_is_not_trusted_is_refused(nodes, exported):
     first, second = nodes
-    snapshot, data = exported
+    _, data = exported
     second.import_snapshot(identity := new_id(), io.BytesIO(data), 7)
     theirs = b"".join(second.export_snapshot(identity, 7))
     with pytest.raises(SnapshotSignatureInvalid, match="TENSOR_WASM_SNAPSHOT_KEYS"):

@@ -129,7 +129,7 @@ def test_a_snapshot_outlives_its_instance_its_function_and_the_node(config, tmp_
             node.restore(snapshot.id, tenant=1)
         assert files(tmp_path) == []
         assert node.administration.tenant(1).usage.stored_bytes == 0
-        assert not [path for path in (tmp_path / "artifacts").glob("??/*")]
+        assert not list((tmp_path / "artifacts").glob("??/*"))
 
 
 def test_to_another_tenant_it_does_not_exist(node, kept):

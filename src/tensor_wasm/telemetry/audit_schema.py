@@ -161,7 +161,9 @@ EVENTS: tuple[Event, ...] = (
         "the function",
         (_EXPORT, Detail("instance_id", "string", "The instance that ran it."), _DURATION, _LAUNCHES),
     ),
-    Event("instance.spawn", "An instance was made to be kept, or that was refused.", "the new instance", (_FUNCTION_ID,)),
+    Event(
+        "instance.spawn", "An instance was made to be kept, or that was refused.", "the new instance", (_FUNCTION_ID,)
+    ),
     Event("instance.delete", "A kept instance was ended by its tenant, or that was refused.", "the instance"),
     Event(
         "instance.invoke",

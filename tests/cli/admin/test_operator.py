@@ -19,6 +19,9 @@ COMMANDS = {
     "token create": ("POST /admin/tokens", ["--scope", "tenant=7"]),
     "token list": ("GET /admin/tokens", []),
     "token revoke": ("DELETE /admin/tokens/x", ["x"]),
+    "model list": ("GET /admin/models", []),
+    "model set": ("PUT /admin/models/7/m", ["m", "--tenant", "7", "--function", "f"]),
+    "model delete": ("DELETE /admin/models/7/m", ["m", "--tenant", "7"]),
     "drain": ("POST /admin/drain", []),
 }
 EACH = pytest.mark.parametrize("name", list(COMMANDS))
