@@ -113,6 +113,13 @@ def check_deadline(value: float | None) -> float | None:
     return value
 
 
+def check_idle_timeout(value: float | None) -> float | None:
+    """How long an instance may be idle, in seconds, as given: the node judges what is a number at all."""
+    if value is not None and not math.isfinite(value):
+        raise usage("--idle-timeout must be a number of seconds")
+    return value
+
+
 def read_size(text: str) -> int:
     """Bytes of a size written as in settings: a whole number, alone or with KiB, MiB or GiB. Raises a usage error."""
     from tensor_wasm.config import parse_size

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 from tensor_wasm.api.transport import ANSWER_TIMEOUT_S, Address, Transport, UserInUrlError, split_url
@@ -15,6 +15,8 @@ from tensor_wasm.cli.tls import TlsFiles
 
 #: Publishing waits for a turn, and for compilers.
 _PUBLISH_TIMEOUT_S = 300.0
+#: Snapshots have gigabytes, which are written, or read and checked, before the answer.
+_SNAPSHOT_TIMEOUT_S = 600.0
 
 
 class Client(Transport):
@@ -28,10 +30,11 @@ class Client(Transport):
         self._tls_files = tls or TlsFiles()
         super().__init__(server, address, self._tls_files.context() if address.is_tls else None, token, tenant)
 
-    def deploy(self, name: str, wasm: bytes) -> dict[str, Any]:
-        """Deploy a module; the node's answer."""
-        path = f"/functions?{urlencode({'name': name})}"
-        return self.json("POST", path, wasm, {"Content-Type": "application/wasm"})
+    def deploy(self, name: str, wasm: bytes, prewarm: str | None = None) -> dict[str, Any]:
+        """Deploy a module, whose instances start from where the export ``prewarm`` ends; the node's answer."""
+        path = f"/functions?{urlencode({'name': name} | ({} if prewarm is None else {'prewarm': prewarm}))}"
+        timeout_s = ANSWER_TIMEOUT_S if prewarm is None else _PUBLISH_TIMEOUT_S
+        return self.json("POST", path, wasm, {"Content-Type": "application/wasm"}, timeout_s)
 
     def invoke(self, function_id: str, request: Mapping[str, object], deadline_s: float | None) -> dict[str, Any]:
         """Call a function; the node's answer. Waits past the deadline, since the node is who keeps it."""
@@ -145,6 +148,43 @@ class Client(Transport):
         """End a kept instance."""
         self.checked(self.request("DELETE", f"/instances/{quote(instance_id, safe='')}"))
 
+    # --- snapshots --------------------------------------------------------------------------------------
+
+    def capture(self, instance_id: str) -> dict[str, Any]:
+        """Keep the state of a kept instance; the node's answer, with the snapshot's id."""
+        path = f"/instances/{quote(instance_id, safe='')}/snapshot"
+        answer = self.json("POST", path, timeout_s=_SNAPSHOT_TIMEOUT_S)
+        if not isinstance(answer.get("snapshot_id"), str):
+            raise self.stranger_error()
+        return answer
+
+    def restore(self, snapshot_id: str, idle_timeout_s: float | None) -> dict[str, Any]:
+        """Make a kept instance from a snapshot; the node's answer, with the instance's id."""
+        request = {} if idle_timeout_s is None else {"idle_timeout_s": idle_timeout_s}
+        answer = self.json_of("POST", f"{_snapshot_path(snapshot_id)}/restore", request, _SNAPSHOT_TIMEOUT_S)
+        if not isinstance(answer.get("instance_id"), str):
+            raise self.stranger_error()
+        return answer
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The tenant's snapshots, oldest first."""
+        return self.items(self.json("GET", "/snapshots"), "snapshots")
+
+    def snapshot_file(self, snapshot_id: str) -> contextlib.AbstractContextManager[Iterator[bytes]]:
+        """A snapshot as a file, in pieces as they come."""
+        return self.stream("GET", _snapshot_path(snapshot_id), None, {"Accept": "*/*"}, _SNAPSHOT_TIMEOUT_S)
+
+    def upload_snapshot(self, snapshot_id: str, file: BinaryIO, size_bytes: int | None) -> dict[str, Any]:
+        """Upload a snapshot file under a new id, as it is read; the node's answer. ``size_bytes`` None: not known."""
+        headers = {"Content-Type": "application/octet-stream"}
+        if size_bytes is not None:
+            headers["Content-Length"] = str(size_bytes)
+        return self.json("PUT", _snapshot_path(snapshot_id), file, headers, _SNAPSHOT_TIMEOUT_S)
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot."""
+        self.checked(self.request("DELETE", _snapshot_path(snapshot_id)))
+
     # --- the node itself --------------------------------------------------------------------------------
 
     def metrics(self) -> str:
@@ -251,6 +291,10 @@ class Client(Transport):
 
 def _kernel_path(name: str, version: str) -> str:
     return f"/kernels/{quote(name, safe='')}/{quote(version, safe='')}"
+
+
+def _snapshot_path(snapshot_id: str) -> str:
+    return f"/snapshots/{quote(snapshot_id, safe='')}"
 
 
 def _tenant_path(tenant: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ def write_file(path: str, write: Callable[[BinaryIO], object]) -> None:
     try:
         with temporary.open("xb") as stream:
             write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())  # else a crash could leave the new name with an empty file
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -51,6 +51,10 @@ def show(session: Session, id: str) -> None:  # noqa: A002 - the field's word
         ("digest", _text(found, "digest")),
         ("memory", f"{pages} pages of 64 KiB"),
     ]
+    settings = found.get("settings")
+    prewarm = settings.get("prewarm") if isinstance(settings, dict) else None
+    if prewarm is not None:
+        lines.append(("prewarm", str(prewarm)))
     lines += [("export", _signature(export)) for export in _items(found, "exports")]
     lines += [("import", f"{_text(item, 'module')} {_text(item, 'name')}") for item in _items(found, "imports")]
     for name, text in lines:

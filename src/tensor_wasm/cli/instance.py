@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from tensor_wasm.cli import outcome
-from tensor_wasm.cli.arguments import call_options, check_deadline, read_call
+from tensor_wasm.cli.arguments import call_options, check_deadline, check_idle_timeout, read_call
 from tensor_wasm.cli.output import print_json, print_line, print_table, safe
 from tensor_wasm.cli.quantities import age, mebibytes, moment
 from tensor_wasm.cli.session import Session, with_session
@@ -29,7 +29,7 @@ def instance() -> None:
 @click.pass_obj
 def spawn(session: Session, function: str, idle_timeout_s: float | None, deadline_s: float | None) -> None:
     """Make an instance of the function FUNCTION (an id), keep it, and print the instance's id."""
-    answer = session.client().spawn(function, idle_timeout_s, check_deadline(deadline_s))
+    answer = session.client().spawn(function, check_idle_timeout(idle_timeout_s), check_deadline(deadline_s))
     if session.is_json:
         print_json(answer)
     else:
