@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 
 import pytest
 import wasmtime
@@ -161,14 +163,11 @@ def test_everything_it_holds_is_counted_and_comes_back(node, kept):
 
 def damaged(node, snapshot, change):
     """Put another state in the place of a snapshot's, as a file that somebody trusted signed could have."""
-    snapshots = node._snapshots
-    (key,) = [key for key, record in snapshots._records.items() if record.id == snapshot.id]
-    record = snapshots._records[key]
-    fields = json.loads(record.state)
-    change(fields["device"])
-    snapshots._records[key] = type(record)(
-        **{name: getattr(record, name) for name in record.__slots__} | {"state": json.dumps(fields)}
-    )
+    with contextlib.closing(sqlite3.connect(node.config.home / "node.db")) as database, database:
+        ((state,),) = database.execute("SELECT state FROM snapshots WHERE id = ?", (snapshot.id,))
+        fields = json.loads(state)
+        change(fields["device"])
+        database.execute("UPDATE snapshots SET state = ? WHERE id = ?", (json.dumps(fields), snapshot.id))
 
 
 CHANGES = {

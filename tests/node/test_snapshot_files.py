@@ -163,7 +163,8 @@ BOMB = 1 << 40
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"size_bytes": BOMB}, QuotaExceeded),
+        ({"size_bytes": BOMB}, InvalidSnapshot),
+        ({"size_bytes": 1 << 30}, QuotaExceeded),
         ({"module_bytes": BOMB}, SnapshotDamaged),
         ({"module_bytes": 8, "size_bytes": 10, "content": [b"\0asm\1\0\0\0", bytes(50 << 20)]}, InvalidSnapshot),
         ({"size_bytes": 3}, InvalidSnapshot),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
-from tensor_wasm.errors import Busy, Ending, NotFound, RequestError
+from tensor_wasm.errors import Busy, CapacityExhausted, Ending, NotFound, RequestError
 from tensor_wasm.node.arguments import convert
 from tensor_wasm.node.catalog import ReadyModule
 from tensor_wasm.node.instances import Instances, LiveInstance
@@ -15,6 +16,9 @@ from tensor_wasm.node.model import InvocationResult, KeptInstance
 from tensor_wasm.node.sandbox import Call, Sandbox, Workshop
 from tensor_wasm.store import FunctionRecord
 
+#: Most kept instances, of one tenant and of all: calls need instances too, of which there are 4096 at once.
+KEPT_OF_TENANT_MAX = 1024
+KEPT_MAX = 2048
 #: What an instance is said to run before its first call, and between two.
 _NO_EXPORT = ""
 _NO_INSTANCE = "no such instance for this tenant: it may have ended"
@@ -67,6 +71,8 @@ class KeptInstances:
         self._instances = instances
         self._idle_max_s = idle_max_s
         self._kept: dict[str, _Kept] = {}
+        self._counts: Counter[int] = Counter()  # with those that are being made
+        self._counts_lock = threading.Lock()
 
     def spawn(
         self,
@@ -86,6 +92,22 @@ class KeptInstances:
         timeout_s = self._idle_max_s if idle_timeout_s is None else idle_timeout_s
         if not 0 < timeout_s <= self._idle_max_s:
             raise RequestError(f"idle_timeout_s must be above 0 and at most {self._idle_max_s:g}")
+        self._count(function.tenant)
+        try:
+            kept = self._make(call, function, module, timeout_s, prepare)
+        except BaseException:
+            self._count_less(function.tenant)
+            raise
+        live = kept.live
+        self._kept[live.id] = kept
+        live.on_order = lambda: self._end_if_idle(kept)
+        if live.slot.terminate_asked:  # between the look at the end of its start and now
+            self._end_if_idle(kept)
+        return kept.view(time.monotonic_ns())
+
+    def _make(
+        self, call: Call, function: FunctionRecord, module: ReadyModule, timeout_s: float, prepare: Spawned | None
+    ) -> _Kept:
         limit_bytes = self._workshop.limits.memory_bytes
         live = self._instances.open(function, _NO_EXPORT, call.deadline_ns, limit_bytes)
         try:
@@ -100,12 +122,7 @@ class KeptInstances:
             self._instances.close(live)
             raise
         live.deadline_ns = None
-        kept = _Kept(live, module, sandbox, timeout_s)
-        self._kept[live.id] = kept
-        live.on_order = lambda: self._end_if_idle(kept)
-        if live.slot.terminate_asked:  # between the look at the end of its start and now
-            self._end_if_idle(kept)
-        return kept.view(time.monotonic_ns())
+        return _Kept(live, module, sandbox, timeout_s)
 
     def claim(self, identity: str, tenant: int) -> Claim:
         """Take a tenant's instance for one call, which is then the only one.
@@ -168,6 +185,7 @@ class KeptInstances:
         """End an instance whose lock the caller holds; it stays held, so nobody comes after."""
         if self._kept.pop(kept.live.id, None) is None:
             return
+        self._count_less(kept.live.function.tenant)
         kept.live.on_order = None
         if kept.live.slot.terminate_asked and kept.live.ending is Ending.RETURNED:
             kept.live.ending = Ending.TERMINATED
@@ -175,6 +193,20 @@ class KeptInstances:
             kept.sandbox.close()
         finally:
             self._instances.close(kept.live)
+
+    def _count(self, tenant: int) -> None:
+        """Count one more. Raises :class:`CapacityExhausted` when there are as many as may be."""
+        with self._counts_lock:
+            if self._counts[tenant] >= KEPT_OF_TENANT_MAX or self._counts.total() >= KEPT_MAX:
+                most = f"{KEPT_OF_TENANT_MAX} of a tenant, {KEPT_MAX} of all"
+                raise CapacityExhausted(f"as many instances are kept as may be, {most}: delete one, or try again later")
+            self._counts[tenant] += 1
+
+    def _count_less(self, tenant: int) -> None:
+        with self._counts_lock:
+            self._counts[tenant] -= 1
+            if not self._counts[tenant]:
+                del self._counts[tenant]
 
     # --- of a claim -------------------------------------------------------------------------------------
 

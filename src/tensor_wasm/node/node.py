@@ -14,7 +14,7 @@ from typing import BinaryIO, Self, TypeVar
 from tensor_wasm.config import Config, cores, split_public_keys
 from tensor_wasm.device import Compilers, open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
-from tensor_wasm.errors import Cancelled, CapacityExhausted, InvalidDeadline, NotReady, StoreError
+from tensor_wasm.errors import Cancelled, CapacityExhausted, InvalidDeadline, NotFound, NotReady, StoreError
 from tensor_wasm.host import HostLinker, HostServices, Stream
 from tensor_wasm.node.accounts import Accounts
 from tensor_wasm.node.administration import Administration, share_of
@@ -27,7 +27,7 @@ from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.kernels import Kernels
 from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page, Snapshot
 from tensor_wasm.node.models import Models
-from tensor_wasm.node.sandbox import Call, Limits, Workshop
+from tensor_wasm.node.sandbox import Call, Image, Limits, Workshop
 from tensor_wasm.node.snapshots import Snapshots, function_of
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.storage import Storage
@@ -44,6 +44,7 @@ from tensor_wasm.runtime import (
 from tensor_wasm.store import (
     ArtifactStore,
     Database,
+    FunctionRecord,
     HomeLock,
     IdempotencyKey,
     IdempotencyStore,
@@ -160,6 +161,7 @@ class Node:
                 frozenset(split_public_keys(config.snapshot_keys) if config.snapshot_keys else ()),
                 self._catalog.check_module,
                 config.max_body_bytes,
+                config.instance_memory_bytes,
             )
             self._warm = WarmStarts(
                 workshop,
@@ -337,8 +339,18 @@ class Node:
         with self._compilers.acting_for(call.tenant):
             if record.prewarm is None:
                 return self._invoker.run(call, record, self._catalog.ready(record))
-            image = self._warm.image(record)
+            image = self._image(record)
             return self._invoker.run(call, record, self._catalog.observable(record.digest), image)
+
+    def _image(self, record: FunctionRecord) -> Image:
+        """The state that a function's instances start from. Raises :class:`~tensor_wasm.errors.NotFound`."""
+        image = self._warm.image(record)
+        try:
+            self._catalog.find(record.id, record.tenant)
+        except NotFound:  # deleted while its state was made, which nobody would ever drop
+            self._warm.drop(record.id)
+            raise
+        return image
 
     def _trim(self) -> None:
         for workers in (self._workers, self._background):
@@ -497,7 +509,7 @@ class Node:
     ) -> KeptInstance:
         """As :meth:`restore`, on a worker thread."""
         self._check_open()
-        self._snapshots.find(id, tenant)
+        self._snapshots.show(id, tenant)
         cancelled: list[bool] = []
         call = self._spawning(id, tenant, deadline_s, cancelled)
 
@@ -581,7 +593,7 @@ class Node:
             module = self._catalog.observable(record.digest)
             if record.prewarm is None:
                 return self._kept.spawn(call, record, module, idle_timeout_s)
-            image = self._warm.image(record)
+            image = self._image(record)
             return self._kept.spawn(call, record, module, idle_timeout_s, lambda sandbox: sandbox.restore(image))
 
     def _call(self, claim: Claim, call: Call) -> InvocationResult:

@@ -7,11 +7,12 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from tensor_wasm.errors import Conflict, InvalidName, InvalidSnapshot, NotFound, SnapshotDamaged
+from tensor_wasm.errors import Conflict, InvalidName, InvalidSnapshot, NotFound, QuotaExceeded, SnapshotDamaged
 from tensor_wasm.node.instances import new_id
 from tensor_wasm.node.model import Snapshot
 from tensor_wasm.node.sandbox import Image, Sandbox
@@ -24,16 +25,23 @@ from tensor_wasm.store.signing import PublicKey, SigningKey
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _NAME_MAX = 128
+_NO_SNAPSHOT = "no such snapshot for this tenant"
 #: The form of ``state`` in rows and files.
 STATE_FORMAT = 1
+#: Most snapshots of one tenant: a list has them all.
+SNAPSHOTS_MAX = 1000
+#: What the kernels of a guest may take in a snapshot's file besides the instance's memory.
+_KERNELS_MAX_BYTES = 1 << 30
 
 
 class Snapshots:
-    """The snapshots of a node. All calls but :meth:`find` and :meth:`list` touch the disk. Safe for threads.
+    """The snapshots of a node. All calls but :meth:`show` and :meth:`list` touch the disk. Safe for threads.
+
+    Each counts as stored bytes of its tenant with all that it needs: its file, its state, its module.
 
     At most ``concurrency`` are written at once: they share the disk with everything else. Files are signed by ``key``;
     those signed by it or by one of ``trusted`` are taken, when ``check_module`` takes their module, which has at most
-    ``module_max_bytes``.
+    ``module_max_bytes``, and their content fits an instance of ``memory_max_bytes``.
     """
 
     def __init__(
@@ -46,28 +54,41 @@ class Snapshots:
         trusted: frozenset[str],
         check_module: Callable[[bytes], object],
         module_max_bytes: int,
+        memory_max_bytes: int,
     ) -> None:
         self._key = key
         self._trusted = trusted | {key.public.text}
         self._check = check_module
         self._module_max_bytes = module_max_bytes
+        self._content_max_bytes = memory_max_bytes + _KERNELS_MAX_BYTES
         self._store = store
         self._artifacts = artifacts
         self._storage = storage
         self._turn = threading.Semaphore(concurrency)
-        self._records = {record.id: record for record in store.all()}
-        for record in self._records.values():
-            storage.count(record.tenant, record.size_bytes)
-        artifacts.hold(record.module_digest for record in self._records.values())
+        # Without their states, which may have a megabyte each: those are read when they are needed.
+        self._known: dict[str, Snapshot] = {}
+        self._stored_bytes: dict[str, int] = {}
+        self._counts: Counter[int] = Counter()
         self._lock = threading.Lock()
+        for one in store.all():
+            view = Snapshot(
+                one.id, one.tenant, one.function_id, one.function_name, one.module_digest, one.size_bytes, one.sha,
+                one.created_at,
+            )  # fmt: skip
+            stored_bytes = one.size_bytes + one.state_bytes + artifacts.size_bytes(one.module_digest)
+            self._add(view, stored_bytes)
+            storage.count(one.tenant, stored_bytes)
+        artifacts.hold(view.module_digest for view in self._known.values())
 
     def capture(self, sandbox: Sandbox, function: FunctionRecord) -> Snapshot:
         """Keep an instance's state, between calls. It survives ``kill -9`` once this has returned.
 
         Raises :class:`InvalidSnapshot` when its state cannot be told, :class:`QuotaExceeded` when its tenant may not
-        store so much, :class:`~tensor_wasm.errors.StoreError` when the disk takes it not.
+        store so much or so many, :class:`~tensor_wasm.errors.StoreError` when the disk takes it not.
         """
-        taken_bytes = sandbox.memory_bytes  # the file may have somewhat more, kernels, or less
+        self._check_count(function.tenant)
+        module_bytes = self._artifacts.size_bytes(function.digest)
+        taken_bytes = sandbox.memory_bytes + module_bytes  # there may be somewhat more, kernels and state, or less
         with self.turn(), self._storage.taking(function.tenant, taken_bytes):
             with self._store.writing() as (descriptor, keep):
                 writer = ImageWriter(descriptor)
@@ -82,9 +103,11 @@ class Snapshots:
                     state=encode_state(state, device, function.id),
                     created_at=time.time(),
                 )
-                self._keep(record, keep)
-            self._storage.count(function.tenant, record.size_bytes - taken_bytes)
-        return describe(record)
+                view = describe(record, function.id)
+                stored_bytes = record.size_bytes + len(record.state) + module_bytes
+                self._keep(record, view, stored_bytes, keep)
+            self._storage.count(function.tenant, stored_bytes - taken_bytes)
+        return view
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -134,14 +157,18 @@ class Snapshots:
         """
         if not _ID.fullmatch(identity):
             raise InvalidName("a snapshot's id is a UUID in lower case: 8-4-4-4-12 hexadecimal digits")
-        if identity in self._records:
+        if identity in self._known:
             raise Conflict("there is a snapshot of that id: choose another")
+        self._check_count(tenant)
         reader = snapshot_file.SnapshotReader(file, self._is_trusted)
         header = reader.header
-        state, _, _ = decode_state(header.state)
+        state, _, function_id = decode_state(header.state)
         if header.module_bytes > self._module_max_bytes or state.memory_bytes > header.size_bytes:
             raise SnapshotDamaged("the snapshot's header has sizes that cannot be")
-        with self.turn(), self._storage.taking(tenant, header.size_bytes):
+        if header.size_bytes > self._content_max_bytes:
+            raise InvalidSnapshot("the snapshot has more memory than an instance of this node may have")
+        stored_bytes = header.size_bytes + len(header.state) + header.module_bytes
+        with self.turn(), self._storage.taking(tenant, stored_bytes):
             module = reader.module()
             self._check(module)
             with self._artifacts.putting(module) as digest, self._store.writing() as (descriptor, keep):
@@ -153,43 +180,50 @@ class Snapshots:
                     identity, tenant, header.function_name[:_NAME_MAX], digest, header.size_bytes, header.sha,
                     header.state, header.created_at,
                 )  # fmt: skip
+                view = describe(record, function_id)
                 with self._lock:
-                    if identity in self._records:
+                    if identity in self._known:
                         raise Conflict("there is a snapshot of that id: choose another")
                     keep(record)
-                    self._records[identity] = record
-        return describe(record)
+                    self._add(view, stored_bytes)
+        return view
 
     # --- what there is ------------------------------------------------------------------------------------
 
     def find(self, identity: str, tenant: int) -> SnapshotRecord:
-        """A tenant's snapshot. Raises :class:`NotFound`, for another tenant's as well."""
-        record = self._records.get(identity)
-        if record is None or record.tenant != tenant:
-            raise NotFound("no such snapshot for this tenant")
+        """A tenant's snapshot with its state. Raises :class:`NotFound`, for another tenant's as well."""
+        self.show(identity, tenant)
+        record = self._store.get(identity)
+        if record is None:
+            raise NotFound(_NO_SNAPSHOT)
         return record
 
     def owner_of(self, identity: str) -> int | None:
         """The tenant whose snapshot this is; None when there is none."""
-        record = self._records.get(identity)
-        return None if record is None else record.tenant
+        view = self._known.get(identity)
+        return None if view is None else view.tenant
 
     def show(self, identity: str, tenant: int) -> Snapshot:
-        """As :meth:`find`, as the API shows it."""
-        return describe(self.find(identity, tenant))
+        """A tenant's snapshot as the API shows it. Raises :class:`NotFound`, for another tenant's as well."""
+        view = self._known.get(identity)
+        if view is None or view.tenant != tenant:
+            raise NotFound(_NO_SNAPSHOT)
+        return view
 
     def list(self, tenant: int) -> list[Snapshot]:
         """A tenant's snapshots, oldest first."""
-        return [describe(record) for record in self._records.copy().values() if record.tenant == tenant]
+        return [view for view in self._known.copy().values() if view.tenant == tenant]
 
     def delete(self, identity: str, tenant: int) -> None:
         """Forget a snapshot; instances made from it go on. Raises :class:`NotFound`."""
         with self._lock:
-            record = self.find(identity, tenant)
-            self._store.delete(record)
-            del self._records[identity]
-        self._storage.give(tenant, record.size_bytes)
-        self._artifacts.release(record.module_digest)
+            view = self.show(identity, tenant)
+            self._store.delete(identity)
+            del self._known[identity]
+            stored_bytes = self._stored_bytes.pop(identity)
+            self._counts[tenant] -= 1
+        self._storage.give(tenant, stored_bytes)
+        self._artifacts.release(view.module_digest)
 
     @contextmanager
     def opened(self, record: SnapshotRecord) -> Iterator[Image]:
@@ -216,19 +250,28 @@ class Snapshots:
     def _is_trusted(self, key: PublicKey) -> bool:
         return key.text in self._trusted
 
-    def _keep(self, record: SnapshotRecord, keep: Any) -> None:
+    def _check_count(self, tenant: int) -> None:
+        if self._counts[tenant] >= SNAPSHOTS_MAX:
+            raise QuotaExceeded(f"the tenant has {SNAPSHOTS_MAX} snapshots, as many as it may: delete one first")
+
+    def _add(self, view: Snapshot, stored_bytes: int) -> None:
+        self._known[view.id] = view
+        self._stored_bytes[view.id] = stored_bytes
+        self._counts[view.tenant] += 1
+
+    def _keep(self, record: SnapshotRecord, view: Snapshot, stored_bytes: int, keep: Any) -> None:
         self._artifacts.hold([record.module_digest])
         try:
             keep(record)
         except BaseException:
             self._artifacts.release(record.module_digest)
             raise
-        self._records[record.id] = record
+        with self._lock:
+            self._add(view, stored_bytes)
 
 
-def describe(record: SnapshotRecord) -> Snapshot:
-    """A snapshot as the API shows it."""
-    _, _, function_id = decode_state(record.state)
+def describe(record: SnapshotRecord, function_id: str) -> Snapshot:
+    """A snapshot, of an instance of that function, as the API shows it."""
     return Snapshot(
         id=record.id,
         tenant=record.tenant,

@@ -13,7 +13,7 @@ from tensor_wasm.store.lock import HomeLock
 from tensor_wasm.store.models import ModelRecord, ModelStore
 from tensor_wasm.store.registry import FunctionRecord, Registry
 from tensor_wasm.store.shared import SharedArtifacts
-from tensor_wasm.store.snapshots import OwnFile, SnapshotRecord, SnapshotStore
+from tensor_wasm.store.snapshots import OwnFile, SnapshotOutline, SnapshotRecord, SnapshotStore
 from tensor_wasm.store.tenants import TenantStore
 from tensor_wasm.store.tokens import TokenRecord, TokenStore
 
@@ -40,6 +40,7 @@ __all__ = [
     "OwnFile",
     "Registry",
     "SharedArtifacts",
+    "SnapshotOutline",
     "SnapshotRecord",
     "SnapshotStore",
     "TenantStore",

@@ -60,6 +60,13 @@ class ArtifactStore:
             )
         return data
 
+    def size_bytes(self, digest: str) -> int:
+        """Bytes of the content of that digest; 0 when it is gone."""
+        try:
+            return self._path(digest).stat().st_size
+        except OSError:
+            return 0
+
     def delete(self, digest: str) -> None:
         """Remove the content of that digest, if it is there."""
         path = self._path(digest)

@@ -49,6 +49,10 @@ class SharedArtifacts:
         """The verified content of that digest."""
         return self._artifacts.get(digest)
 
+    def size_bytes(self, digest: str) -> int:
+        """Bytes of the content of that digest; 0 when it is gone."""
+        return self._artifacts.size_bytes(digest)
+
     def release(self, digest: str) -> bool:
         """Hold an artifact once less; whether that was the last time, so that it was deleted."""
         with self._lock:

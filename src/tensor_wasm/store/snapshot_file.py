@@ -15,8 +15,9 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Annotated, BinaryIO
 
+import msgspec
 from blake3 import blake3
 
 from tensor_wasm.errors import (
@@ -172,28 +173,25 @@ class SnapshotReader:
         return data
 
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "function_name": str,
-    "module_digest": str,
-    "module_bytes": int,
-    "sha": str,
-    "size_bytes": int,
-    "state": str,
-    "created_at": (int, float),
-    "key": str,
-}
+class _Fields(msgspec.Struct, forbid_unknown_fields=True):
+    """A header as JSON. Anybody may have written it: nothing is made of what is not one of these."""
+
+    function_name: str
+    module_digest: str
+    module_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    sha: str
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    state: str
+    created_at: float
+    key: str
+
+
+_decoder = msgspec.json.Decoder(_Fields)
 
 
 def _decode(body: bytes) -> Header:
     try:
-        fields: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        raise SnapshotDamaged("the snapshot's header is not JSON") from None
-    if not isinstance(fields, dict) or fields.keys() != _KINDS.keys():
-        raise SnapshotDamaged("the snapshot's header has not the fields of one")
-    for name, kind in _KINDS.items():
-        if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
-            raise SnapshotDamaged(f"the snapshot's header has a wrong {name}")
-    if fields["module_bytes"] < 0 or fields["size_bytes"] < 0:
-        raise SnapshotDamaged("the snapshot's header has a size below 0")
-    return Header(**fields)
+        fields = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SnapshotDamaged(f"the snapshot's header is none: {error}") from None
+    return Header(**msgspec.structs.asdict(fields))

@@ -41,7 +41,22 @@ class SnapshotRecord:
     created_at: float
 
 
-Records = list[SnapshotRecord]
+@dataclass(frozen=True, slots=True)
+class SnapshotOutline:
+    """A snapshot without its state, which may have a megabyte: ``state_bytes``; ``function_id`` is of it."""
+
+    id: str
+    tenant: int
+    function_name: str
+    module_digest: str
+    size_bytes: int
+    sha: str
+    created_at: float
+    function_id: str
+    state_bytes: int
+
+
+Outlines = list[SnapshotOutline]
 
 
 class OwnFile:
@@ -106,20 +121,29 @@ class SnapshotStore:
             raise StoreError(f"{path} has not the size it was written with: restore it from a backup, or delete it")
         return descriptor
 
-    def all(self) -> Records:
+    def all(self) -> Outlines:
         """Every snapshot of every tenant, oldest first."""
-        rows = self._database.rows(f"SELECT {_COLUMNS} FROM snapshots ORDER BY position")  # noqa: S608
+        rows = self._database.rows(
+            "SELECT id, tenant, function_name, module_digest, size_bytes, sha, created_at,"
+            " coalesce(iif(json_valid(state), json_extract(state, '$.function_id'), ''), ''), length(state)"
+            " FROM snapshots ORDER BY position"
+        )
         try:
-            return [_record(row) for row in rows]
+            return [SnapshotOutline(row[0], int(row[1]), *row[2:]) for row in rows]
         except ValueError:
             raise self._database.damaged() from None
 
-    def delete(self, record: SnapshotRecord) -> None:
+    def get(self, identity: str) -> SnapshotRecord | None:
+        """A snapshot; None when there is none."""
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM snapshots WHERE id = ?", (identity,))  # noqa: S608
+        return _record(rows[0]) if rows else None
+
+    def delete(self, identity: str) -> None:
         """Forget a snapshot. Instances that show its file go on: the system keeps it for them."""
         with self._database.transaction() as connection:
-            connection.execute("DELETE FROM snapshots WHERE id = ?", (record.id,))
+            connection.execute("DELETE FROM snapshots WHERE id = ?", (identity,))
         with contextlib.suppress(OSError):
-            self._path(record.id).unlink()
+            self._path(identity).unlink()
 
     def _keep(self, descriptor: int, temporary: str, record: SnapshotRecord) -> None:
         os.fsync(descriptor)

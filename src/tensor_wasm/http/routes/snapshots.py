@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 from tensor_wasm.errors import (
@@ -40,6 +41,28 @@ _OCTETS = "application/octet-stream"
 _SMALL_BYTES = 4096
 #: Pieces of a file are put together up to this, for each costs a hop to another thread.
 _PART_BYTES = 1 << 20
+#: Files of one tenant that come or go at once: one that comes is on the disk as it grows, in no quota yet; for one that
+#: goes its module is in memory.
+TRANSFERS_MAX = 4
+
+
+class Transfers:
+    """Counts the files of each tenant that are on their way. Used on the event loop only."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def begin(self, tenant: int) -> None:
+        """Raises :class:`CapacityExhausted` when as many are on their way as may."""
+        if self._counts[tenant] >= TRANSFERS_MAX:
+            raise CapacityExhausted(f"{TRANSFERS_MAX} snapshot files of the tenant are on their way: try again later")
+        self._counts[tenant] += 1
+
+    def end(self, tenant: int) -> None:
+        """One has come, gone or broken off."""
+        self._counts[tenant] -= 1
+        if not self._counts[tenant]:
+            del self._counts[tenant]
 
 
 class Snapshots:
@@ -48,6 +71,7 @@ class Snapshots:
     def __init__(self, node: Node, limit_bytes: int) -> None:
         self._node = node
         self._limit_bytes = limit_bytes
+        self._transfers = Transfers()
 
     async def capture(self, call: Call) -> Answer:
         """POST /instances/:id/snapshot."""
@@ -73,9 +97,15 @@ class Snapshots:
     async def download(self, call: Call) -> StreamedAnswer:
         """GET /snapshots/:id."""
         call.resource = call.parameters["id"]
-        parts = await self._node.in_background(call.tenant, self._node.export_snapshot, call.resource, call.tenant)
+        self._transfers.begin(call.tenant)
+        try:
+            parts = await self._node.in_background(call.tenant, self._node.export_snapshot, call.resource, call.tenant)
+        except BaseException:
+            self._transfers.end(call.tenant)
+            raise
 
         async def close() -> None:
+            self._transfers.end(call.tenant)
             await self._node.in_background(call.tenant, _close, parts)
 
         return StreamedAnswer(self._read(call.tenant, parts), SNAPSHOT.encode(), (), close)
@@ -88,6 +118,19 @@ class Snapshots:
         """PUT /snapshots/:id."""
         call.resource = identity = call.parameters["id"]
         media_type(call.headers, SNAPSHOT, _OCTETS)
+        self._transfers.begin(call.tenant)
+        try:
+            snapshot = await self._take(call, identity)
+        finally:
+            self._transfers.end(call.tenant)
+        call.detail = {"size_bytes": snapshot.size_bytes}
+        return Answer(
+            wire.encode(wire_snapshots.describe(snapshot)),
+            201,
+            headers=((b"location", b"/snapshots/" + identity.encode()),),
+        )
+
+    async def _take(self, call: Call, identity: str) -> Snapshot:
         tenant = call.tenant
         file = await self._node.in_background(tenant, self._node.snapshot_upload)
         try:
@@ -101,15 +144,9 @@ class Snapshots:
                 file.seek(0)
                 return self._node.import_snapshot(identity, file, tenant)
 
-            snapshot = await self._node.in_background(tenant, take)
+            return await self._node.in_background(tenant, take)
         finally:
             await self._node.in_background(tenant, file.close)
-        call.detail = {"size_bytes": snapshot.size_bytes}
-        return Answer(
-            wire.encode(wire_snapshots.describe(snapshot)),
-            201,
-            headers=((b"location", b"/snapshots/" + identity.encode()),),
-        )
 
     async def delete(self, call: Call) -> Answer:
         """DELETE /snapshots/:id."""
