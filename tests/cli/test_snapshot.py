@@ -317,6 +317,21 @@ def test_a_cut_download_is_an_error_and_leaves_what_was_there(cli, vault, tmp_pa
     assert cli("--server", vault.url, "snapshot", "export", name, "-").code == 1
 
 
+def test_a_terminal_sees_how_far_it_is_and_a_script_does_not(cli, vault, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("tensor_wasm.cli.snapshot_files._REFRESH_S", 0)
+    for is_json in (False, True):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        result = cli("--server", vault.url, "snapshot", "export", "whole", tmp_path / "x", *["--json"] * is_json)
+        assert result.code == 0
+        shown = sys.stderr.getvalue()
+        assert ("\r24.0 MiB" in shown, shown == "") == (not is_json, is_json)
+        assert is_json or shown.endswith("\r        \r")
+
+
 # --- keys -----------------------------------------------------------------------------------------------------
 
 

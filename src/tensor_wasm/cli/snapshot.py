@@ -26,9 +26,9 @@ def snapshot() -> None:
 @with_session
 @click.pass_obj
 def save(session: Session, instance: str) -> None:
-    """Capture the whole state of the kept instance INSTANCE (an id), and print the snapshot's id.
+    """Capture the kept instance INSTANCE, and print the snapshot's id.
 
-    The instance goes on. The snapshot is on the node's disk when this returns.
+    All of its state is captured, between two calls; it goes on. The snapshot is on the node's disk when this returns.
     """
     answer = session.client().capture(instance)
     if session.is_json:
@@ -43,7 +43,7 @@ def save(session: Session, instance: str) -> None:
 @with_session
 @click.pass_obj
 def restore(session: Session, snapshot: str, idle_timeout_s: float | None) -> None:
-    """Make a kept instance with the state of the snapshot SNAPSHOT (an id), and print the instance's id."""
+    """Make an instance from the snapshot SNAPSHOT, keep it, and print the instance's id."""
     answer = session.client().restore(snapshot, check_idle_timeout(idle_timeout_s))
     if session.is_json:
         print_json(answer)
@@ -69,9 +69,10 @@ def list_snapshots(session: Session) -> None:
 @with_session
 @click.pass_obj
 def export(session: Session, snapshot: str, file: str) -> None:
-    """Download the snapshot SNAPSHOT as the file FILE (- is stdout): compressed, signed by the node, with its module.
+    """Download the snapshot SNAPSHOT as FILE (- is stdout).
 
-    FILE is there once it is whole; what was there before stays until then.
+    It is compressed, signed by the node, and has the function's module with it. FILE is there once it is whole; what
+    was there before stays until then.
     """
     check_target(file, session.is_json)
     with session.client().snapshot_file(snapshot) as pieces:
@@ -88,7 +89,7 @@ def export(session: Session, snapshot: str, file: str) -> None:
 @with_session
 @click.pass_obj
 def import_(session: Session, file: str, identity: str | None) -> None:
-    """Upload the snapshot file FILE (- is stdin), and print the id that the snapshot has on this node.
+    """Upload the snapshot file FILE (- is stdin), and print its id.
 
     The node takes files that it signed itself, or that are signed by a key of its TENSOR_WASM_SNAPSHOT_KEYS.
     """
@@ -120,9 +121,10 @@ def delete(session: Session, snapshot: str) -> None:
 @with_session
 @click.pass_obj
 def key(session: Session, home: str | None) -> None:
-    """Print the public key that the node of this home signs its snapshot files with. Talks to no node.
+    """Print the public key of the node of this home.
 
-    Other nodes that have it in TENSOR_WASM_SNAPSHOT_KEYS take this node's files.
+    The node need not run. Its snapshot files are signed with that key; other nodes that have it in
+    TENSOR_WASM_SNAPSHOT_KEYS take them.
     """
     from tensor_wasm.config import load
     from tensor_wasm.store.signing import NODE_KEY_NAME, node_signing_key
