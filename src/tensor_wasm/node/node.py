@@ -542,8 +542,13 @@ class Node:
         with self._compilers.acting_for(tenant):
             return self._snapshots.import_(id, file, tenant)
 
-    def snapshot_upload(self) -> BinaryIO:
-        """An empty file on the volume of the snapshots, for one that comes; it is gone when it is closed."""
+    def snapshot_upload(self, id: str, tenant: int = 0) -> BinaryIO:  # noqa: A002
+        """An empty file on the volume of the snapshots, for :meth:`import_snapshot`; it is gone when it is closed.
+
+        Raises what that would raise whatever comes: for an id that is none or taken, for too many snapshots.
+        """
+        self._check_open()
+        self._snapshots.check_new(id, tenant)
         return self._snapshots.upload()
 
     @property

@@ -148,6 +148,14 @@ class Snapshots:
         finally:
             os.close(descriptor)
 
+    def check_new(self, identity: str, tenant: int) -> None:
+        """Raises what :meth:`import_` would raise whatever the file is: to be asked before a file is sent."""
+        if not _ID.fullmatch(identity):
+            raise InvalidName("a snapshot's id is a UUID in lower case: 8-4-4-4-12 hexadecimal digits")
+        if identity in self._known:
+            raise Conflict("there is a snapshot of that id: choose another")
+        self._check_count(tenant)
+
     def import_(self, identity: str, file: BinaryIO, tenant: int) -> Snapshot:
         """Keep what :meth:`export` gave, also on another node, under a new id. It survives ``kill -9`` then.
 
@@ -155,11 +163,7 @@ class Snapshots:
         :class:`~tensor_wasm.errors.InvalidSnapshot` for a file that cannot be used, :class:`InvalidWasm` for one whose
         module cannot run here, :class:`QuotaExceeded`.
         """
-        if not _ID.fullmatch(identity):
-            raise InvalidName("a snapshot's id is a UUID in lower case: 8-4-4-4-12 hexadecimal digits")
-        if identity in self._known:
-            raise Conflict("there is a snapshot of that id: choose another")
-        self._check_count(tenant)
+        self.check_new(identity, tenant)
         reader = snapshot_file.SnapshotReader(file, self._is_trusted)
         header = reader.header
         state, _, function_id = decode_state(header.state)

@@ -132,7 +132,7 @@ class Snapshots:
 
     async def _take(self, call: Call, identity: str) -> Snapshot:
         tenant = call.tenant
-        file = await self._node.in_background(tenant, self._node.snapshot_upload)
+        file = await self._node.in_background(tenant, self._node.snapshot_upload, identity, tenant)
         try:
 
             async def keep(part: bytes) -> None:
