@@ -174,6 +174,35 @@ def test_output_survives_a_terminal_that_knows_only_ascii(tmp_path):
     assert "there is no file" in result.stderr
 
 
+def every_command(group: click.Group, context: click.Context, above: tuple[str, ...] = ()):
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*above, name)
+        if isinstance(command, click.Group):
+            yield from every_command(command, context, (*above, name))
+
+
+COMMAND_PATHS = [(), *every_command(root.root, click.Context(root.root))]
+
+
+@pytest.mark.parametrize("path", COMMAND_PATHS, ids=" ".join)
+def test_every_command_has_a_manual_page(cli, path):
+    page = cli("man", *path).out
+    lines = page.splitlines()
+    assert lines[0].startswith('.TH "TENSOR')
+    sections = [line for line in lines if line.startswith(".SH")]
+    assert sections[:3] == [".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION"]
+    assert sections[-2:] == [".SH OPTIONS", ".SH EXIT STATUS"]
+    requests = {line.split()[0] for line in lines if line.startswith((".", "'"))}
+    assert requests <= {".TH", ".SH", ".TP", ".PP"}
+    assert ("\\fBinvoke\\fR" in lines) == (path in ((), ("instance",), ("bench",)))
+
+
+def test_a_manual_page_of_nothing_is_wrong_usage(cli):
+    assert cli("man", "nothing").code == 2
+    assert cli("man", "invoke", "deeper").code == 2
+
+
 @pytest.mark.parametrize(("shell", "text"), [("bash", "complete"), ("zsh", "#compdef"), ("fish", "complete")])
 def test_completions_name_the_command(cli, shell, text):
     result = cli("completions", shell)

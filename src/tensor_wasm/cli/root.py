@@ -46,6 +46,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("restore", "tensor_wasm.cli.backup", "restore", "Put a backup in the place of a node's home."),
     Entry("config", "tensor_wasm.cli.config", "config", "Show the settings and where each value comes from."),
     Entry("completions", "tensor_wasm.cli.completions", "completions", "Print a completion script for a shell."),
+    Entry("man", "tensor_wasm.cli.man", "man", "Print the manual page of a command."),
     Entry("version", "tensor_wasm.cli.version", "version", "Print the versions of TensorWasm, Python and Wasmtime."),
 )
 _ENTRIES = {entry.name: entry for entry in COMMANDS}
