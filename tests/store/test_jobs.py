@@ -118,13 +118,23 @@ def test_jobs_that_ran_when_the_node_ended_have_failed(store, database, keys):
     assert again.write(Changes([new_job()])) == [4]
 
 
+def test_of_the_oldest_jobs_as_few_go_as_have_the_bytes(store):
+    store.write(Changes([new_job() for _ in range(6)]))
+    store.write(Changes(ends=[completed(position, 700, 10.0) for position in range(1, 6)]))
+    assert store.forget_oldest(1, 10, 700) == {1: (1, 700)}
+    assert store.forget_oldest(1, 10, 701) == {1: (2, 1400)}
+    assert store.forget_oldest(1, 1, 5000) == {1: (1, 700)}
+    assert store.forget_oldest(1, 10, 5000) == {1: (1, 700)}
+    assert store.forget_oldest(1, 10, 5000) == {}
+
+
 def test_old_jobs_are_forgotten_and_say_what_they_counted_for(store):
     store.write(Changes([new_job(), new_job(), new_job(2), new_job()]))
     store.write(Changes(ends=[completed(1, 700, 10.0), completed(2, 800, 20.0), completed(3, 900, 5.0)]))
     assert store.sizes()[1] == (new_job().request.size_bytes, 1500)
     assert store.forget_before(15.0, 10) == {1: (1, 700), 2: (1, 900)}
     assert store.forget_before(15.0, 10) == {}
-    assert store.forget_oldest(1, 10) == {1: (1, 800)}
+    assert store.forget_oldest(1, 10, 1) == {1: (1, 800)}
     assert len(store.list(1, 10)) == 1
 
 

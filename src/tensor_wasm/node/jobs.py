@@ -73,6 +73,8 @@ _USUAL_S = 0.05
 _NEWEST = 0.1
 #: Requests of waiting jobs up to this are kept in memory; larger ones are read again when their turn comes.
 _KEPT_REQUEST_BYTES = ROW_BYTES + 1024
+#: When a tenant's jobs take too much, this part of what they may take is freed besides.
+_SPARE_PART = 64
 #: Jobs deleted in one transaction.
 _FORGOTTEN_AT_ONCE = 500
 #: Pause before changes are written again that could not be.
@@ -570,9 +572,14 @@ class Jobs:
 
     def _keep_bounded(self, line: _Line) -> None:
         """Forget a tenant's oldest results when all its jobs take more than they may."""
-        while line.unfinished_bytes + line.finished_bytes > self._limits.stored_bytes:
+        most_bytes = self._limits.stored_bytes
+        while (over_bytes := line.unfinished_bytes + line.finished_bytes - most_bytes) > 0:
+            # A little more than must go, so that the next job does not come here again.
+            wanted_bytes = over_bytes + most_bytes // _SPARE_PART
             try:
-                if not self._forgot(self._store.forget_oldest(line.tenant, _FORGOTTEN_AT_ONCE)):
+                gone = self._store.forget_oldest(line.tenant, _FORGOTTEN_AT_ONCE, wanted_bytes)
+                self._forgot(gone)
+                if not gone:
                     return
             except StoreError:
                 _log.exception("old jobs cannot be forgotten")

@@ -282,18 +282,23 @@ class JobStore:
         """Delete at most ``limit`` jobs that ended before a time."""
         return self._forget("finished_at < ? LIMIT ?", (finished_at, limit))
 
-    def forget_oldest(self, tenant: int, limit: int) -> Forgotten:
-        """Delete a tenant's oldest jobs that have ended, at most ``limit``."""
-        return self._forget("tenant = ? AND finished_at IS NOT NULL ORDER BY position LIMIT ?", (str(tenant), limit))
+    def forget_oldest(self, tenant: int, limit: int, size_bytes: int) -> Forgotten:
+        """Delete a tenant's oldest jobs that have ended: as few as have ``size_bytes``, at most ``limit``."""
+        oldest = (
+            "SELECT position, tenant, size_bytes, sum(size_bytes) OVER (ORDER BY position) - size_bytes AS before_bytes"
+            " FROM (SELECT position, tenant, size_bytes FROM jobs WHERE tenant = ? AND finished_at IS NOT NULL"
+            " ORDER BY position LIMIT ?)"
+        )
+        return self._forget("before_bytes < ?", (str(tenant), limit, size_bytes), f"({oldest})")
 
-    def _forget(self, where: str, values: Sequence[object]) -> Forgotten:
+    def _forget(self, where: str, values: Sequence[object], jobs: str = "jobs") -> Forgotten:
         gone: Forgotten = {}
         with self._database.transaction() as connection:
             # A row for each tenant: each that is read costs a turn of the interpreter lock, while others wait for the
             # database.
             found = connection.execute(
                 "SELECT tenant, count(*), sum(size_bytes), json_group_array(position)"  # noqa: S608 - own text
-                f" FROM (SELECT position, tenant, size_bytes FROM jobs WHERE {where}) GROUP BY tenant",
+                f" FROM (SELECT position, tenant, size_bytes FROM {jobs} WHERE {where}) GROUP BY tenant",
                 values,
             )
             for tenant, count, size_bytes, positions in found.fetchall():
