@@ -84,6 +84,7 @@ class Attacked(Served):
         host, port = self.url.removeprefix("http://").split(":")
         self.address = host, int(port)
         self.headers: dict[str, str] = {}
+        self.home = home
         self._watcher = subprocess.Popen(
             [sys.executable, "-m", "security.watcher", host, port, str(self.process.pid)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(TESTS)},

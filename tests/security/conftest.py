@@ -8,6 +8,7 @@ import pytest
 
 from security.attacked import MIB, Attacked, check_calm
 from security.guests import probe
+from tensor_wasm.store.signing import SigningKey
 
 #: Small, so that attacks reach their bounds soon.
 SETTINGS = {
@@ -26,8 +27,15 @@ _SPARE_DESCRIPTORS = 8
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    node = Attacked(tmp_path_factory.mktemp("attacked") / "home", **SETTINGS)
+def signer() -> SigningKey:
+    """A key whose snapshot files the node takes."""
+    return SigningKey.generate()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, signer: SigningKey) -> Iterator[Attacked]:
+    home = tmp_path_factory.mktemp("attacked") / "home"
+    node = Attacked(home, **SETTINGS, TENSOR_WASM_SNAPSHOT_KEYS=signer.public.text)
     yield node
     code = node.end()
     assert code == 0, node.log

@@ -429,3 +429,43 @@ def entry(body: str, parameters: str = ".param .u64 a", before: str = "") -> str
 
 def u64(value: int) -> tuple[Tag, int]:
     return (Tag.U64, value & (1 << 64) - 1)
+
+
+def streamer() -> bytes:
+    """``pour(bytes)``: emit chunks for ever, whatever the host says; ``emit(count, bytes)``: so many, the last code.
+
+    ``say`` emits the invocation's input; ``nothing`` returns.
+    """
+    module = Module()
+    emit = module.import_function("wasi:tensor/host@0.1.0", "emit-chunk", [I32, I32], [I32])
+    read = module.import_function("wasi:tensor/host@0.1.0", "read-input", [I32, I32], [I32])
+    module.export("memory", module.memory(PROBE_PAGES))
+    module.function([], [], export="nothing")
+    pour = module.function([I32], [], export="pour")
+
+    def step() -> None:
+        pour.code.i32_const(0)
+        pour.code.get(pour.parameters[0])
+        pour.code.call(emit)
+        pour.code.op("drop")
+
+    for_ever(pour.code, step)
+    some = module.function([I32, I32], [I32], export="emit")
+    body, (count, size) = some.code, some.parameters
+    code = body.local(I32)
+    with body.loop() as again:
+        body.i32_const(0)
+        body.get(size)
+        body.call(emit)
+        body.set(code)
+        body.get(count)
+        body.i32_const(1)
+        body.op("i32.sub")
+        body.tee(count)
+        body.br_if(again)
+    body.get(code)
+    say = module.function([], [I32], export="say").code
+    say.i32_const(INPUT)
+    call(say, read, INPUT, PROBE_BYTES - INPUT)
+    say.call(emit)
+    return module.encode().wasm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import statistics
 import time
 import uuid
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from security.attacked import Answer, Attacked
-from security.conftest import TOKENS, bearer
+from security.conftest import ADMIN, TOKENS, bearer
 from security.guests import entry, kernel_call, probe, u64
 from tensor_wasm.tenancy import TokenBook
 
@@ -59,6 +60,69 @@ def test_ids_of_others_are_ids_of_nothing(tenants: Attacked, mine: str, theirs: 
     assert theirs_answer.status >= 400
     assert _shape(theirs_answer) == _shape(nobodys_answer)
     assert tenants.invoke(theirs, "nothing", **bearer(2)).status == 200
+
+
+@pytest.fixture(scope="session")
+def their_things(shared_by_tenants: Attacked, theirs: str) -> dict[str, str]:
+    """Of tenant 2: a kept instance, a snapshot of it, a job that has ended, a model."""
+    node, json_type = shared_by_tenants, {"Content_Type": "application/json"}
+    body = json.dumps({"function_id": theirs}).encode()
+    instance = node.ask("POST", "/instances", body, **bearer(2), **json_type).json["id"]
+    snapshot = node.ask("POST", f"/instances/{instance}/snapshot", **bearer(2)).json["snapshot_id"]
+    job = node.ask("POST", f"/functions/{theirs}/invoke-async", b'{"export":"nothing"}', **bearer(2), **json_type)
+    body = json.dumps({"function_id": theirs, "export": "say"}).encode()
+    boss = {"Authorization": f"Bearer {ADMIN}"}
+    bound = node.ask("PUT", "/admin/models/2/writer-of-two", body, **boss, **json_type)
+    assert bound.status == 200
+    return {"instance": instance, "snapshot": snapshot, "job": job.json["job_id"], "model": "writer-of-two"}
+
+
+_THINGS = [
+    ("instance", "GET", "/instances/{}", None),
+    ("instance", "DELETE", "/instances/{}", None),
+    ("instance", "POST", "/instances/{}/invoke", b'{"export":"nothing"}'),
+    ("instance", "POST", "/instances/{}/snapshot", None),
+    ("instance", "POST", "/snapshots/{}/restore", b"{ }"),
+    ("snapshot", "GET", "/snapshots/{}", None),
+    ("snapshot", "DELETE", "/snapshots/{}", None),
+    ("snapshot", "POST", "/snapshots/{}/restore", b"{ }"),
+    ("snapshot", "GET", "/instances/{}", None),
+    ("job", "GET", "/jobs/{}", None),
+    ("job", "DELETE", "/jobs/{}", None),
+    ("job", "GET", "/jobs?after={}", None),
+    ("model", "GET", "/v1/models/{}", None),
+    ("model", "POST", "/v1/completions", b'{"model":"{}","prompt":"x"}'),
+    ("model", "POST", "/v1/chat/completions", b'{"model":"{}","messages":[{"role":"user","content":"x"}]}'),
+]
+
+
+@pytest.mark.parametrize(("what", "method", "path", "body"), _THINGS)
+def test_things_of_others_are_things_of_nobody(
+    tenants: Attacked, mine: str, their_things: dict[str, str], what, method, path, body
+):
+    """Bound: kept instances, snapshots, jobs and models of another tenant give the answer of what never was."""
+    more = bearer(1) | ({"Content_Type": "application/json"} if body else {})
+    nobodys = "writer-of-xyz" if what == "model" else str(uuid.uuid4())
+    answers = []
+    for name in (their_things[what], nobodys):
+        answer = tenants.ask(method, path.replace("{}", name), body and body.replace(b"{}", name.encode()), **more)
+        assert answer.status in (400, 404)
+        answers.append(answer)
+    theirs_shape, nobodys_shape = (
+        repr(_shape(answer)).replace(name, "?")
+        for answer, name in zip(answers, (their_things[what], nobodys), strict=True)
+    )
+    assert theirs_shape == nobodys_shape
+
+
+def test_lists_of_things_show_nothing_of_others(tenants: Attacked, their_things: dict[str, str]):
+    """Bound: lists of instances, snapshots, jobs and models have the tenant's own only."""
+    for path in ("/instances", "/snapshots", "/jobs?limit=1000", "/v1/models"):
+        assert not any(name.encode() in tenants.ask("GET", path, **bearer(1)).body for name in their_things.values())
+    for path in ("/admin/models", "/admin/models/2/writer-of-two"):
+        assert tenants.ask("GET", path, **bearer(1)).kind == "forbidden"
+    put = tenants.ask("PUT", "/admin/models/1/writer-of-two", b"{}", Content_Type="application/json", **bearer(1))
+    assert put.kind == "forbidden"
 
 
 def test_ids_of_others_take_no_other_time(tenants: Attacked, mine: str, theirs: str):
