@@ -53,6 +53,35 @@ def damage_artifacts(home):
         path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("sabotage", [lose_a_function, revive_a_function, lose_tokens, damage_artifacts])
+def lose_snapshots(home):
+    connection = sqlite3.connect(home / "node.db")
+    connection.execute("DELETE FROM snapshots")
+    connection.commit()
+    connection.close()
+
+
+def damage_snapshots(home):
+    for path in home.glob("snapshots/*"):
+        path.write_bytes(bytes(path.stat().st_size))
+
+
+def leave_snapshots(home):
+    (home / "snapshots" / "half").write_bytes(b"half")
+
+
+def lose_keys(home):
+    connection = sqlite3.connect(home / "node.db")
+    connection.execute("DELETE FROM idempotency")
+    connection.commit()
+    connection.close()
+
+
+SABOTAGES = [
+    lose_a_function, revive_a_function, lose_tokens, damage_artifacts, lose_snapshots, damage_snapshots,
+    leave_snapshots, lose_keys,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES)
 def test_what_is_lost_or_comes_back_is_found(tmp_path, sabotage):
     assert strain(tmp_path, 3, sabotage=sabotage).findings

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from system.kills.client import OPERATOR, ask_as
-from system.kills.model import Function, Model, State, digest_of
+from system.kills.model import Function, Model, Snapshot, State, digest_of
 from system.soak.client import OK, Client
 
 _PATIENCE_S = 60.0
@@ -29,7 +29,8 @@ class Checker:
         self.findings: list[str] = []
 
     def check(self) -> None:
-        digests = self._functions() | self._kernels()
+        digests = self._functions() | self._kernels() | self._snapshots()
+        self._keys()
         self._tokens()
         self._weights()
         self._jobs()
@@ -96,6 +97,70 @@ class Checker:
                 if digest_of(text) != kernel.digest or not answer.json["verified"]:
                     self._say(f"kernel {name} is not whole: {answer}")
         return {item["digest"] for _, item in listed.values()}
+
+    def _snapshots(self) -> set[str]:
+        """Those that were acknowledged are there and restore to what they were; no file is there besides."""
+        listed: dict[str, dict] = {}
+        for tenant in self._tenants:
+            answer = ask_as(self._client, tenant, "GET", "/snapshots")
+            if answer.outcome != OK:
+                self._say(f"the snapshots of tenant {tenant} cannot be listed: {answer}")
+                continue
+            listed |= {item["id"]: item for item in answer.json["snapshots"]}
+        for model in self._models:
+            self._adopt(model, listed)
+            for identity, snapshot in list(model.snapshots.items()):
+                if identity in listed:
+                    snapshot.state = State.THERE
+                    continue
+                if snapshot.state is State.THERE:
+                    self._say(f"snapshot {identity} is gone though it was acknowledged")
+                del model.snapshots[identity]
+            there = list(model.snapshots.values())
+            for snapshot in self._random.sample(there, min(_SAMPLE, len(there))):
+                self._restore(snapshot)
+        for identity in listed.keys() - {id for model in self._models for id in model.snapshots}:
+            self._say(f"snapshot {identity} is there and should not be: {listed[identity]}")
+        files = {path.name: path.stat().st_size for path in (self._home / "snapshots").iterdir()}
+        if files != {identity: item["bytes"] for identity, item in listed.items()}:
+            self._say(f"the files of snapshots are not those that are listed: {files}, {listed}")
+        return {item["module_digest"] for item in listed.values()}
+
+    @staticmethod
+    def _adopt(model: Model, listed: dict[str, dict]) -> None:
+        """A capture whose answer never came may have made its snapshot all the same."""
+        known = {(snapshot.tenant, snapshot.function): snapshot for snapshot in model.capturing}
+        for identity, item in listed.items():
+            snapshot = known.get((item["tenant"], item["function_name"]))
+            if snapshot is not None and identity not in model.snapshots:
+                snapshot.id = identity
+                model.snapshots[identity] = snapshot
+                del known[item["tenant"], item["function_name"]]
+        model.capturing.clear()
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        restored = ask_as(self._client, snapshot.tenant, "POST", f"/snapshots/{snapshot.id}/restore", {})
+        if restored.outcome != OK:
+            self._say(f"snapshot {snapshot.id} cannot be restored: {restored}")
+            return
+        path = f"/instances/{restored.json['instance_id']}"
+        for export, value in (("run", snapshot.value), ("step", snapshot.steps + 1)):
+            answer = ask_as(self._client, snapshot.tenant, "POST", f"{path}/invoke", {"export": export})
+            if answer.result != [value]:
+                self._say(f"snapshot {snapshot.id} is not what was captured: {export} gives {answer}, not {value}")
+        ask_as(self._client, snapshot.tenant, "DELETE", path)
+
+    def _keys(self) -> None:
+        """The same request with the same key makes nothing new."""
+        for model in self._models:
+            for one in model.keyed:
+                function = model.functions.get(one.function)
+                if function is None or function.state is not State.THERE:
+                    continue
+                answer = ask_as(self._client, one.tenant, "POST", one.path, one.body, one.key)
+                made = (answer.json.get("job_id") or answer.json.get("id")) if answer.outcome == OK else None
+                if made != one.id:
+                    self._say(f"key {one.key} made {one.id} and now {answer}")
 
     def _list(self, tenant: int, what: str = "functions") -> Iterator[dict]:
         after = ""

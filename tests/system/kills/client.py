@@ -7,7 +7,7 @@ import json
 import threading
 from random import Random
 
-from system.kills.model import Function, Job, Kernel, Model, State, Token, digest_of, module, ptx
+from system.kills.model import Function, Job, Kernel, Keyed, Model, Snapshot, State, Token, digest_of, module, ptx
 from system.soak.client import OK, Answer, Client
 from tensor_wasm.store.manifest import Manifest
 from tensor_wasm.store.signing import SigningKey
@@ -18,6 +18,7 @@ _ALLOWED = {"capacity_exhausted", "saturated", "not_ready"}
 _PADDING_MAX = 60_000
 _SHARED_VALUES = 3
 _KEPT_MAX = 12
+_KEYS_MAX = 8
 _VERSION = "1.0"
 
 
@@ -49,6 +50,7 @@ class Changer(threading.Thread):
     def _change(self) -> None:
         actions = [self._deploy] * 4 + [self._delete] * 3 + [self._token] * 2 + [self._revoke] * 2 + [self._weight] * 2
         actions += [self._job] * 3 + [self._publish] * 2 + [self._withdraw]
+        actions += [self._capture] * 3 + [self._forget]
         while not self._stopped.is_set():
             answer = self._random.choice(actions)()
             if answer is None:
@@ -75,16 +77,22 @@ class Changer(threading.Thread):
         if len(functions) >= _KEPT_MAX:
             return self._delete()
         if self._random.random() < 0.3:  # the same bytes as another client's: one artifact for several functions
-            value, wasm = 0, module(0, bytes([self._random.randrange(_SHARED_VALUES)]))
+            value, is_warm, wasm = 0, False, module(0, bytes([self._random.randrange(_SHARED_VALUES)]))
         else:
-            value = self._random.getrandbits(31)
-            wasm = module(value, self._random.randbytes(self._random.randrange(_PADDING_MAX)))
-        function = Function(self._random.choice(self._tenants), self._fresh_name(), value, digest_of(wasm), len(wasm))
+            value, is_warm = self._random.getrandbits(31), self._random.random() < 0.3
+            wasm = module(value, self._random.randbytes(self._random.randrange(_PADDING_MAX)), is_warm=is_warm)
+        function = Function(
+            self._random.choice(self._tenants), self._fresh_name(), value, digest_of(wasm), len(wasm), is_warm=is_warm
+        )
         functions[function.name] = function
-        body = {"name": function.name, "wasm_b64": base64.b64encode(wasm).decode()}
-        answer = self._as(function.tenant, "POST", "/functions", body)
+        body: dict[str, object] = {"name": function.name, "wasm_b64": base64.b64encode(wasm).decode()}
+        if is_warm:
+            body["settings"] = {"prewarm": "init"}
+        key = self._fresh_key()
+        answer = self._as(function.tenant, "POST", "/functions", body, key)
         if answer.outcome == OK:
             function.state, function.id = State.THERE, answer.json["id"]
+            self._note_key(key, function, "/functions", body, str(function.id))
         elif answer.outcome != "no answer":
             del functions[function.name]
         return answer
@@ -145,9 +153,62 @@ class Changer(threading.Thread):
         if not there:
             return None
         function = self._random.choice(there)
-        answer = self._as(function.tenant, "POST", f"/functions/{function.id}/invoke-async", {})
+        path, key = f"/functions/{function.id}/invoke-async", self._fresh_key()
+        answer = self._as(function.tenant, "POST", path, {}, key)
         if answer.outcome == OK:
             self._model.jobs.append(Job(answer.json["job_id"], function.tenant, function.value))
+            self._note_key(key, function, path, {}, answer.json["job_id"])
+        return answer
+
+    def _fresh_key(self) -> str | None:
+        return self._fresh_name() if self._random.random() < 0.5 else None
+
+    def _note_key(self, key: str | None, function: Function, path: str, body: dict[str, object], made: str) -> None:
+        if key is not None:
+            self._model.keyed.append(Keyed(function.tenant, path, body, key, made, function.name))
+            del self._model.keyed[:-_KEYS_MAX]
+
+    def _capture(self) -> Answer | None:
+        """Make an instance, call it a few times, capture it."""
+        there = [function for function in self._model.functions.values() if function.state is State.THERE]
+        if not there:
+            return None
+        if len(self._model.snapshots) >= _KEPT_MAX:
+            return self._forget()
+        function = self._random.choice(there)
+        spawned = self._as(function.tenant, "POST", "/instances", {"function_id": function.id})
+        if spawned.outcome != OK:
+            return spawned
+        path, steps = f"/instances/{spawned.json['id']}", self._random.randint(1, 3)
+        for number in range(steps):
+            answer = self._as(function.tenant, "POST", f"{path}/invoke", {"export": "step"})
+            if answer.outcome != OK:
+                return answer
+            if answer.result != [number + 1]:
+                self.findings.append(f"an instance of {function.name} lost count: {answer}")
+        snapshot = Snapshot("", function.tenant, function.name, function.value, steps, function.digest)
+        self._model.capturing.append(snapshot)
+        answer = self._as(function.tenant, "POST", f"{path}/snapshot")
+        if answer.outcome != "no answer":
+            self._model.capturing.remove(snapshot)
+        if answer.outcome == OK:
+            snapshot.id = answer.json["snapshot_id"]
+            self._model.snapshots[snapshot.id] = snapshot
+            self._as(function.tenant, "DELETE", path)
+        return answer
+
+    def _forget(self) -> Answer | None:
+        """Delete a snapshot."""
+        there = [snapshot for snapshot in self._model.snapshots.values() if snapshot.state is State.THERE]
+        if not there:
+            return None
+        snapshot = self._random.choice(there)
+        snapshot.state = State.ENDING
+        answer = self._as(snapshot.tenant, "DELETE", f"/snapshots/{snapshot.id}")
+        if answer.outcome == OK:
+            del self._model.snapshots[snapshot.id]
+        elif answer.outcome != "no answer":
+            snapshot.state = State.THERE
         return answer
 
     def _publish(self) -> Answer | None:
@@ -182,10 +243,11 @@ class Changer(threading.Thread):
             kernel.state = State.THERE
         return answer
 
-    def _as(self, tenant: int, method: str, path: str, value: object = None) -> Answer:
-        return ask_as(self._client, tenant, method, path, value)
+    def _as(self, tenant: int, method: str, path: str, value: object = None, key: str | None = None) -> Answer:
+        return ask_as(self._client, tenant, method, path, value, key)
 
 
-def ask_as(client: Client, tenant: int, method: str, path: str, value: object = None) -> Answer:
-    """A request for a tenant: each has a token of the settings."""
-    return client.ask(method, path, f"t{tenant}", None if value is None else json.dumps(value).encode())
+def ask_as(client: Client, tenant: int, method: str, path: str, value: object = None, key: str | None = None) -> Answer:
+    """A request for a tenant: each has a token of the settings. ``key`` is an Idempotency-Key."""
+    body = None if value is None else json.dumps(value).encode()
+    return client.ask(method, path, f"t{tenant}", body, more={} if key is None else {"Idempotency-Key": key})

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -49,9 +49,16 @@ class Client:
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(
-        self, method: str, path: str, token: str, body: bytes | None = None, media_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        token: str,
+        body: bytes | None = None,
+        media_type: str = "application/json",
+        more: Mapping[str, str] | None = None,
     ) -> Answer:
-        headers = {"Content-Type": media_type, "Authorization": f"Bearer {token}"}
+        """``more`` are further headers."""
+        headers = {"Content-Type": media_type, "Authorization": f"Bearer {token}"} | dict(more or {})
         began = time.perf_counter()
         try:
             status, data = self._exchange(method, path, body, headers)
