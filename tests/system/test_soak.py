@@ -19,6 +19,8 @@ READING = Reading(
     busy={"active_instances": 0.0},
     functions=16,
     artifacts=2,
+    snapshots=1,
+    stored_bytes=1 << 20,
     tokens=9,
     connections=0,
     threads=26,
@@ -62,9 +64,9 @@ def test_what_grew_is_a_leak(bound):
     assert list(compare(READING, grown)) == [f"{bound.name} at the end"]
 
 
-@pytest.mark.parametrize("name", ["functions", "artifacts", "tokens"])
+@pytest.mark.parametrize("name", ["functions", "artifacts", "snapshots", "stored_bytes", "tokens"])
 def test_what_was_lost_is_found_too(name):
-    assert list(compare(READING, replace(READING, **{name: 1}))) == [f"{name} at the end"]
+    assert list(compare(READING, replace(READING, **{name: 0}))) == [f"{name} at the end"]
 
 
 def test_what_is_still_held_is_a_leak():

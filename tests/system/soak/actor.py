@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -106,11 +106,12 @@ class TenantActor(Actor):
         allowed: Sequence[str] = (OK,),
         media_type: str = "application/json",
         token: Token | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> Answer:
         """Ask, count, and check that the outcome is one of those allowed; with any token unless one is given."""
         token = token or self.wallet.pick(self.random)
         asked_s = time.monotonic()
-        answer = self.client.ask(method, path, token.secret, body, media_type)
+        answer = self.client.ask(method, path, token.secret, body, media_type, more)
         tally = self.stage.tally
         tally.count(deed, answer.outcome, answer.took_s)
         if token.must_be_refused(asked_s):

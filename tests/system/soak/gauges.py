@@ -46,12 +46,15 @@ IDLE_GAUGES = (
 class Reading:
     """A node at one moment. ``busy`` are the gauges and usages of :data:`IDLE_GAUGES`, and requests in flight.
 
-    ``compilers`` are its child processes; ``mappings`` the ranges of its address space; ``files`` what its home holds.
+    ``snapshots`` are files of them; ``stored_bytes`` what all tenants are said to store; ``compilers`` the node's child
+    processes; ``mappings`` the ranges of its address space; ``files`` what its home holds.
     """
 
     busy: dict[str, float]
     functions: int
     artifacts: int
+    snapshots: int
+    stored_bytes: int
     tokens: int
     connections: int
     threads: int
@@ -72,8 +75,8 @@ class Reading:
         return not any(self.busy.values())
 
 
-def read(pid: int, home: Path, metrics: str, tokens: int, usages: dict[str, float]) -> Reading:
-    """``metrics`` is a scrape; ``usages`` what the admin routes say is held, by name."""
+def read(pid: int, home: Path, metrics: str, tokens: int, stored_bytes: int, usages: dict[str, float]) -> Reading:
+    """``metrics`` is a scrape; ``usages`` what the routes say is held, by name."""
     series = parse(metrics)
     busy = {name: series.sum(name) for name in IDLE_GAUGES} | usages
     busy["http_requests_in_flight"] = series.sum("http_requests_in_flight") - 1  # the scrape itself
@@ -83,6 +86,8 @@ def read(pid: int, home: Path, metrics: str, tokens: int, usages: dict[str, floa
         busy=busy,
         functions=int(series.sum("functions")),
         artifacts=sum(path.parent.parent.name == "artifacts" for path in files),
+        snapshots=sum(path.parent.name == "snapshots" for path in files),
+        stored_bytes=stored_bytes,
         tokens=tokens,
         connections=int(series.sum("http_connections")),
         threads=entries(f"/proc/{pid}/task"),
@@ -147,6 +152,8 @@ def _none(_: float) -> float:
 BOUNDS: tuple[Bound, ...] = (
     Bound("functions", lambda r: r.functions, _none, "all that were deployed were deleted"),
     Bound("artifacts", lambda r: r.artifacts, _none, "a deleted function's module goes with the last that has it"),
+    Bound("snapshots", lambda r: r.snapshots, _none, "all that were made were deleted, and none is half-written"),
+    Bound("stored_bytes", lambda r: r.stored_bytes, _none, "all that counted is gone, warm starts too"),
     Bound("tokens", lambda r: r.tokens, _none, "all that were made were revoked"),
     Bound("connections", lambda r: r.connections, _none, "clients closed theirs"),
     Bound("threads", lambda r: r.threads, _none, "idle threads beyond the settings' end after 10 seconds"),
@@ -168,6 +175,8 @@ def compare(start: Reading, end: Reading) -> dict[str, str]:
     for bound in BOUNDS:
         before, after = bound.value(start), bound.value(end)
         allowed = before + bound.spare(before)
-        if after > allowed or (bound.name in ("functions", "tokens", "artifacts") and after < before):
+        if after > allowed or (
+            bound.name in ("functions", "tokens", "artifacts", "snapshots", "stored_bytes") and after < before
+        ):
             found[f"{bound.name} at the end"] = f"{after:g}, not {before:g} (at most {allowed:g}: {bound.reason})"
     return found

@@ -19,6 +19,9 @@ _PAGES = 1 + (INPUT_MAX_BYTES >> 16)
 _HOUR_NS = 3600 * 10**9
 #: Low memory: a buffer list for ``hello``, one for ``flood``, a timer of an hour, and what calls write.
 _HELLO_AT, _FLOOD_AT, _TIMER_AT, _TEXT_AT, _OUT_AT = 0, 16, 64, 256, 512
+_STEPS_AT = 1024
+#: Where ``step`` counts from after ``init``.
+WARM_STEPS = 1000
 
 
 def guest() -> bytes:
@@ -26,14 +29,17 @@ def guest() -> bytes:
 
     Returning: ``nothing``; ``run``, 42; ``add``; ``sum``, of the input's bytes; ``hello``, on stdout; ``grow(pages)``;
     ``bomb``, grow until refused, how many pages there are; ``hoard(bytes)``, allocate until refused, how often;
-    ``kernel(grid, block, shared, ptx_bytes, entry_bytes)``, load and launch what the input begins with, the code.
-    Not returning: ``trap``, ``recurse``; until the deadline ``spin``, ``sleep``, ``flood`` (stdout), ``storm`` (as
-    ``kernel``, again and again).
+    ``kernel(grid, block, shared, ptx_bytes, entry_bytes)``, load and launch what the input begins with, the code;
+    ``step``, how often it was called in this instance; ``emit(count, bytes)``, so many chunks, the last code; ``init``,
+    after which ``step`` counts on from 1000.
+    Not returning: ``trap``, ``recurse``; until the deadline ``spin``, ``sleep``, ``flood`` (stdout), ``pour`` (chunks),
+    ``storm`` (as ``kernel``, again and again).
     """
     module = Module()
     write = module.import_function(WASI, "fd_write", [I32] * 4, [I32])
     poll = module.import_function(WASI, "poll_oneoff", [I32] * 4, [I32])
     read = module.import_function("wasi:tensor/host@0.1.0", "read-input", [I32, I32], [I32])
+    chunk = module.import_function("wasi:tensor/host@0.1.0", "emit-chunk", [I32, I32], [I32])
     load = module.import_function(CUDA, "wasi_cuda_load_ptx", [I32] * 4, [I64])
     launch = module.import_function(CUDA, "wasi_cuda_launch", [I64] + [I32] * 9, [I32])
     allocate = module.import_function(CUDA, "wasi_cuda_alloc", [I32, I32], [I64])
@@ -47,6 +53,8 @@ def guest() -> bytes:
     _endings(module)
     _host(module, write, poll)
     _kernels(module, read, load, launch)
+    _between_calls(module)
+    _stream(module, chunk)
     return module.encode().wasm
 
 
@@ -233,6 +241,40 @@ def _host(module: Module, write: Function, poll: Function) -> None:
     hello.op("drop")
     _for_ever(module.function([], [], export="flood").code, write, 1, _FLOOD_AT, 1, _OUT_AT)
     _for_ever(module.function([], [], export="sleep").code, poll, _TIMER_AT, _OUT_AT, 1, _OUT_AT + 64)
+
+
+def _between_calls(module: Module) -> None:
+    init = module.function([], [], export="init").code
+    init.i32_const(_STEPS_AT)
+    init.i32_const(WARM_STEPS)
+    init.memory("i32.store")
+    step = module.function([], [I32], export="step").code
+    step.i32_const(_STEPS_AT)
+    step.i32_const(_STEPS_AT)
+    step.memory("i32.load")
+    step.i32_const(1)
+    step.op("i32.add")
+    step.memory("i32.store")
+    step.i32_const(_STEPS_AT)
+    step.memory("i32.load")
+
+
+def _stream(module: Module, chunk: Function) -> None:
+    _for_ever(module.function([], [], export="pour").code, chunk, INPUT, 65_536)
+    emit = module.function([I32, I32], [I32], export="emit")
+    body, (count, size) = emit.code, emit.parameters
+    code = body.local(I32)
+    with body.loop() as again:
+        body.i32_const(INPUT)
+        body.get(size)
+        body.call(chunk)
+        body.set(code)
+        body.get(count)
+        body.i32_const(1)
+        body.op("i32.sub")
+        body.tee(count)
+        body.br_if(again)
+    body.get(code)
 
 
 def _kernels(module: Module, read: Function, load: Function, launch: Function) -> None:

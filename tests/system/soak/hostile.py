@@ -25,7 +25,8 @@ TOLD = (
     "body_too_large", "request_timeout", "missing_export", "invalid_args", "too_many_args", "invalid_deadline",
     "not_found", "route_not_found", "method_not_allowed", "unsupported_media_type", "misdirected", "unauthorized",
     "forbidden", "conflict", "trap", "invoke_timeout", "terminated", "quota_exceeded", "cancelled", "saturated",
-    "capacity_exhausted", "rate_limited",
+    "capacity_exhausted", "rate_limited", "busy", "idempotency_conflict", "invalid_snapshot", "snapshot_truncated",
+    "snapshot_damaged", "snapshot_version", "snapshot_signature_invalid", "model_not_found",
 )  # fmt: skip
 
 
@@ -61,6 +62,13 @@ class Hostile(TenantActor):
             Deed(4, self.guess),
             Deed(3, self.climb),
             Deed(2, self.guess_token),
+            Deed(4, self.pour),
+            Deed(4, self.hoard_instances),
+            Deed(3, self.storm_instance),
+            Deed(3, self.hoard_snapshots),
+            Deed(3, self.upload_garbage),
+            Deed(2, self.deploy_endless_start),
+            Deed(4, self.flood_jobs),
         )
 
     @property
@@ -138,8 +146,73 @@ class Hostile(TenantActor):
         answer = self.ask(deed, "POST", "/functions?name=hostile", wasm, media_type="application/wasm")
         return str(answer.json["id"]) if answer.outcome == OK else None
 
+    # --- what lasts -------------------------------------------------------------------------------------
+
+    def pour(self) -> None:
+        """Streams that nobody reads."""
+        data = request("POST", f"/functions/{self.shared}/invoke-stream", self.wallet.settings.secret,
+                       invocation("pour", deadline_ms=_DEADLINE_MS))  # fmt: skip
+        self._hold("hostile: streams not read", data, self.random.random() * _HOLD_S, count=8)
+
+    def hoard_instances(self) -> None:
+        """Keep instances until refused, and let them be."""
+        for _ in range(5):
+            self._keep(3.0)
+
+    def storm_instance(self) -> None:
+        """Calls of one instance that never end, beside each other."""
+        instance = self._keep(1.0)
+        if instance is not None:
+            path = f"/instances/{instance}/invoke"
+            data = request("POST", path, self.wallet.settings.secret, invocation("spin", deadline_ms=_DEADLINE_MS))
+            self._hold("hostile: storm on an instance", data, self.random.random(), count=8)
+
+    def hoard_snapshots(self) -> None:
+        """Capture until refused; now and then begin anew."""
+        instance = self._keep(2.0)
+        for _ in range(3 if instance is not None else 0):
+            self.ask("hostile: capture", "POST", f"/instances/{instance}/snapshot")
+        if self.random.random() < 0.5:
+            self._clear_snapshots()
+
+    def upload_garbage(self) -> None:
+        """Files that are no snapshots, or are not sent to their end."""
+        path = f"/snapshots/{uuid.UUID(int=self.random.getrandbits(128))}"
+        garbage = self.random.choice([b"", b"TWSNAP\r\n", b"TWSNAP\r\n\1\0\0\0\xff\xff\0\0" + b"[" * 70_000])
+        garbage += self.random.randbytes(100)
+        self.ask("hostile: garbage for a snapshot", "PUT", path, garbage, media_type="application/octet-stream")
+        half = request("PUT", path, self.wallet.settings.secret, garbage, 1 << 20)
+        half = half.replace(b"application/json", b"application/octet-stream")
+        self._hold("hostile: half a snapshot", half, self.random.random(), count=8)
+
+    def deploy_endless_start(self) -> None:
+        """A warm start that never ends, but for its client, who goes."""
+        wasm = guests.guest()
+        data = request("POST", "/functions?name=endless&prewarm=spin", self.wallet.settings.secret, wasm)
+        data = data.replace(b"application/json", b"application/wasm")
+        self._hold("hostile: endless warm start", data, self.random.random(), count=1)
+
+    def flood_jobs(self) -> None:
+        """Jobs until refused, of which some are cancelled."""
+        for _ in range(10):
+            body = invocation(self.random.choice(["spin", "nothing", "bomb"]), deadline_ms=self.random.randint(50, 500))
+            answer = self.ask("hostile: submit a job", "POST", f"/functions/{self.shared}/invoke-async", body)
+            if answer.outcome == OK and self.random.random() < 0.5:
+                self.ask("hostile: cancel a job", "DELETE", f"/jobs/{answer.json['job_id']}")
+
+    def _keep(self, idle_timeout_s: float) -> str | None:
+        body = json.dumps({"function_id": self.shared, "idle_timeout_s": idle_timeout_s}).encode()
+        answer = self.ask("hostile: spawn", "POST", "/instances", body)
+        return str(answer.json["id"]) if answer.outcome == OK else None
+
+    def _clear_snapshots(self) -> None:
+        answer = self.ask("hostile: list snapshots", "GET", "/snapshots", token=self.wallet.settings)
+        for snapshot in answer.json["snapshots"] if answer.outcome == OK else ():
+            self.ask("hostile: delete", "DELETE", f"/snapshots/{snapshot['id']}", token=self.wallet.settings)
+
     def clear(self) -> None:
         """Delete what is deployed, but the shared guest and the example."""
+        self._clear_snapshots()
         token = self.wallet.settings
         answer = self.ask("hostile: list functions", "GET", "/functions?limit=1000", token=token)
         if answer.outcome != OK:

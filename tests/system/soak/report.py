@@ -8,8 +8,8 @@ from system.soak.gauges import Reading
 from system.soak.soak import Outcome
 
 _ROWS = (
-    "functions", "artifacts", "tokens", "connections", "threads", "descriptors", "compilers", "mappings",
-    "resident_bytes", "anonymous_bytes", "compilers_resident_bytes", "files", "files_bytes",
+    "functions", "artifacts", "snapshots", "stored_bytes", "tokens", "connections", "threads", "descriptors",
+    "compilers", "mappings", "resident_bytes", "anonymous_bytes", "compilers_resident_bytes", "files", "files_bytes",
 )  # fmt: skip
 
 

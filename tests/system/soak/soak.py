@@ -44,6 +44,11 @@ SETTINGS = {
     "TENSOR_WASM_OUTPUT_BYTES": "256KiB",
     "TENSOR_WASM_COMPILE_TIMEOUT_S": "10",
     "TENSOR_WASM_DRAIN_S": "10",
+    "TENSOR_WASM_INSTANCE_IDLE_S": "5",
+    "TENSOR_WASM_SNAPSHOT_FILE_BYTES": "67108864",
+    "TENSOR_WASM_JOB_QUEUE_DEPTH": "64",
+    "TENSOR_WASM_JOB_STORED_BYTES": "1MiB",
+    "TENSOR_WASM_JOB_RETENTION_S": "30",
     "TENSOR_WASM_LOG": "warning",
 }
 #: What the cache of kernels holds; modules are forgotten when they are deleted. The warm-up fills it, with kernels at
@@ -348,10 +353,18 @@ class _Soak:
             "gpu_memory_bytes",
         ):
             usages[f"tenants' {name}"] = sum(tenant["usage"][name] for tenant in tenants)
+        usages["kept instances"] = usages["jobs that have not ended"] = 0
+        for wallet in self.stage.wallets.values():
+            token = wallet.settings.secret
+            usages["kept instances"] += len(self.client.ask("GET", "/instances", token).json["instances"])
+            for status in ("pending", "running"):
+                jobs = self.client.ask("GET", f"/jobs?status={status}&limit=1000", token).json["jobs"]
+                usages["jobs that have not ended"] += len(jobs)
+        stored_bytes = sum(tenant["usage"]["stored_bytes"] for tenant in tenants)
         usages["listed instances"] = len(self.client.ask("GET", "/admin/instances", admin).json["instances"])
         tokens = len(self.client.ask("GET", "/admin/tokens", admin).json["tokens"])
         metrics = self.client.ask("GET", "/metrics", admin).body.decode()
-        return read(self.stage.pid, self.home, metrics, tokens, usages)
+        return read(self.stage.pid, self.home, metrics, tokens, stored_bytes, usages)
 
     def _check_failures(self) -> None:
         """A trap is answered with status 500, as a failure of the node is, which clients that left cannot tell of."""

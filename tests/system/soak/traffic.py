@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Sequence
 
 from system.soak import guests
-from system.soak.actor import Deed, TenantActor
+from system.soak.actor import Deed
 from system.soak.client import OK, end, invocation, request
+from system.soak.lasting import Lasting
 
 _SHORT_S = 0.2
 #: How much later than its deadline an invocation may have its answer, on a machine that has too much to do.
@@ -18,7 +19,7 @@ _LATE_S = 5.0
 _LARGE_BYTES = guests.INPUT_MAX_BYTES
 
 
-class Honest(TenantActor):
+class Honest(Lasting):
     """A tenant's client. Its answers are right, or say what it did wrong."""
 
     def deeds(self) -> Sequence[Deed]:
@@ -45,6 +46,13 @@ class Honest(TenantActor):
             Deed(1, self.send_too_large_input),
             Deed(5, self.disconnect),
             Deed(2, self.disconnect_in_body),
+            Deed(6, self.read_stream),
+            Deed(3, self.leave_stream),
+            Deed(6, self.keep_instance),
+            Deed(4, self.capture_and_restore),
+            Deed(3, self.start_warm),
+            Deed(6, self.submit_job),
+            Deed(3, self.cancel_job),
         )
 
     def invoke(
