@@ -128,7 +128,7 @@ def test_instances_that_nobody_calls(node: Attacked, function: str):
     while node.ask("GET", "/instances").json["instances"]:
         assert time.monotonic() < until
         answers[call(node, kept[0], "nothing").kind] += 1
-        time.sleep(0.35)
+        time.sleep(0.7)
     assert set(answers) <= {"", "not_found"}
     assert spawn(node, function, 1e9).kind == "invalid_request"
     assert spawn(node, function, -1).kind == "invalid_request"
