@@ -63,15 +63,13 @@ class Served:
             self.kill()
             raise AssertionError(f"the node did not start: {self.log}")
         self.url = found[0]
+        #: One for all threads; its connections end with the node.
+        self.client = Client(self.url)
 
     @property
     def log(self) -> str:
         """What it wrote to stderr so far."""
         return self._log.read_text()
-
-    @property
-    def client(self) -> Client:
-        return Client(self.url)
 
     def cli(self, *arguments: object, **more: Any) -> Result:
         return run_cli("--server", self.url, *arguments, **more)
@@ -79,6 +77,8 @@ class Served:
     def wait(self) -> int:
         """The exit code."""
         code = self.process.wait(_END_S)
+        if hasattr(self, "client"):
+            self.client.close()
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code

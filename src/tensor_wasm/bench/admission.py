@@ -48,7 +48,7 @@ def measure(home: Path, duration_s: float) -> Report:
         idle = {call: _add(report, call, duration_s, "idle") for call in calls}
         for tenant, beside in ((_FLOOD, "beside another's flood"), (_ONE, "beside its own flood, first come")):
             with _flooding(node, flood_urls[tenant], tenant, steps):
-                before, began_s = node.statistics.read().spawns[tenant], time.perf_counter()
+                before, began_s = node.statistics.read().spawns.get(tenant, 0), time.perf_counter()
                 found = {call: _add(report, call, duration_s, beside, idle[call]) for call in calls}
                 spawned = node.statistics.read().spawns[tenant] - before
                 elapsed_s = time.perf_counter() - began_s
