@@ -62,7 +62,6 @@ class Device(Protocol):
         and what ``interrupt`` gives.
         """
 
-
     def revive(self, encoded: bytes) -> LoadedKernel:
         """A kernel that was compiled before, from what its :meth:`CompiledKernel.encode` gave.
 
