@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -166,18 +167,17 @@ class Transport:
         self._lock = threading.Lock()
         self._idle: list[_Any] = []
         self._is_closed = False
-
-    def __del__(self) -> None:
-        for connection in getattr(self, "_idle", ()):
-            connection.close()
+        # Not `__del__`: the collector of cycles may come to a socket before it comes to this object, and a socket that
+        # nobody has closed warns. The list is the finalizer's, so it is in no cycle.
+        weakref.finalize(self, _close_all, self._idle)
 
     def close(self) -> None:
         """Close idle connections; those in use are closed when their request is through."""
         with self._lock:
             self._is_closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+            idle = self._idle.copy()
+            self._idle.clear()
+        _close_all(idle)
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -436,6 +436,11 @@ class Transport:
             if response.length:  # read1 says nothing about bytes that never came
                 raise http.client.IncompleteRead(b"", response.length)
             response.read()  # what ends a chunked body
+
+
+def _close_all(connections: list[_Any]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _is_readable(sock: socket.socket) -> bool:
