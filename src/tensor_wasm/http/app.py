@@ -22,7 +22,6 @@ from tensor_wasm.errors import (
     CapacityError,
     EndingError,
     InternalError,
-    KernelError,
     MethodNotAllowed,
     RateLimited,
     RequestError,
@@ -35,6 +34,7 @@ from tensor_wasm.http.access import Access
 from tensor_wasm.http.audit import Auditor
 from tensor_wasm.http.limits import HeldBodies, RateLimits
 from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, StreamedAnswer, Table
+from tensor_wasm.http.refusals import GENERIC, told
 from tensor_wasm.http.routes import (
     admin,
     documents,
@@ -60,14 +60,10 @@ _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _RETRY_AFTER_S = b"1"
 #: Keeps OpenAI's clients from running a guest that failed a second and a third time.
 _NO_RETRY = (b"x-should-retry", b"false")
-_GENERIC = "the node failed; its log has the details under this request id"
 #: How long a client may read nothing of an answer that is being made.
 _UNREAD_S = 30.0
 #: Counted for a request whose task was ended: its client got no answer.
 _NO_ANSWER = 499
-
-#: Errors whose message was written for the caller. Of all others only the log learns more than their kind.
-_TOLD = (RequestError, EndingError, CapacityError, KernelError)
 
 #: Headers that decide something: a request that has one of them twice is refused.
 _SINGLE = (
@@ -173,12 +169,10 @@ class Application:
             return answer
         except Exception:
             _log.exception("a request failed", extra={"request_id": call.id})
-            return _error_answer(InternalError.kind, _GENERIC, InternalError.http_status, call)
+            return _error_answer(InternalError.kind, GENERIC, InternalError.http_status, call)
 
     def _refused(self, error: TensorWasmError, call: Call) -> Answer:
-        if not isinstance(error, _TOLD):
-            _log.error("a request failed: %s", error, exc_info=error, extra={"request_id": call.id})
-            return _error_answer(error.kind, _GENERIC, error.http_status, call)
+        message = told(error, call.id)
         headers: list[tuple[bytes, bytes]] = []
         if isinstance(error, RateLimited):
             headers.append((b"retry-after", b"%d" % error.retry_after_s))
@@ -193,7 +187,7 @@ class Application:
             headers.append((b"connection", b"close"))
         elif isinstance(error, EndingError) and wire_openai.speaks(call.scope["path"]):
             headers.append(_NO_RETRY)
-        return _error_answer(error.kind, error.message, error.http_status, call, headers, error)
+        return _error_answer(error.kind, message, error.http_status, call, headers, error)
 
     def _identity(self, headers: dict[bytes, bytes]) -> str:
         """The request's id: the client's own when it is plain, else one that no other request of any node has."""
@@ -293,9 +287,13 @@ async def _send_parts(send: Send, answer: StreamedAnswer, call: Call) -> str | N
         async for part in answer.body:
             async with asyncio.timeout(_UNREAD_S):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
-    except (TensorWasmError, TimeoutError) as error:
+    except TimeoutError:
         await _cut(call)
-        return error.kind if isinstance(error, TensorWasmError) else Cancelled.kind
+        return Cancelled.kind
+    except TensorWasmError as error:
+        told(error, call.id)
+        await _cut(call)
+        return error.kind
     except Exception:
         _log.exception("an answer broke off", extra={"request_id": call.id})
         await _cut(call)

@@ -13,10 +13,11 @@ from contextlib import suppress
 
 from starlette.types import Receive
 
-from tensor_wasm.errors import Cancelled, InternalError, RequestError, StoreError, TensorWasmError
+from tensor_wasm.errors import Cancelled, RequestError, TensorWasmError
 from tensor_wasm.http import wire
 from tensor_wasm.http.media import accepts
 from tensor_wasm.http.operations import Call, StreamedAnswer
+from tensor_wasm.http.refusals import told
 from tensor_wasm.node import InvocationResult, Stream
 
 EVENT_STREAM = b"text/event-stream"
@@ -180,19 +181,12 @@ async def _events(call: Call, chunks: Chunks, first: bytes | None) -> AsyncItera
         raise
     except TensorWasmError as error:
         call.failure = error
-        kind, message = told(error)
-        yield event(b"error", wire.encode(wire.ErrorAnswer(wire.ErrorBody(kind, message, call.id))))
+        body = wire.ErrorBody(error.kind, told(error, call.id), call.id)
+        yield event(b"error", wire.encode(wire.ErrorAnswer(body)))
         return
     assert chunks.result is not None
     note(call, chunks.result)
     yield event(b"done", wire.encode_invoked(chunks.result))
-
-
-def told(error: TensorWasmError) -> tuple[str, str]:
-    """The kind and text of an error in the middle of an answer."""
-    if isinstance(error, (InternalError, StoreError)):
-        return error.kind, "the node failed; its log has the details under this request id"
-    return error.kind, error.message
 
 
 def event(name: bytes, data: bytes) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import binascii
 import math
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -45,6 +45,9 @@ Seconds = Annotated[float, told("When it was made, in seconds since 1970.")]
 FunctionId = Annotated[str, told("The function's id.", format="uuid")]
 InstanceId = Annotated[str, told("The instance's id.", format="uuid")]
 FunctionName = Annotated[str, told("The function's name. Several may have the same.", pattern=NAME_PATTERN)]
+
+
+_Request = TypeVar("_Request")
 
 
 class FunctionSettings(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -191,7 +194,6 @@ class ErrorAnswer(msgspec.Struct):
 _ENCODER = msgspec.json.Encoder()
 encode = _ENCODER.encode
 
-_deploy_decoder = msgspec.json.Decoder(DeployRequest)
 _invoke_decoder = msgspec.json.Decoder(InvokeRequest)
 _arguments_decoder = msgspec.json.Decoder(list[_Argument])
 
@@ -217,12 +219,20 @@ _MESSAGE_MAX = 300
 _OUT_OF_RANGE = re.compile(r"out of range - at `\$\.args\[(\d+)\]`")
 
 
-def decode_deploy(body: bytes) -> DeployRequest:
-    """Raises :class:`InvalidJson` which says where."""
-    try:
-        return _deploy_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_json(error) from None
+def decoder(kind: type[_Request], empty: bytes = b"") -> Callable[[bytes], _Request]:
+    """What decodes bodies of a kind, and raises :class:`InvalidJson` which says where. ``empty`` stands for no body."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def decoded(body: bytes) -> _Request:
+        try:
+            return decode(body or empty)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid_json(error) from None
+
+    return decoded
+
+
+decode_deploy = decoder(DeployRequest)
 
 
 def decode_invoke(body: bytes) -> InvokeRequest:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 from tensor_wasm.errors import InvalidJson
-from tensor_wasm.http.wire import FunctionId, FunctionName, InstanceId, Tenant, invalid_json, told
+from tensor_wasm.http.wire import FunctionId, FunctionName, InstanceId, Tenant, decoder, told
 from tensor_wasm.node import MODEL_NAME_PATTERN, InstanceView, Model, TenantView, Termination
 from tensor_wasm.store import TokenRecord
 from tensor_wasm.tenancy import NAME_MAX, QUOTA_FIELDS, SCOPE_TEXT_MAX, Quotas, QuotaValue, TokenInfo
-
-_Request = TypeVar("_Request")
 
 #: Longest time for running work to finish when the node drains.
 DRAIN_MAX_S = 3600.0
@@ -216,23 +214,11 @@ class Drained(msgspec.Struct):
     waited_s: Annotated[float, told("How many seconds that took.", minimum=0)]
 
 
-def _decoder(kind: type[_Request]) -> Callable[[bytes], _Request]:
-    decode = msgspec.json.Decoder(kind).decode
-
-    def decoded(body: bytes) -> _Request:
-        try:
-            return decode(body or b"{}")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid_json(error) from None
-
-    return decoded
-
-
 #: Each raises :class:`InvalidJson` which says where.
-decode_quota_changes = _decoder(QuotaChanges)
-decode_create_token = _decoder(CreateTokenRequest)
-decode_drain = _decoder(DrainRequest)
-decode_bind_model = _decoder(BindModelRequest)
+decode_quota_changes = decoder(QuotaChanges, b"{}")
+decode_create_token = decoder(CreateTokenRequest, b"{}")
+decode_drain = decoder(DrainRequest, b"{}")
+decode_bind_model = decoder(BindModelRequest, b"{}")
 
 
 def changes(request: QuotaChanges) -> dict[str, QuotaValue | None]:

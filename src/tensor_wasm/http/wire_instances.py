@@ -51,15 +51,8 @@ class KeptList(msgspec.Struct):
     instances: Annotated[list[KeptDescription], wire.told("The kept instances.")]
 
 
-_spawn_decoder = msgspec.json.Decoder(SpawnRequest)
-
-
-def decode_spawn(body: bytes) -> SpawnRequest:
-    """Raises :class:`InvalidJson` which says where."""
-    try:
-        return _spawn_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise wire.invalid_json(error) from None
+#: Raises :class:`~tensor_wasm.errors.InvalidJson` which says where.
+decode_spawn = wire.decoder(SpawnRequest)
 
 
 def describe(kept: KeptInstance) -> KeptDescription:

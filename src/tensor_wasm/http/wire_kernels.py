@@ -91,15 +91,8 @@ class KernelDescription(msgspec.Struct, omit_defaults=True):
     ] = ""
 
 
-_publish_decoder = msgspec.json.Decoder(PublishRequest)
-
-
-def decode_publish(body: bytes) -> PublishRequest:
-    """Raises :class:`InvalidJson` which says where."""
-    try:
-        return _publish_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise wire.invalid_json(error) from None
+#: Raises :class:`~tensor_wasm.errors.InvalidJson` which says where.
+decode_publish = wire.decoder(PublishRequest)
 
 
 def describe_published(record: KernelRecord) -> Published:

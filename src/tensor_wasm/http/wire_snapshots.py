@@ -53,15 +53,8 @@ class Restored(msgspec.Struct):
     instance_id: wire.InstanceId
 
 
-_restore_decoder = msgspec.json.Decoder(RestoreRequest)
-
-
-def decode_restore(body: bytes) -> RestoreRequest:
-    """Raises :class:`~tensor_wasm.errors.InvalidJson` which says where."""
-    try:
-        return _restore_decoder.decode(body) if body else RestoreRequest()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise wire.invalid_json(error) from None
+#: Raises :class:`~tensor_wasm.errors.InvalidJson` which says where.
+decode_restore = wire.decoder(RestoreRequest, b"{}")
 
 
 def captured(snapshot: Snapshot) -> Captured:

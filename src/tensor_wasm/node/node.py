@@ -398,11 +398,15 @@ class Node:
         self._catalog.find(id, tenant)
         cancelled: list[bool] = []
         call = self._spawning(id, tenant, deadline_s, cancelled)
+        return await self._keep(call, lambda: self._spawn(call, idle_timeout_s), cancelled)
+
+    async def _keep(self, call: Call, make: Callable[[], KeptInstance], cancelled: list[bool]) -> KeptInstance:
+        """Make an instance to be kept, on a worker."""
 
         def work() -> KeptInstance:
-            kept = self._spawn(call, idle_timeout_s)
+            kept = make()
             if cancelled:  # nobody will ever know its id
-                self.delete_instance(kept.id, tenant)
+                self.delete_instance(kept.id, call.tenant)
             return kept
 
         return await self._on_worker(call, work, cancelled)
@@ -512,14 +516,7 @@ class Node:
         self._snapshots.show(id, tenant)
         cancelled: list[bool] = []
         call = self._spawning(id, tenant, deadline_s, cancelled)
-
-        def work() -> KeptInstance:
-            kept = self._restore(call, idle_timeout_s)
-            if cancelled:  # nobody will ever know its id
-                self.delete_instance(kept.id, tenant)
-            return kept
-
-        return await self._on_worker(call, work, cancelled)
+        return await self._keep(call, lambda: self._restore(call, idle_timeout_s), cancelled)
 
     def snapshots(self, tenant: int = 0) -> list[Snapshot]:
         """A tenant's snapshots, oldest first."""

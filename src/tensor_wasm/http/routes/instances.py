@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tensor_wasm.errors import (
     BodyTooLarge,
     Busy,
@@ -80,17 +78,10 @@ class KeptInstances:
                     stream=stream,
                 ),
             )
-        watch = Watch(call.receive)
-        try:
+        with Watch(call.receive):
             result = await self._node.call_async(
                 identity, request.export, request.args, tenant=call.tenant, input=guest_input, deadline_s=deadline_s
             )
-        except asyncio.CancelledError:
-            if watch.is_gone:
-                raise Cancelled("the client went away") from None
-            raise
-        finally:
-            watch.stop()
         streaming.note(call, result)
         return Answer(wire.encode_invoked(result))
 

@@ -63,8 +63,7 @@ class Invocations:
         """POST /functions/:id/invoke."""
         call.resource = call.parameters["id"]
         request, guest_input, deadline_s = await read_request(self._node, call)
-        watch = Watch(call.receive)
-        try:
+        with Watch(call.receive):
             result = await self._node.invoke_async(
                 call.resource,
                 request.export,
@@ -73,12 +72,6 @@ class Invocations:
                 input=guest_input,
                 deadline_s=deadline_s,
             )
-        except asyncio.CancelledError:
-            if watch.is_gone:
-                raise Cancelled("the client went away") from None
-            raise
-        finally:
-            watch.stop()
         streaming.note(call, result)
         return Answer(wire.encode_invoked(result))
 
@@ -101,23 +94,33 @@ class Invocations:
 
 
 class Watch:
-    """Cancels the current task when its client goes away, from ``_WATCH_AFTER_S`` on."""
+    """A block in which the current task is cancelled when its client goes away, from ``_WATCH_AFTER_S`` on.
 
-    __slots__ = ("_reader", "_receive", "_task", "_timer", "is_gone")
+    It then raises :class:`Cancelled`.
+    """
+
+    __slots__ = ("_is_gone", "_reader", "_receive", "_task", "_timer")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._task = asyncio.current_task()
         self._reader: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start)
-        self.is_gone = False
+        self._is_gone = False
 
-    def stop(self) -> None:
-        """End watching."""
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._stop()
+        if self._is_gone and isinstance(error, asyncio.CancelledError):
+            raise Cancelled("the client went away") from None
+
+    def _stop(self) -> None:
         self._timer.cancel()
         if self._reader is not None:
             self._reader.cancel()
-        if self.is_gone and self._task is not None:
+        if self._is_gone and self._task is not None:
             self._task.uncancel()
         self._task = None
 
@@ -128,7 +131,7 @@ class Watch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if self._task is not None:
-            self.is_gone = True
+            self._is_gone = True
             self._task.cancel()
 
 

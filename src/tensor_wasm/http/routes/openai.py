@@ -26,6 +26,7 @@ from tensor_wasm.http.generated import Generated
 from tensor_wasm.http.media import JSON, media_type
 from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation, StreamedAnswer
 from tensor_wasm.http.prompts import Prompt
+from tensor_wasm.http.refusals import told
 from tensor_wasm.http.streaming import Chunks
 from tensor_wasm.http.voices import DONE, ChatVoice, CompletionVoice, Voice
 from tensor_wasm.http.wire import encode
@@ -125,8 +126,8 @@ async def _events(
         raise
     except TensorWasmError as error:
         call.failure = error
-        kind, message = streaming.told(error)
-        yield b"data: %b\n\n" % wire_openai.error_body(kind, message, error.http_status, error)
+        message = told(error, call.id)
+        yield b"data: %b\n\n" % wire_openai.error_body(error.kind, message, error.http_status, error)
         return
     yield voice.part("", generated.finish) + voice.last(_usage(prompt, generated))
     await _end(call, chunks)
