@@ -1,4 +1,4 @@
-"""What callers are told of errors: those meant for them in full, the node's own only by kind, with the rest in the log."""
+"""What callers are told: errors meant for them in full; of the node's own only the kind, with the rest in the log."""
 
 from __future__ import annotations
 
