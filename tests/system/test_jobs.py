@@ -64,10 +64,6 @@ def ended(client, job_id):
     return job["status"], job["error"] and job["error"]["kind"]
 
 
-# A connection to a node that was killed in the middle of an answer is found here by the collector of cycles, unclosed:
-# it is the test's before this one, and which object keeps it is not known yet.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.slow
 def test_a_killed_node_has_every_job_that_it_acknowledged(tmp_path):
     home = tmp_path / "home"

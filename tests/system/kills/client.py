@@ -48,7 +48,7 @@ class Changer(threading.Thread):
             self._client.close()
 
     def _change(self) -> None:
-        actions = [self._deploy] * 4 + [self._delete] * 3 + [self._token] * 2 + [self._revoke] * 2 + [self._weight] * 2
+        actions = [self._deploy] * 4 + [self._end_function] * 3 + [self._token] * 2 + [self._revoke] * 2 + [self._weight] * 2
         actions += [self._job] * 3 + [self._publish] * 2 + [self._withdraw]
         actions += [self._capture] * 3 + [self._forget]
         while not self._stopped.is_set():
@@ -75,7 +75,7 @@ class Changer(threading.Thread):
     def _deploy(self) -> Answer | None:
         functions = self._model.functions
         if len(functions) >= _KEPT_MAX:
-            return self._delete()
+            return self._end_function()
         if self._random.random() < 0.3:  # the same bytes as another client's: one artifact for several functions
             value, is_warm, wasm = 0, False, module(0, bytes([self._random.randrange(_SHARED_VALUES)]))
         else:
@@ -97,7 +97,7 @@ class Changer(threading.Thread):
             del functions[function.name]
         return answer
 
-    def _delete(self) -> Answer | None:
+    def _end_function(self) -> Answer | None:
         there = [function for function in self._model.functions.values() if function.state is State.THERE]
         if not there:
             return None
