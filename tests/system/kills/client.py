@@ -48,8 +48,8 @@ class Changer(threading.Thread):
             self._client.close()
 
     def _change(self) -> None:
-        actions = [self._deploy] * 4 + [self._end_function] * 3 + [self._token] * 2 + [self._revoke] * 2 + [self._weight] * 2
-        actions += [self._job] * 3 + [self._publish] * 2 + [self._withdraw]
+        actions = [self._deploy] * 4 + [self._end_function] * 3 + [self._token] * 2 + [self._revoke] * 2
+        actions += [self._weight] * 2 + [self._job] * 3 + [self._publish] * 2 + [self._withdraw]
         actions += [self._capture] * 3 + [self._forget]
         while not self._stopped.is_set():
             answer = self._random.choice(actions)()
