@@ -199,3 +199,32 @@ def test_a_call_that_is_cancelled_ends_the_instance_and_one_that_never_began_doe
 
     with Node(load({}, {"home": tmp_path, "workers": 1}).config) as node:
         asyncio.run(main(node))
+
+
+def test_an_instance_that_nobody_waits_for_any_more_is_not_kept(node, function, monkeypatch):
+    made, go_on = threading.Event(), threading.Event()
+    spawn = node._kept.spawn
+
+    def slowly(*arguments):
+        kept = spawn(*arguments)
+        made.set()
+        assert go_on.wait(20)
+        return kept
+
+    monkeypatch.setattr(node._kept, "spawn", slowly)
+
+    async def main():
+        task = asyncio.create_task(node.spawn_async(function.id, tenant=1))
+        assert await asyncio.to_thread(made.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(node.instances(1)) == 1
+        go_on.set()
+        until = time.monotonic() + 20
+        while node.instances(1):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert idle(node)

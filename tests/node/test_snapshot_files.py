@@ -157,6 +157,17 @@ def forged(tmp_path, exported, **changes):
     return b"".join(snapshot_file.write(snapshot_file.Header(**fields), key, iter(content)))
 
 
+def test_content_that_is_not_what_was_signed_is_refused_though_its_size_is_right(nodes, exported, tmp_path):
+    _, second = nodes
+    module = bytes(wasmtime.wat2wasm(WAT))
+    with pytest.raises(SnapshotDamaged, match="not what was signed"):
+        second.import_snapshot(new_id(), io.BytesIO(forged(tmp_path, exported, content=[module, bytes(4 << 16)])), 7)
+    other = bytes(wasmtime.wat2wasm(WAT.replace("70000", "70001")))
+    with pytest.raises(SnapshotDamaged, match="module"):
+        second.import_snapshot(new_id(), io.BytesIO(forged(tmp_path, exported, content=[other, bytes(4 << 16)])), 7)
+    assert (files(second), second.snapshots(7)) == ([], [])
+
+
 BOMB = 1 << 40
 
 

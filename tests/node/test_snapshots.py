@@ -110,6 +110,23 @@ def test_what_one_writes_no_other_sees(node, kept):
     assert call(node, node.restore(snapshot.id, tenant=1), "byte", 9) == [ord("a")]
 
 
+@pytest.mark.parametrize("pages", [0, 1, 3, 100])
+def test_whoever_gets_the_address_space_next_finds_zeros(node, kept, pages):
+    call(node, kept, "grow", pages)
+    size_bytes = (pages + 1) << 16
+    call(node, kept, "fill", 0, 7, size_bytes)
+    snapshot = node.snapshot(kept.id, 1)
+    node.delete_instance(kept.id, 1)
+    restored = node.restore(snapshot.id, tenant=1)
+    call(node, restored, "fill", 0, 8, 100)
+    node.delete_instance(restored.id, 1)
+    theirs = node.deploy("theirs", WASM, 2)
+    fresh = node.spawn(theirs.id, tenant=2)
+    node.call(fresh.id, "grow", [pages], tenant=2)
+    for place in (50, size_bytes // 2 + 50, size_bytes - 1):
+        assert node.call(fresh.id, "byte", [place], tenant=2).results == [0], place
+
+
 def test_a_snapshot_outlives_its_instance_its_function_and_the_node(config, tmp_path):
     with Node(config) as node:
         kept = node.spawn(node.deploy("state", WASM, 1).id, tenant=1)
