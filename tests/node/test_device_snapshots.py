@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import wasmtime
@@ -71,7 +72,15 @@ WAT = f"""(module
   (func (export "unload") (param i64) (result i32) (call $unload (local.get 0)))
   (func (export "alloc") (param i32) (result i64) (call $alloc (local.get 0) (i32.const 0)))
   (func (export "free") (param i32) (result i32) (call $free (local.get 0) (i32.const 0)))
-  (func (export "bump") (param $kernel i64) (param $handle i64) (param $n i32) (result i32)
+  (func (export "thrice") (param $n i32) (result i32 i32) (local $handle i64) (local $kernel i64)
+    (local.set $kernel (call $load (i32.const {PTX_AT}) (i32.const {len(PTX)}) (i32.const {ENTRY_AT}) (i32.const 4)))
+    (local.set $handle (call $alloc (i32.mul (local.get $n) (i32.const 4)) (i32.const 0)))
+    (drop (call $bump (local.get $kernel) (local.get $handle) (local.get $n)))
+    (drop (call $bump (local.get $kernel) (local.get $handle) (local.get $n)))
+    (drop (call $bump (local.get $kernel) (local.get $handle) (local.get $n)))
+    (drop (call $d2h (i32.const {OUT_AT}) (i32.wrap_i64 (local.get $handle)) (i32.const 0) (i32.const 8)))
+    (i32.load (i32.const {OUT_AT})) (i32.load (i32.const {OUT_AT + 4})))
+  (func $bump (export "bump") (param $kernel i64) (param $handle i64) (param $n i32) (result i32)
     (i32.store8 (i32.const {ARGV_AT}) (i32.const 8))
     (i64.store (i32.const {ARGV_AT + 1}) (local.get $handle))
     (i64.store (i32.const {ARGV_AT + 9}) (i64.const 0))
@@ -215,3 +224,18 @@ def test_kernels_of_another_compiler_are_refused_by_name(node, kept, tmp_path):
     path.write_bytes(data[: found + 12] + b"0" + data[found + 13 :])
     with pytest.raises(SnapshotVersion, match="another release"):
         node.restore(snapshot.id, tenant=1)
+
+
+def test_helpers_that_went_to_others_are_not_used_by_the_one_before(node, kept):
+    count, calls = 2_000_000, 25  # enough work for helpers each time
+    assert [call(node, kept, "load") for _ in range(2)] == [0, 1]
+    handle = call(node, kept, "alloc", 4 * count)
+    assert call(node, kept, "bump", 1, handle, count) == 0  # has helpers, and gives them back
+    with ThreadPoolExecutor(2) as threads:
+        ours = threads.submit(lambda: [call(node, kept, "bump", 1, handle, count) for _ in range(calls)])
+        theirs = threads.submit(
+            lambda: [node.invoke(kept.function_id, "thrice", [count], tenant=1).results for _ in range(calls)]
+        )
+        assert theirs.result() == [[8, 3]] * calls
+        assert ours.result() == [0] * calls
+    assert numbers(node, kept, handle, 4) == [5 + calls + 1, *[calls + 1] * 3]
