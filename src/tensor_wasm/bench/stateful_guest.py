@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tensor_wasm.abi import TENSOR_MODULE
+from tensor_wasm.bench.working_guest import add_work
 from tensor_wasm.wasm import Body, Local, Module, ValType
 
 I32 = ValType.I32
@@ -15,19 +16,26 @@ _MULTIPLIER = -1640531535  # 2654435761, Knuth's: no two words alike, and no zer
 def stateful_guest(memory_bytes: int) -> bytes:
     """A module with a memory of so many bytes.
 
-    ``noop()``; ``fill()`` writes every word of the memory; ``work(steps) -> i32`` computes; ``init()`` does what
-    ``work`` does with as many steps as are compiled in by :func:`slow_start_guest`; ``at(address) -> i32`` reads a
-    word; ``touch() -> i32`` reads and writes a word in one of 100 pages.
+    ``noop()``; ``fill()`` writes every word of the memory; ``at(address) -> i32`` reads a word; ``touch() -> i32`` reads
+    and writes a word in one of 100 pages.
     """
-    return _module(memory_bytes, 0).encode().wasm
+    return _module(memory_bytes).encode().wasm
 
 
 def slow_start_guest(steps: int) -> bytes:
-    """The same with one page of memory, and an ``init()`` of so many steps."""
-    return _module(_PAGE_BYTES, steps).encode().wasm
+    """The same with one page of memory, ``work(steps) -> i32`` as the working guest's, and an ``init()`` that does so
+    many steps of that.
+    """
+    module = _module(_PAGE_BYTES)
+    work = add_work(module)
+    init = module.function([], [], export="init").code
+    init.i32_const(steps)
+    init.call(work)
+    init.op("drop")
+    return module.encode().wasm
 
 
-def _module(memory_bytes: int, steps: int) -> Module:
+def _module(memory_bytes: int) -> Module:
     module = Module()
     module.memory(memory_bytes // _PAGE_BYTES, export="memory")
     module.function([], [], export="noop")
@@ -58,14 +66,6 @@ def _module(memory_bytes: int, steps: int) -> Module:
         _advance(touch, address, _STRIDE, memory_bytes)
         touch.br_if(again)
     touch.get(total)
-    work = module.function([I32], [I32], export="work")
-    _compute(work.code, work.parameters[0])
-    init = module.function([], [], export="init").code
-    count = init.local(I32)
-    init.i32_const(steps)
-    init.set(count)
-    _compute(init, count)
-    init.op("drop")
     return module
 
 
@@ -77,27 +77,6 @@ def _advance(body: Body, address: Local, step: int, end: int) -> None:
     body.tee(address)
     body.i32_const(end)
     body.op("i32.lt_u")
-
-
-def _compute(body: Body, count: Local) -> None:
-    """Count down, computing a number that depends on each step; push it."""
-    value = body.local(I32)
-    with body.block() as done, body.loop() as again:
-        body.get(count)
-        body.op("i32.eqz")
-        body.br_if(done)
-        body.get(value)
-        body.i32_const(1664525)
-        body.op("i32.mul")
-        body.i32_const(1013904223)
-        body.op("i32.add")
-        body.set(value)
-        body.get(count)
-        body.i32_const(1)
-        body.op("i32.sub")
-        body.set(count)
-        body.br(again)
-    body.get(value)
 
 
 def emitting_guest() -> bytes:

@@ -72,7 +72,7 @@ def working_guest() -> bytes:
     ):
         module.data(content, place)
     module.function([], [I32], export="noop").code.i32_const(0)
-    _work(module)
+    add_work(module)
     prepare = module.function([], [I32], export="prepare").code
     _load(prepare, load, _COMPUTE_AT, len(_COMPUTE))
     once = module.function([I32], [I32], export="launch")
@@ -100,10 +100,11 @@ def working_guest() -> bytes:
     return module.encode().wasm
 
 
-def _work(module: Module) -> None:
-    """A linear congruential generator, so that each step waits for the one before."""
+def add_work(module: Module) -> Function:
+    """Give a guest ``work(steps) -> i32``."""
     function = module.function([I32], [I32], export="work")
     body, (left,) = function.code, function.parameters
+    # A linear congruential generator, so that each step waits for the one before.
     value = body.local(I32)
     with body.loop() as again:
         body.get(value)
@@ -118,6 +119,7 @@ def _work(module: Module) -> None:
         body.tee(left)
         body.br_if(again)
     body.get(value)
+    return function
 
 
 def _load(body: Body, load: Function, entry: int, entry_bytes: int) -> None:
