@@ -16,8 +16,8 @@ _MULTIPLIER = -1640531535  # 2654435761, Knuth's: no two words alike, and no zer
 def stateful_guest(memory_bytes: int) -> bytes:
     """A module with a memory of so many bytes.
 
-    ``noop()``; ``fill()`` writes every word of the memory; ``at(address) -> i32`` reads a word; ``touch() -> i32`` reads
-    and writes a word in one of 100 pages.
+    ``noop()``; ``fill()`` writes every word of the memory; ``at(address) -> i32`` reads a word; ``touch() -> i32``
+    reads and writes a word in one of 100 pages.
     """
     return _module(memory_bytes).encode().wasm
 
