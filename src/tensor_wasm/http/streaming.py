@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 
 from starlette.types import Receive
 
@@ -18,117 +17,73 @@ from tensor_wasm.http import wire
 from tensor_wasm.http.media import accepts
 from tensor_wasm.http.operations import Call, StreamedAnswer
 from tensor_wasm.http.refusals import told
-from tensor_wasm.node import InvocationResult, Stream
+from tensor_wasm.node import FAREWELL_S, InvocationResult, StreamedCall
+from tensor_wasm.node.streamed import Start
 
 EVENT_STREAM = b"text/event-stream"
 BYTES = b"application/octet-stream"
 
-#: How long a guest may go on after its client went away, before it is ended: long enough to see that from its stream.
-#: Also how long a client may take to read what came before a failure.
-_FAREWELL_S = 1.0
-
-#: Starts the invocation with a stream.
-Start = Callable[[Stream], Awaitable[InvocationResult]]
-
 
 class Chunks:
-    """The chunks of one running invocation, for an event loop. Iterate it; then ``result`` is there.
+    """The chunks of one running invocation for a client. Iterate it; then ``result`` is there.
 
     Iterating raises what the invocation came to. When the client goes away the guest is told by its stream, and ended
     a moment later; iterating then raises :class:`Cancelled`. Leave it by :meth:`close`.
     """
 
     def __init__(self, start: Start, receive: Receive) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
-        self._stream = Stream(self._wake)
+        self._call = StreamedCall(start)
         self._receive = receive
-        self._invocation = asyncio.ensure_future(start(self._stream))
-        self._invocation.add_done_callback(self._on_end)
         self._watch = asyncio.ensure_future(self._wait_for_disconnect())
-        self._is_waiting = False
-        self._cut: Callable[[], None] | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
         self.is_gone = False
-        self.result: InvocationResult | None = None
+
+    @property
+    def result(self) -> InvocationResult | None:
+        """What the invocation gave, once it has returned."""
+        return self._call.result
 
     def __aiter__(self) -> Chunks:
         return self
 
     async def __anext__(self) -> bytes:
-        while True:
-            chunk = self._stream.take()
-            if chunk is not None:
-                return chunk
-            if self.is_gone:
-                await self._end()
-                raise Cancelled("the client went away")
-            if self._invocation.done():
-                # It may have emitted between the look and its end.
-                chunk = self._stream.take()
-                if chunk is not None:
-                    return chunk
-                self.result = self._invocation.result()
-                raise StopAsyncIteration
-            await self._wait()
+        try:
+            chunk = await self._call.next()
+        except Cancelled:
+            if not self.is_gone:
+                raise
+            await self.leave()
+            raise Cancelled("the client went away") from None
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
     def cut_on_failure(self, cut: Callable[[], None]) -> None:
         """Call ``cut`` a moment after the invocation has failed, whether its chunks were read by then or not."""
-        self._cut = cut
-        if self._invocation.done():
-            self._on_end(self._invocation)
+        loop = asyncio.get_running_loop()
+
+        def begin() -> None:
+            self._cut_timer = loop.call_later(FAREWELL_S, cut)
+
+        self._call.when_failed(begin)
 
     async def leave(self) -> None:
         """Want no more chunks: the guest is told by its stream, and ended when it goes on for a moment."""
-        self._stream.abandon()
-        await self._end()
-        if not self._invocation.cancelled() and self._invocation.exception() is None:
-            self.result = self._invocation.result()
+        await self._call.leave()
+        await self.close()
 
     async def close(self) -> None:
         """End what still runs."""
         self._watch.cancel()
         if self._cut_timer is not None:
             self._cut_timer.cancel()
-        if not self._invocation.done():
-            self._stream.abandon()
-            self._invocation.cancel()
-        with suppress(asyncio.CancelledError, TensorWasmError):
-            await self._invocation
-
-    def _on_end(self, invocation: asyncio.Future[InvocationResult]) -> None:
-        self._changed.set()
-        if self._cut is not None and (invocation.cancelled() or invocation.exception() is not None):
-            self._cut_timer = self._loop.call_later(_FAREWELL_S, self._cut)
-
-    async def _end(self) -> None:
-        """Give the guest a moment to see that its client went away; then end it."""
-        await asyncio.wait([self._invocation], timeout=_FAREWELL_S)
-        await self.close()
-
-    async def _wait(self) -> None:
-        self._changed.clear()
-        self._is_waiting = True
-        if self._stream.has_chunks or self._invocation.done() or self.is_gone:
-            self._changed.set()
-        try:
-            await self._changed.wait()
-        finally:
-            self._is_waiting = False
-
-    def _wake(self) -> None:
-        """On the guest's thread: have the reader look, if it waits."""
-        if self._is_waiting:
-            self._is_waiting = False  # one call wakes it, however many chunks come until it looks
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._changed.set)
+        await self._call.close()
 
     async def _wait_for_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.is_gone = True
-        self._stream.abandon()
-        self._changed.set()
+        self._call.abandon()
 
 
 async def answer(call: Call, start: Start) -> StreamedAnswer:

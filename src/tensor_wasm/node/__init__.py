@@ -10,6 +10,7 @@ from tensor_wasm.node.model import Export, Function, Import, InvocationResult, K
 from tensor_wasm.node.models import MODEL_NAME_PATTERN, Model, Models
 from tensor_wasm.node.node import Node
 from tensor_wasm.node.statistics import Distribution, Statistics, StatisticsView
+from tensor_wasm.node.streamed import FAREWELL_S, StreamedCall
 from tensor_wasm.store import IdempotencyKey, JobRecord, JobStatus
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Distribution",
     "EndedJob",
     "Export",
+    "FAREWELL_S",
     "Function",
     "IdempotencyKey",
     "Import",
@@ -38,6 +40,7 @@ __all__ = [
     "StatisticsView",
     "Submission",
     "Stream",
+    "StreamedCall",
     "TenantView",
     "Termination",
     "Usage",
