@@ -98,6 +98,31 @@ def test_each_page_may_be_lost_and_only_its_rows_are(whole, random, kind):
         assert lost <= 150, f"page {number}"  # a page holds all of a small table
 
 
+@pytest.mark.parametrize("kind", ["its first child", "an empty table"])
+def test_a_page_that_fits_and_is_another_is_not_taken_for_all(whole, kind):
+    """The root as its own first child, and a child as an empty page, make a tree that seems whole."""
+    connection = sqlite3.connect(whole)
+    roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'"))
+    assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+    connection.close()
+    data = whole.read_bytes()
+
+    def page(number):
+        return data[(number - 1) * PAGE_BYTES : number * PAGE_BYTES]
+
+    root = page(roots["models"])
+    assert root[0] == 0x02, "the root of a table without rowid, with children"
+    cell = int.from_bytes(root[12:14], "big")
+    child = int.from_bytes(root[cell : cell + 4], "big")
+    if kind == "its first child":
+        path = damaged(whole, roots["models"], page(child))
+    else:
+        path = damaged(whole, child, bytes([0x0A]) + page(roots["jobs"])[1:])
+    tables, found = saved(path)
+    assert 0 < len(found["models"]) < 150
+    assert not tables["models"].is_exact
+
+
 def test_a_deleted_row_does_not_come_back(tmp_path):
     """A revoked token that came back would be a way in."""
     path = tmp_path / "node.db"

@@ -198,7 +198,9 @@ def _walk(pages: _Pages, tree: _Tree, root: int) -> None:
             tree.is_whole = False
             continue
         tree.pages.add(number)
-        tree.is_whole = tree.is_whole and not page.is_damaged
+        # Only a root may be without entries: SQLite unites its other pages before that.
+        is_hollow = number != root and not page.cells and not page.children
+        tree.is_whole = tree.is_whole and not page.is_damaged and not is_hollow
         waiting.extend(page.children)
 
 
@@ -218,7 +220,10 @@ def _schema_rows(pages: _Pages, schema: _Tree) -> Iterator[tuple[Value, Value, V
 def _copy(
     pages: _Pages, trees: list[_Tree], shapes: dict[str, _Shape], connection: sqlite3.Connection
 ) -> dict[str, int]:
-    """Put every row that can be told into its table; how many of each table's entries were none, or there twice."""
+    """Put every row that can be told into its table.
+
+    How many entries of each table were no row of it, there twice, or perhaps another table's.
+    """
     owners = {number: tree for tree in trees for number in tree.pages}
     refused = dict.fromkeys(shapes, 0)
     for number in pages.numbers:
@@ -233,6 +238,9 @@ def _copy(
                 refused[rows[0][0].name] += not _insert(connection, *rows[0])
             elif owner is not None:
                 refused[owner.table] += 1
+            else:  # a row of one of several tables: each may have lost it
+                for shape, _ in rows:
+                    refused[shape.name] += 1
     return refused
 
 
