@@ -144,7 +144,7 @@ def crowded(serve, monkeypatch):
     """A server that has room for three connections, and a function that opens one, with what it says at first."""
     monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 3)
     running = serve()
-    running.node.slow_s = 0.6
+    running.node.slow_s = 60
     opened = []
 
     def client(said=b"", name=""):
@@ -158,6 +158,7 @@ def crowded(serve, monkeypatch):
         return connection
 
     yield running, client
+    running.node.slow_s = 0
     for connection in opened:
         connection.close()
 
@@ -236,11 +237,10 @@ def test_a_connection_over_the_limit_is_closed_at_once_and_counted(crowded):
     running, client = crowded
     busy = [client(INVOKE) for _ in range(3)]
     for _ in range(2):
-        started = time.monotonic()
         with socket.create_connection((running.host, running.port), timeout=5) as refused:
             assert answer(refused) == b""
-        assert time.monotonic() - started < 0.4
     assert closed(running) == (3, {"idle": 0, "silent": 0, "refused": 2})
+    running.node.slow_s = 0
     assert [answer(connection) for connection in busy] == [b"200"] * 3
     assert running.get("/healthz").status == 200
 
@@ -251,6 +251,7 @@ def test_a_pipelined_request_keeps_its_connection(crowded):
     client(INVOKE), client(INVOKE)
     with socket.create_connection(pipelined.getpeername(), timeout=5) as refused:
         assert answer(refused) == b""
+    running.node.slow_s = 0
     assert answer(pipelined) == b"200"
     pipelined.sendall(INVOKE[30:])
     assert answer(pipelined) == b"200"
