@@ -246,7 +246,7 @@ def test_a_connection_over_the_limit_is_closed_at_once_and_counted(crowded):
 
 
 def test_a_pipelined_request_keeps_its_connection(crowded):
-    _, client = crowded
+    running, client = crowded
     pipelined = client(INVOKE + INVOKE[:30])
     client(INVOKE), client(INVOKE)
     with socket.create_connection(pipelined.getpeername(), timeout=5) as refused:
