@@ -25,6 +25,7 @@ from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics, LagMonitor
 from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
+from tensor_wasm.telemetry.nvml import GpuReader
 
 _log = logging.getLogger("tensor_wasm.http")
 
@@ -98,12 +99,13 @@ class Server:
         self._on_started = on_started
         self._metrics = HttpMetrics()
         self._lag = LagMonitor()
+        self._gpus = GpuReader()
         self._limit = ConnectionLimit(connections_max(), ConnectionMetrics())
         self._tls = tls_for(config)
         self.on_hangup: list[Callable[[], None]] = [] if self._tls is None else [self._tls.reload]
         if audit is not None:
             self.on_hangup.append(audit.reopen)
-        self._app = create_app(node, config, self._metrics, [self._lag, self._limit.metrics], audit)
+        self._app = create_app(node, config, self._metrics, [self._lag, self._limit.metrics, self._gpus], audit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._hung_up = asyncio.Event()

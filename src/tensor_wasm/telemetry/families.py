@@ -12,18 +12,29 @@ from functools import lru_cache
 from itertools import accumulate
 
 PREFIX = "tensor_wasm_"
+#: Last words of names that say what values are in.
+UNITS = ("seconds", "bytes", "celsius", "ratio")
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """A metric family: ``name`` without the prefix, ``kind`` counter, gauge or histogram.
 
-    A counter's name ends in ``_total``, as its samples' do.
+    A counter's name ends in ``_total``, as its samples' do. ``labels`` are the names of what its samples have in
+    braces, ``bounds`` those of a histogram's buckets but the last.
     """
 
     name: str
     kind: str
     help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """What its values are in: the last word of its name where that is a unit, else empty."""
+        word = self.name.removesuffix("_total").rpartition("_")[2]
+        return word if word in UNITS else ""
 
 
 @dataclass(frozen=True, slots=True)
