@@ -12,16 +12,17 @@ from tensor_wasm.cli.session import Session, with_session
 @with_session
 @click.pass_obj
 def version(session: Session) -> None:
-    """Print the versions of TensorWasm, Python and Wasmtime."""
-    import platform
-    from importlib import metadata
+    """Print the versions of TensorWasm, Python and Wasmtime, the commit, and the version of the node's database."""
+    from tensor_wasm.store.database import SCHEMA_VERSION
+    from tensor_wasm.telemetry.build import build
 
-    from tensor_wasm import __version__
-
-    versions = {
-        "tensor-wasm": __version__,
-        "python": platform.python_version(),
-        "wasmtime": metadata.version("wasmtime"),
+    built = build()
+    versions: dict[str, str | int] = {
+        "tensor-wasm": built.version,
+        "git_sha": built.git_sha,
+        "python": built.python,
+        "wasmtime": built.wasmtime,
+        "database": SCHEMA_VERSION,
     }
     if session.is_json:
         print_json(versions)
