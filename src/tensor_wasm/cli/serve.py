@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 from types import FrameType
@@ -49,15 +50,20 @@ def serve(session: Session, /, **flags: str | None) -> None:
     config = loaded.config
 
     from tensor_wasm.http.server import Server
+    from tensor_wasm.http.supervision import Supervision
     from tensor_wasm.node import Node
     from tensor_wasm.telemetry import logs
     from tensor_wasm.telemetry.audit import AuditLog
 
     logs.configure(config.log, config.log_format)
+    # Where each thread stands, before the process ends: a service manager sends it to a node whose loop is stalled.
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is no file
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
     with Node(config) as node:
         audit = AuditLog(config.audit)
         try:
-            Server(node, config, lambda host, port: _announce(session, node, host, port), audit).run()
+            supervision = Supervision.of(os.environ)
+            Server(node, config, lambda host, port: _announce(session, node, host, port), audit, supervision).run()
         finally:
             audit.close()
 

@@ -20,6 +20,7 @@ from tensor_wasm.errors import ConfigurationError, InternalError, TensorWasmErro
 from tensor_wasm.http.acceptor import Acceptor
 from tensor_wasm.http.app import create_app
 from tensor_wasm.http.protocol import ConnectionLimit, Protocol, connections_max, protocol_for
+from tensor_wasm.http.supervision import Supervision
 from tensor_wasm.http.tls import tls_for
 from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics, LagMonitor
@@ -82,7 +83,8 @@ class Server:
 
     :meth:`run` serves until a signal or :meth:`stop`; :meth:`start_in_thread` does so beside the caller. The node
     stays open: whoever made it closes it. ``on_started`` is called with host and port when requests are taken.
-    ``audit`` is told of calls that change state or are refused; it stays its maker's to close.
+    ``audit`` is told of calls that change state or are refused; it stays its maker's to close. ``supervision`` is the
+    service manager that started the process, if one did.
 
     What is in ``on_hangup`` is called on SIGHUP, one after the other in a thread of its own: it reads files again. What
     one raises is logged, and the next is called.
@@ -92,13 +94,19 @@ class Server:
     """
 
     def __init__(
-        self, node: Node, config: Config, on_started: OnStarted | None = None, audit: AuditLog | None = None
+        self,
+        node: Node,
+        config: Config,
+        on_started: OnStarted | None = None,
+        audit: AuditLog | None = None,
+        supervision: Supervision | None = None,
     ) -> None:
         self._node = node
         self._config = config
         self._on_started = on_started
         self._metrics = HttpMetrics()
         self._lag = LagMonitor()
+        self._supervision = Supervision() if supervision is None else supervision
         self._gpus = GpuReader()
         self._limit = ConnectionLimit(connections_max(), ConnectionMetrics())
         self._tls = tls_for(config)
@@ -183,6 +191,7 @@ class Server:
             await server.serve(sockets=[listener])
         finally:
             self._lag.stop()
+            self._supervision.close()
             stopper.cancel()
             reader.cancel()
             if warner is not None:
@@ -216,6 +225,7 @@ class Server:
         self._node.jobs.start(self._app.note_job)
         if self._on_started is not None:
             self._on_started(host, port)
+        self._supervision.started(f"listening on {host} port {port}, device {self._node.device.name}")
         self._ready.set()
 
     # --- signals ----------------------------------------------------------------------------------------
@@ -270,6 +280,7 @@ class Server:
         self._node.begin_drain()
         working = self._app.working
         busy = self._node.jobs.busy
+        self._supervision.stopping(f"draining: {working} requests in flight and {busy} jobs")
         _log.info(
             "draining: %d requests in flight and %d jobs, at most %g seconds", working, busy, self._config.drain_s
         )

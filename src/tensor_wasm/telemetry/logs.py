@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import TextIO
+
+from tensor_wasm.telemetry import journal
 
 #: The loggers that write here: ours, and those of the libraries that serve HTTP.
 _OURS = "tensor_wasm"
@@ -20,12 +23,21 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00.123Z INFO tensor_wasm.http message key=value``, a traceback indented below."""
+    """``2026-01-31T12:00:00.123Z INFO tensor_wasm.http message key=value``, a traceback indented below.
+
+    Without the time and the level where they are told otherwise.
+    """
+
+    def __init__(self, has_moment: bool = True) -> None:
+        super().__init__()
+        self._has_moment = has_moment
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
         fields = "".join(f" {name}={_visible(str(value))}" for name, value in _fields(record).items())
-        line = f"{_moment(record)} {record.levelname:<7} {record.name} {_visible(record.getMessage())}{fields}"
+        line = f"{record.name} {_visible(record.getMessage())}{fields}"
+        if self._has_moment:
+            line = f"{_moment(record)} {record.levelname:<7} {line}"
         if record.exc_info:
             trace = self.formatException(record.exc_info)
             line += "".join(f"\n    {_visible(part)}" for part in trace.splitlines())
@@ -53,11 +65,16 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str, log_format: str, stream: TextIO | None = None) -> None:
     """Send the program's log to ``stream`` (standard error): ``log_format`` is "text" or "json".
 
+    Where that is systemd's journal, each line begins with its priority and a text has no time of its own.
+
     A second call replaces what the first set. Libraries are heard from ERROR on: what they warn about is bytes of
     clients that are not HTTP, at a rate that any client may choose.
     """
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    output = sys.stderr if stream is None else stream
+    handler = logging.StreamHandler(output)
+    is_for_journal = journal.is_journal(output, os.environ)
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter(has_moment=not is_for_journal)
+    handler.setFormatter(journal.JournalFormatter(formatter) if is_for_journal else formatter)
     for name in (_OURS, *_LIBRARIES):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
