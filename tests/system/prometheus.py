@@ -51,7 +51,7 @@ def _duration_ms(text: str) -> int:
 
 
 def _duration_text(duration_ms: float) -> str:
-    whole_ms = round(duration_ms) or (duration_ms > 0)
+    whole_ms = max(round(duration_ms), int(duration_ms > 0))
     return f"{whole_ms // 1000}s" if whole_ms % 1000 == 0 else f"{whole_ms}ms"
 
 
