@@ -31,6 +31,7 @@ from tensor_wasm.errors import (
 )
 from tensor_wasm.http import wire, wire_openai
 from tensor_wasm.http.access import Access
+from tensor_wasm.http.arrival import WAITED
 from tensor_wasm.http.audit import Auditor
 from tensor_wasm.http.limits import HeldBodies, RateLimits
 from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Operation, StreamedAnswer, Table
@@ -104,7 +105,7 @@ class Application:
         """Answer one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"this application does not speak {scope['type']}")
-        started_s = time.perf_counter()
+        started_s = time.perf_counter() - scope.get("extensions", {}).get(WAITED, 0.0)
         pairs = scope["headers"]
         headers = dict(pairs)
         call = Call(scope, receive, headers, self._identity(headers), self._limit_bytes, self._bodies)

@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from tensor_wasm.errors import RequestError
 from tensor_wasm.http.app import error_body
+from tensor_wasm.http.arrival import WAITED, connection_of, waited_s
 from tensor_wasm.http.operations import CUT
 from tensor_wasm.telemetry import HttpMetrics
 from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
@@ -146,6 +147,7 @@ class Protocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._unanswered: deque[RequestResponseCycle] = deque()
+        self._connection: socket.socket | None = None
         #: The connection while there is no transport yet: a TLS handshake goes on.
         self.handshaking: socket.socket | None = None
 
@@ -153,6 +155,7 @@ class Protocol(HttpToolsProtocol):
         """Begin to wait for a head; end when there is no room."""
         super().connection_made(transport)
         self.handshaking = None
+        self._connection = connection_of(transport)
         if not self.connection_limit.enter(self):
             transport.abort()
             return
@@ -164,6 +167,7 @@ class Protocol(HttpToolsProtocol):
         if self._unread_timer is not None:
             self._unread_timer.cancel()
         self.connection_limit.leave(self)
+        self._connection = None
         super().connection_lost(exc)
         # uvicorn lets the timer of a connection that was reset run on, and keeps all there was until then.
         self._unset_keepalive_if_required()
@@ -206,7 +210,7 @@ class Protocol(HttpToolsProtocol):
         self._loose_bytes = 0
         self._stop_waiting()
         self.connection_limit.busy(self)
-        extensions: dict[str, Any] = {CUT: self.abandon}
+        extensions: dict[str, Any] = {CUT: self.abandon, WAITED: waited_s(self._connection)}
         self.scope["extensions"] = extensions
         super().on_headers_complete()
         self.headers = []  # what comes after the body, a trailer, is no header: nothing may be decided by it
