@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from tensor_wasm.abi.limits import ALLOCATIONS_MAX, KERNELS_MAX
 from tensor_wasm.dispatch import layout, scratch
 from tensor_wasm.dispatch.crew import CrewPool, Memories
-from tensor_wasm.dispatch.gate_module import gate_module
+from tensor_wasm.dispatch.gate_module import LAUNCH, TRACED_LAUNCH, gate_module
 from tensor_wasm.dispatch.ledger import Ledger, Slot
 from tensor_wasm.dispatch.link_module import CLOCK_EXPORT, HIRE_EXPORT, LAUNCH_TABLE, LinkedImport, link_module
 from tensor_wasm.dispatch.scratch import Helpers, KernelEntry
@@ -29,6 +30,9 @@ from tensor_wasm.errors import QuotaExceeded
 from tensor_wasm.runtime import Annex, Engine, Instance, Linker, Module, Spans, Store
 from tensor_wasm.runtime import bindings as native
 
+#: Two clocks are compared by reading one within two readings of the other: so close together, or in so many tries.
+_CLOCK_READING_NS = 20_000
+_CLOCK_READINGS = 4
 _ALIGNMENT = 64
 _SCRATCH_MAX_BYTES = 1 << 32
 #: What an instance of a kernel costs outside its memory, with its globals, measured 0.7 KB. It stays in its store when
@@ -69,9 +73,9 @@ class GateFactory:
         ``guest_memory`` is the C extern of the guest's memory; the invocation has ``left_ns`` to go (None: no end).
         Raises :class:`~tensor_wasm.errors.QuotaExceeded` when scratch memory does not fit the instance's limit.
         """
-        names = (LAUNCH_TABLE, CLOCK_EXPORT, HIRE_EXPORT)
-        imports = [guest_memory, self.ledger.memory.extern, *(link.extern(name) for name in names)]
-        gate = Gate(store, store.instantiate(self._module, imports), guest_memory)
+        launch_table, clock, hire = (link.extern(name) for name in (LAUNCH_TABLE, CLOCK_EXPORT, HIRE_EXPORT))
+        imports = [guest_memory, self.ledger.memory.extern, launch_table, clock, hire]
+        gate = Gate(store, store.instantiate(self._module, imports), guest_memory, launch_table)
         gate.helpers = Helpers.NEVER if self.crews is None else Helpers.ASK
         gate.start_clock(self.ledger, slot, left_ns)
         return gate
@@ -114,8 +118,9 @@ class LoadableKernel:
 class Gate:
     """One guest's gate, seen from the host: kernels go in, the code of the last refusal comes out."""
 
-    def __init__(self, store: Store, instance: Instance, guest_memory: Any) -> None:
+    def __init__(self, store: Store, instance: Instance, guest_memory: Any, launch_table: Any) -> None:
         self._store = store
+        self._launch_table = launch_table
         self._instance = instance
         self._guest_memory = guest_memory
         self._scratch: Any = instance.extern("scratch")
@@ -135,6 +140,31 @@ class Gate:
             ledger.clear_deadline(slot)
         else:
             ledger.set_deadline(slot, left_ns)
+
+    def begin_trace(self, ledger: Ledger, slot: Slot) -> int:
+        """From now on note launches in the ring that the slot has; what to add to the gate's clock to have
+        :func:`time.monotonic_ns`'s.
+        """
+        enter = self._instance.function("enter")
+        shortest_ns = offset_ns = 0
+        for _ in range(_CLOCK_READINGS):
+            before_ns = time.monotonic_ns()
+            self._store.call_short(enter, slot.offset)
+            took_ns = time.monotonic_ns() - before_ns
+            if not shortest_ns or took_ns < shortest_ns:
+                shortest_ns, offset_ns = took_ns, before_ns + took_ns // 2 - ledger.clock_ns(slot)
+            if took_ns < _CLOCK_READING_NS:
+                break
+        self._store.table_set(self._launch_table, 0, self._instance.function(TRACED_LAUNCH))
+        return offset_ns
+
+    def end_trace(self) -> None:
+        """Note no more launches."""
+        self._store.table_set(self._launch_table, 0, self._instance.function(LAUNCH))
+
+    def kernel_ids(self) -> dict[int, int]:
+        """The ids of the kernels that there are, by number."""
+        return {number: loaded.kernel for number, loaded in self._loaded.items()}
 
     def add(self, module: Module, work_bytes: int, entry: KernelEntry) -> tuple[int, Instance, int]:
         """Instantiate a kernel with a region of ``work_bytes`` in scratch memory; its id, its instance, and where its

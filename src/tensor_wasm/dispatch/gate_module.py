@@ -15,6 +15,7 @@ from tensor_wasm.dispatch.arbiter import arbiter
 from tensor_wasm.dispatch.crew_module import BOARD_BYTES, write_lead
 from tensor_wasm.dispatch.gate_argv import lower
 from tensor_wasm.dispatch.gate_permits import acquire, release
+from tensor_wasm.dispatch.gate_trace import Notes
 from tensor_wasm.dispatch.gate_words import (
     I32,
     I64,
@@ -30,6 +31,8 @@ from tensor_wasm.dispatch.link_module import CLOCK_PARAMETERS, GATE_PARAMETERS
 from tensor_wasm.dispatch.scratch import Helpers
 from tensor_wasm.wasm import Body, Function, FunctionType, Global, Label, Local, Module, Table
 
+#: The exports that can stand in the launch table.
+LAUNCH, TRACED_LAUNCH = "launch", "traced_launch"
 _MONOTONIC = 1
 #: What a kernel's ``run`` takes: grid and block axes, dynamic shared bytes, address of the parameter block.
 _RUN_PARAMETERS = [I32] * 8
@@ -65,7 +68,8 @@ class _Crew:
 def gate_module() -> bytes:
     """The gate. Imports in order: guest memory, ledger, launch table, clock, hire.
 
-    Exports scratch, kernels, shares, enter.
+    Exports scratch, kernels, shares, enter, and both launches: the one that is in the launch table from the start, and
+    the one that is to be there while the instance is traced.
     """
     module = Module()
     module.import_memory("guest", "memory")
@@ -92,7 +96,8 @@ def gate_module() -> bytes:
     )
     # A global, because nothing but the gate may ever reach it: kernels can write to scratch memory.
     slot = module.global_(I32)
-    launch = _launch(module, parts, slot)
+    launch = _launch(module, parts, slot, LAUNCH)
+    _launch(module, parts, slot, TRACED_LAUNCH)
     module.elements(launch_table, 0, [launch])
     _enter(module, clock, slot)
     return module.encode().wasm
@@ -150,8 +155,8 @@ class _Launch:
     cores: Local
 
 
-def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
-    function = module.function(GATE_PARAMETERS, [I32], name="launch")
+def _launch(module: Module, parts: _Parts, slot: Global, export: str) -> Function:
+    function = module.function(GATE_PARAMETERS, [I32], export=export)
     body, p = function.code, function.parameters
     own = (*(body.local(I32) for _ in range(4)), *(body.local(I64) for _ in range(4)), body.local(I32))
     launch = _Launch(p[0], (p[1], p[2], p[3]), (p[4], p[5], p[6]), p[7], p[8], p[9], p[10], *own)
@@ -159,6 +164,9 @@ def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
     body.tee(launch.slot)
     body.call(parts.clock)
     body.set(launch.entered)
+    notes = Notes(body, launch.slot) if export == TRACED_LAUNCH else None
+    if notes is not None:
+        notes.begin(launch.kernel, (*launch.grid, *launch.block), launch.shared_bytes, launch.entered)
     with body.block() as refused:
         _check_request(body, launch, refused)
         body.get(launch.slot)
@@ -175,8 +183,10 @@ def _launch(module: Module, parts: _Parts, slot: Global) -> Function:
         with body.if_():
             release(body, launch.slot, parts.arbiter)
             body.br(refused)
-        _run_kernel(body, launch, parts)
+        _run_kernel(body, launch, parts, notes)
         _count(body, launch, parts)
+    if notes is not None:
+        notes.end(launch.code, launch.ended, parts.clock)
     body.i32_const(0)
     body.get(launch.code)
     body.memory("i32.store", scratch.LAST_CODE, memory=SCRATCH)
@@ -277,7 +287,7 @@ def _push_wrong_shape(body: Body, launch: _Launch) -> None:
         body.i32_const(0)
 
 
-def _run_kernel(body: Body, launch: _Launch, parts: _Parts) -> None:
+def _run_kernel(body: Body, launch: _Launch, parts: _Parts, notes: Notes | None) -> None:
     body.get(launch.slot)
     body.get(launch.number)
     body.memory("i32.store", layout.KERNEL, memory=LEDGER)
@@ -288,6 +298,8 @@ def _run_kernel(body: Body, launch: _Launch, parts: _Parts) -> None:
     body.get(launch.slot)
     body.call(parts.clock)
     body.set(launch.started)
+    if notes is not None:
+        notes.run(launch.started)
     set_state(body, launch.slot, State.IN_KERNEL)
     _choose_cores(body, launch, parts.crew)
     body.get(launch.cores)

@@ -109,7 +109,7 @@ def _wait(module: Module, clock: Function, observe: Function, arbiter: Function)
     """``(slot, start) -> code``: wait for a permit in slices, so that an order to end and the deadline are seen."""
     function = module.function([I32, I64], [I32], name="wait")
     body, (slot, start) = function.code, function.parameters
-    now, left, code = body.local(I64), body.local(I64), body.local(I32)
+    now, left, code, waited = body.local(I64), body.local(I64), body.local(I32), body.local(I64)
     _arbitrate(body, slot, Operation.JOIN, arbiter)
     set_state(body, slot, State.WAITING)
     with body.block() as done, body.loop() as again:
@@ -145,7 +145,11 @@ def _wait(module: Module, clock: Function, observe: Function, arbiter: Function)
     body.call(clock)
     body.get(start)
     body.op("i64.sub")
+    body.tee(waited)
     body.call(observe)
+    body.get(slot)
+    body.get(waited)
+    body.memory("i64.store", layout.WAITED_NS, memory=LEDGER)
     body.get(code)
     return function
 

@@ -8,6 +8,7 @@
     instances    INSTANCE_SLOTS slots; a live instance counts in its own slot, so two cores never share a line;
                  when it ends its counters are added to its tenant's slot
     boards       where guests and the helpers of their launches meet
+    rings        what traced instances launched and when, see trace
 
 Counters only grow. All fields are little endian; times are nanoseconds.
 """
@@ -87,6 +88,8 @@ PREVIOUS = 44  # i32: of the one before
 QUEUED = 48  # i32: 1 while it stands in its tenant's queue
 WAKE = 52  # i32: 1 once it was granted a permit; it sleeps on this word
 INSTANCE_COUNTERS = 64
+RING = INSTANCE_COUNTERS + COUNTERS.size  # i32: offset of its trace ring while it has one
+WAITED_NS = RING + 8  # i64: how long its latest launch that found no permit waited; a traced launch takes it away
 INSTANCE_BYTES = 640
 INSTANCES = TENANTS + TENANT_SLOTS * TENANT_BYTES
 
@@ -111,7 +114,33 @@ CAP_NONE = (1 << 31) - 1
 BOARDS = -(-(TOURNAMENT + NODES * NODE_BYTES) // BOARD_BYTES) * BOARD_BYTES
 BOARD_SLOTS = 256
 
-PAGES = -(-(BOARDS + BOARD_SLOTS * BOARD_BYTES) // 65_536)
+# --- trace rings: the first events of a traced call, and the last ones after them, over and over ----------------
+RING_EVENTS = 0  # i64: launches and syncs so far; event n is at n, or behind the first ones at n modulo RING_LAST
+RING_SYNCS = 8  # i64: how many of them were syncs
+RING_HEADER_BYTES = 64
+RING_FIRST = 256
+RING_LAST = 256
+EVENT_KERNEL = 0  # i64: the kernel's id
+EVENT_GRID = 8  # i32 x 3
+EVENT_BLOCK = 20  # i32 x 3
+EVENT_SHARED = 32  # i32: dynamic shared bytes
+EVENT_CODE = 36  # i32: what it came to, see EVENT_OPEN
+EVENT_ENTERED = 40  # i64: when the guest called
+EVENT_WAITED = 48  # i64: nanoseconds that it waited for a permit
+EVENT_STARTED = 56  # i64: when its kernel began, 0 if it did not
+EVENT_ENDED = 64  # i64: when the call was over, 0 if it never was
+EVENT_KIND = 72  # i32, see KIND_LAUNCH
+EVENT_BYTES = 80
+RING_BYTES = RING_HEADER_BYTES + (RING_FIRST + RING_LAST) * EVENT_BYTES
+RING_SLOTS = 64
+RINGS = BOARDS + BOARD_SLOTS * BOARD_BYTES
+
+#: ``EVENT_CODE`` of a launch that has not come back; codes of the ABI are not above 0.
+EVENT_OPEN = 1
+KIND_LAUNCH = 0
+KIND_SYNC = 1
+
+PAGES = -(-(RINGS + RING_SLOTS * RING_BYTES) // 65_536)
 
 FLAG_TERMINATE = 1
 
@@ -129,7 +158,9 @@ class State:
 assert TOURNAMENT % 8 == TENANTS % 8 == INSTANCES % 8 == 0
 assert BOARD_SLOTS >= KERNEL_THREADS_MAX - 1 < BOARD_BYTES
 assert TENANT_COUNTERS + COUNTERS.size <= TENANT_BYTES
-assert INSTANCE_COUNTERS + COUNTERS.size <= INSTANCE_BYTES
+assert WAITED_NS + 8 <= INSTANCE_BYTES
+assert RINGS % 8 == RING_BYTES % 8 == WAITED_NS % 8 == 0
+assert RING_LAST & (RING_LAST - 1) == 0 == RING_FIRST % RING_LAST
 
 
 def tenant_offset(index: int) -> int:
@@ -140,3 +171,8 @@ def tenant_offset(index: int) -> int:
 def instance_offset(index: int) -> int:
     """Byte offset of an instance slot."""
     return INSTANCES + index * INSTANCE_BYTES
+
+
+def ring_offset(index: int) -> int:
+    """Byte offset of a trace ring."""
+    return RINGS + index * RING_BYTES

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tensor_wasm.dispatch import layout
 from tensor_wasm.dispatch.clerk import clerk_module
 from tensor_wasm.dispatch.layout import BUCKETS, COUNTERS, LATENCY_BUCKETS_S, State
+from tensor_wasm.dispatch.rings import Events, Rings
 from tensor_wasm.errors import CapacityExhausted
 from tensor_wasm.runtime import Budget, Engine, SharedMemory, Store
 
@@ -148,6 +149,7 @@ class Ledger:
         self._words = memoryview(array).cast("B").cast("i")
         self._longs = memoryview(array).cast("B").cast("q")
         self._view: NDArray[np.int64] = np.frombuffer(memoryview(array).cast("B"), dtype=np.int64)
+        self._rings = Rings(self.memory.address)
         self._free = deque(range(layout.INSTANCE_SLOTS))
         self._live: dict[int, Slot] = {}
         self._tenants: dict[int, int] = {}
@@ -173,6 +175,11 @@ class Ledger:
     def live(self) -> tuple[Slot, ...]:
         """Slots in use now."""
         return tuple(self._live.values())
+
+    @property
+    def used(self) -> int:
+        """Permits that are taken now."""
+        return max(self._words[layout.CAPACITY >> 2] - self._words[layout.AVAILABLE >> 2], 0)
 
     def tenant_index(self, tenant: int) -> int:
         """The slot of a tenant, taken at its first use; past the last one all share ``layout.OTHER_TENANT``."""
@@ -244,6 +251,31 @@ class Ledger:
     def count_quota(self, slot: Slot) -> None:
         """Count a refusal for quota; called by the instance's own thread while the guest waits for the answer."""
         self._longs[(slot.offset + layout.INSTANCE_COUNTERS + COUNTERS.rejected_quota) >> 3] += 1
+
+    # --- traces: all of these are called by the instance's own thread --------------------------------------
+
+    def begin_trace(self, slot: Slot) -> bool:
+        """Lend a ring to an instance that has none; False when there is none left."""
+        ring = self._rings.take()
+        if ring is None:
+            return False
+        self._longs[(slot.offset + layout.WAITED_NS) >> 3] = 0
+        self._words[(slot.offset + layout.RING) >> 2] = ring
+        return True
+
+    def clock_ns(self, slot: Slot) -> int:
+        """What the gate's clock said when it was read last."""
+        return self._longs[(slot.offset + layout.CLOCK) >> 3]
+
+    def note_sync(self, slot: Slot, code: int, entered_ns: int, ended_ns: int) -> None:
+        """Note a sync of an instance that has a ring; the times are of :func:`time.monotonic_ns`'s clock."""
+        self._rings.note_sync(self._words[(slot.offset + layout.RING) >> 2], code, entered_ns, ended_ns)
+
+    def end_trace(self, slot: Slot) -> Events:
+        """Take back the ring of an instance that has one; what is in it."""
+        ring = self._words[(slot.offset + layout.RING) >> 2]
+        self._words[(slot.offset + layout.RING) >> 2] = 0
+        return self._rings.give(ring)
 
     def close(self, slot: Slot, used: bool) -> None:
         """Give a slot back, however its instance ended: permits return, counters go to the tenant.
