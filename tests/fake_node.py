@@ -41,6 +41,10 @@ def no_statistics():
         gpu_memory_bytes={},
         refusals={},
         functions=0,
+        snapshot_capture=nothing,
+        snapshot_restore=nothing,
+        snapshots_in_progress=0,
+        stream_chunks=0,
     )
 
 

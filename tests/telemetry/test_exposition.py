@@ -12,44 +12,66 @@ from fake_node import FakeDevice, FakeJobs, Reading, no_statistics
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
 from tensor_wasm.node import Distribution, StatisticsView
 from tensor_wasm.telemetry import Collector, HttpMetrics, LagMonitor, render
+from tensor_wasm.telemetry.audit import AuditLog
+from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
 from tensor_wasm.telemetry.exposition import wants_openmetrics
 from tensor_wasm.telemetry.families import Family, histogram, labels_text, sample
+from tensor_wasm.telemetry.nvml import Gpu, GpuReader
 from tensor_wasm.telemetry.tenants import SHOWN_MAX
 
 BUCKETS = len(LATENCY_BUCKETS_S) + 1
 
-#: Families of the contract that exist so far, by kind.
+#: Upper bounds of the histograms that operators' rules are written for.
+LAUNCH_BOUNDS = (
+    5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1, 5, 10,
+)  # fmt: skip
+REQUEST_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+#: Families that operators' rules and panels name: kind and labels.
 CONTRACT = {
-    "kernel_dispatches_total": "counter",
-    "kernel_latency_seconds": "histogram",
-    "kernel_execution_seconds": "histogram",
-    "dispatch_permit_wait_seconds": "histogram",
-    "dispatch_permits": "gauge",
-    "dispatch_permits_used": "gauge",
-    "dispatch_waiting": "gauge",
-    "dispatch_rejections_total": "counter",
-    "kernel_faults_total": "counter",
-    "kernel_compile_seconds": "histogram",
-    "kernel_cache_hits_total": "counter",
-    "kernel_cache_misses_total": "counter",
-    "active_instances": "gauge",
-    "instance_spawns_total": "counter",
-    "instance_terminations_total": "counter",
-    "instance_spawn_seconds": "histogram",
-    "functions": "gauge",
-    "jobs_active": "gauge",
-    "jobs_pending": "gauge",
-    "queued_invocations": "gauge",
-    "quota_rejections_total": "counter",
-    "rate_limited_total": "counter",
-    "gpu_memory_used_bytes": "gauge",
-    "guest_memory_bytes": "gauge",
-    "http_requests_total": "counter",
-    "http_request_duration_seconds": "histogram",
-    "http_requests_in_flight": "gauge",
-    "event_loop_lag_seconds": "histogram",
-    "build_info": "gauge",
+    "kernel_dispatches_total": ("counter", "tenant device"),
+    "kernel_latency_seconds": ("histogram", "tenant"),
+    "kernel_execution_seconds": ("histogram", "tenant device"),
+    "dispatch_permit_wait_seconds": ("histogram", "tenant"),
+    "dispatch_permits": ("gauge", ""),
+    "dispatch_permits_used": ("gauge", ""),
+    "dispatch_waiting": ("gauge", "tenant"),
+    "dispatch_rejections_total": ("counter", "tenant reason"),
+    "kernel_faults_total": ("counter", "tenant"),
+    "kernel_compile_seconds": ("histogram", ""),
+    "kernel_cache_hits_total": ("counter", "tier"),
+    "kernel_cache_misses_total": ("counter", "tier"),
+    "active_instances": ("gauge", "tenant"),
+    "instance_spawns_total": ("counter", "tenant"),
+    "instance_terminations_total": ("counter", "tenant outcome"),
+    "instance_spawn_seconds": ("histogram", ""),
+    "snapshot_capture_seconds": ("histogram", ""),
+    "snapshot_restore_seconds": ("histogram", ""),
+    "snapshots_in_progress": ("gauge", ""),
+    "streaming_chunks_emitted_total": ("counter", ""),
+    "functions": ("gauge", ""),
+    "jobs_active": ("gauge", ""),
+    "jobs_pending": ("gauge", ""),
+    "queued_invocations": ("gauge", "tenant"),
+    "quota_rejections_total": ("counter", "tenant quota"),
+    "rate_limited_total": ("counter", "tenant"),
+    "gpu_memory_used_bytes": ("gauge", "tenant device"),
+    "guest_memory_bytes": ("gauge", "tenant"),
+    "device_temperature_celsius": ("gauge", "device"),
+    "device_utilization_ratio": ("gauge", "device"),
+    "device_throttle_reasons": ("gauge", "device"),
+    "device_ecc_errors_total": ("counter", "device"),
+    "http_requests_total": ("counter", "route method status"),
+    "http_request_duration_seconds": ("histogram", "route method status"),
+    "http_requests_in_flight": ("gauge", "route method"),
+    "http_connections": ("gauge", ""),
+    "http_connections_closed_total": ("counter", "reason"),
+    "event_loop_lag_seconds": ("histogram", ""),
+    "audit_write_failures_total": ("counter", ""),
+    "build_info": ("gauge", "version git_sha python wasmtime device"),
 }
+
+OPENMETRICS = "application/openmetrics-text"
 
 
 def counters(tenant, dispatches=0, **more):
@@ -80,6 +102,11 @@ def node_with(rows=(), statistics=None, permits=64, used=0, queued=None):
     )
 
 
+class NoGpus(GpuReader):
+    def read(self):
+        return ()
+
+
 def http_metrics():
     metrics = HttpMetrics()
     metrics.declare("/healthz", "GET", 200)
@@ -106,29 +133,51 @@ def value(found, name, **labels):
     return found[name, tuple(sorted(labels.items()))]
 
 
-@pytest.mark.parametrize("accept", ["", "application/openmetrics-text"])
+def everything():
+    return [http_metrics(), LagMonitor(), ConnectionMetrics(), NoGpus(), AuditLog("none")]
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
 def test_every_family_of_the_contract_is_there_from_the_first_scrape_with_zeros(accept):
-    body = scrape(node_with(), accept, [http_metrics(), LagMonitor()])
+    body = scrape(node_with(), accept, everything())
     parse = parse_openmetrics if accept else parse_text
     families = {family.name.removeprefix("tensor_wasm_"): family for family in parse(body)}
-    for name, kind in CONTRACT.items():
+    for name, (kind, labels) in CONTRACT.items():
         family = families.pop(name.removesuffix("_total"))
         assert family.type == kind
         assert family.documentation
-        assert family.samples, f"{name} has no series"
-        if name not in ("dispatch_permits", "build_info"):
-            assert {item.value for item in family.samples} == {0.0}
+        assert bool(family.samples) != name.startswith("device_"), f"{name}: {family.samples}"
+        for item in family.samples:
+            assert item.labels.keys() - {"le"} == set(labels.split()), name
+            assert item.value == {"dispatch_permits": 64.0, "build_info": 1.0}.get(name, 0.0), name
     assert families == {}
 
 
-def test_histograms_have_the_bounds_of_the_contract():
+def test_openmetrics_has_units_and_plain_text_has_not():
+    body = scrape(node_with(), OPENMETRICS, everything())
+    units = {family.name.removeprefix("tensor_wasm_"): family.unit for family in parse_openmetrics(body) if family.unit}
+    assert units["kernel_latency_seconds"] == "seconds"
+    assert units["guest_memory_bytes"] == "bytes"
+    assert set(units) == {name for name in CONTRACT if name.endswith(("_seconds", "_bytes", "_celsius", "_ratio"))}
+    assert "# UNIT" not in scrape(node_with())
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"), [("kernel_latency_seconds", LAUNCH_BOUNDS), ("kernel_execution_seconds", LAUNCH_BOUNDS),
+    ("dispatch_permit_wait_seconds", LAUNCH_BOUNDS), ("http_request_duration_seconds", REQUEST_BOUNDS)],
+)  # fmt: skip
+def test_histograms_have_the_bounds_of_the_contract(name, bounds):
+    body = scrape(node_with([counters(7, 3)]), sources=[http_metrics()])
+    of_series = {}
+    for found, labels in samples(body):
+        if found == f"{name}_bucket":
+            of_series.setdefault(tuple(label for label in labels if label[0] != "le"), []).append(dict(labels)["le"])
+    assert of_series
+    assert all(tuple(map(float, found)) == (*bounds, float("inf")) for found in of_series.values())
+
+
+def test_bounds_are_written_as_rules_name_them():
     body = scrape(node_with([counters(7, 3)]))
-    bounds = [
-        labels[0][1]
-        for (name, labels), _ in samples(body).items()
-        if name == "kernel_latency_seconds_bucket" and ("tenant", "7") in labels
-    ]
-    assert [float(bound) for bound in bounds] == [*LATENCY_BUCKETS_S, float("inf")]
     assert 'le="5e-05"' in body
     assert 'le="0.0005"' in body
 
@@ -169,6 +218,10 @@ def test_instances_and_kernels_are_counted():
         gpu_memory_bytes={3: 4096},
         refusals={(3, "rate"): 7, (3, "instances"): 2, (None, "queue"): 5},
         functions=2,
+        snapshot_capture=Distribution((0.25,), (3, 1), 2.5),
+        snapshot_restore=Distribution((0.001,), (9, 0), 0.125),
+        snapshots_in_progress=2,
+        stream_chunks=41,
     )
     found = samples(scrape(node_with(statistics=statistics, queued={3: 4, 1 << 40: 1})))
     assert value(found, "kernel_compile_seconds_bucket", le="1.0") == 3
@@ -185,6 +238,11 @@ def test_instances_and_kernels_are_counted():
     assert value(found, "guest_memory_bytes", tenant="3") == 65_536
     assert value(found, "gpu_memory_used_bytes", tenant="3", device="cpu") == 4096
     assert value(found, "functions") == 2
+    assert value(found, "snapshot_capture_seconds_bucket", le="0.25") == 3
+    assert value(found, "snapshot_capture_seconds_sum") == 2.5
+    assert value(found, "snapshot_restore_seconds_count") == 9
+    assert value(found, "snapshots_in_progress") == 2
+    assert value(found, "streaming_chunks_emitted_total") == 41
     assert value(found, "rate_limited_total", tenant="3") == 7
     assert value(found, "quota_rejections_total", tenant="3", quota="instances") == 2
     assert value(found, "quota_rejections_total", tenant="3", quota="functions") == 0
@@ -304,3 +362,19 @@ def test_the_three_histograms_of_a_launch_are_not_mixed_up():
     assert value(found, "kernel_latency_seconds_sum", tenant="7") == 400e-9
     assert value(found, "kernel_execution_seconds_sum", tenant="7", device="cpu") == 5_000e-9
     assert value(found, "dispatch_permit_wait_seconds_sum", tenant="7") == 50_000e-9
+
+
+def test_a_gpu_has_a_sample_of_all_that_it_can_tell():
+    class Gpus(GpuReader):
+        def read(self):
+            return Gpu("cuda:0", 64, 0.87, ("hw_slowdown", "sw_thermal_slowdown"), 4), Gpu("cuda:1", 41, None, (), None)
+
+    found = samples(render([Gpus()], "")[0].decode())
+    assert found == {
+        ("device_temperature_celsius", (("device", "cuda:0"),)): 64,
+        ("device_temperature_celsius", (("device", "cuda:1"),)): 41,
+        ("device_utilization_ratio", (("device", "cuda:0"),)): 0.87,
+        ("device_throttle_reasons", (("device", "cuda:0"),)): 0x28,
+        ("device_throttle_reasons", (("device", "cuda:1"),)): 0,
+        ("device_ecc_errors_total", (("device", "cuda:0"),)): 4,
+    }

@@ -36,6 +36,7 @@ class Stream:
         self._chunks: deque[bytes] = deque()
         self._changed = threading.Condition()
         self.emitted_bytes = 0
+        self.emitted_chunks = 0
         #: Whether the reader left, and whether the writer is through.
         self.is_abandoned = False
         self.is_closed = False
@@ -51,6 +52,7 @@ class Stream:
                 return False
             self._chunks.append(chunk)
             self.emitted_bytes += len(chunk)
+            self.emitted_chunks += 1
         self._on_change()
         return True
 

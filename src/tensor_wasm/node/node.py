@@ -162,6 +162,7 @@ class Node:
                 self._catalog.check_module,
                 config.max_body_bytes,
                 config.instance_memory_bytes,
+                self.statistics,
             )
             self._warm = WarmStarts(
                 workshop,
@@ -317,7 +318,8 @@ class Node:
         cancelled: list[bool] = []
         call = Call(id, tenant, export, args, input, self._deadline_ns(deadline_s), lambda: bool(cancelled), stream)
         try:
-            return await self._on_worker(call, lambda: self._run(call), cancelled)
+            with self.statistics.streaming(stream):
+                return await self._on_worker(call, lambda: self._run(call), cancelled)
         finally:
             if stream is not None:
                 stream.close()
@@ -463,7 +465,8 @@ class Node:
                 claim.release()
 
         try:
-            return await self._on_worker(call, work, cancelled)
+            with self.statistics.streaming(stream):
+                return await self._on_worker(call, work, cancelled)
         except BaseException:
             if begun.acquire(blocking=False):
                 claim.release()
@@ -565,9 +568,10 @@ class Node:
         record = self._snapshots.find(call.function_id, call.tenant)
         with self._compilers.acting_for(call.tenant), self._snapshots.opened(record) as image:
             module = self._catalog.observable(record.module_digest)
-            return self._kept.spawn(
-                call, function_of(record), module, idle_timeout_s, lambda sandbox: sandbox.restore(image)
-            )
+            with self.statistics.restoring():
+                return self._kept.spawn(
+                    call, function_of(record), module, idle_timeout_s, lambda sandbox: sandbox.restore(image)
+                )
 
     # --- kept instances, seen from outside --------------------------------------------------------------
 
@@ -616,6 +620,21 @@ class Node:
         except CapacityExhausted:
             self.statistics.refused(tenant, "queue")
             raise
+
+    @property
+    def running(self) -> int:
+        """Invocations that run on workers. Asks no lock, as :attr:`waiting` does not."""
+        return self._workers.running
+
+    @property
+    def waiting(self) -> int:
+        """Invocations that wait for a worker."""
+        return self._workers.queued
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes no more work."""
+        return self._draining
 
     def queued(self) -> dict[int, int]:
         """How many invocations of each tenant wait for a worker; without those that have none."""

@@ -16,6 +16,7 @@ from tensor_wasm.errors import Conflict, InvalidName, InvalidSnapshot, NotFound,
 from tensor_wasm.node.instances import new_id
 from tensor_wasm.node.model import Snapshot
 from tensor_wasm.node.sandbox import Image, Sandbox
+from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.node.storage import Storage
 from tensor_wasm.runtime import asleep, image
 from tensor_wasm.runtime.image import ImageWriter
@@ -55,6 +56,7 @@ class Snapshots:
         check_module: Callable[[bytes], object],
         module_max_bytes: int,
         memory_max_bytes: int,
+        statistics: Statistics,
     ) -> None:
         self._key = key
         self._trusted = trusted | {key.public.text}
@@ -64,6 +66,7 @@ class Snapshots:
         self._store = store
         self._artifacts = artifacts
         self._storage = storage
+        self._statistics = statistics
         self._turn = threading.Semaphore(concurrency)
         # Without their states, which may have a megabyte each: those are read when they are needed.
         self._known: dict[str, Snapshot] = {}
@@ -89,7 +92,7 @@ class Snapshots:
         self._check_count(function.tenant)
         module_bytes = self._artifacts.size_bytes(function.digest)
         taken_bytes = sandbox.memory_bytes + module_bytes  # there may be somewhat more, kernels and state, or less
-        with self.turn(), self._storage.taking(function.tenant, taken_bytes):
+        with self.turn(is_capture=True), self._storage.taking(function.tenant, taken_bytes):
             with self._store.writing() as (descriptor, keep):
                 writer = ImageWriter(descriptor)
                 state, device = sandbox.capture(writer)
@@ -110,12 +113,13 @@ class Snapshots:
         return view
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for a turn to write."""
+    def turn(self, *, is_capture: bool) -> Iterator[None]:
+        """Wait for a turn to write; what is written then is counted."""
         with asleep():
             self._turn.acquire()
         try:
-            yield
+            with self._statistics.writing_snapshot(is_capture=is_capture):
+                yield
         finally:
             self._turn.release()
 
@@ -172,7 +176,7 @@ class Snapshots:
         if header.size_bytes > self._content_max_bytes:
             raise InvalidSnapshot("the snapshot has more memory than an instance of this node may have")
         stored_bytes = header.size_bytes + len(header.state) + header.module_bytes
-        with self.turn(), self._storage.taking(tenant, stored_bytes):
+        with self.turn(is_capture=False), self._storage.taking(tenant, stored_bytes):
             module = reader.module()
             self._check(module)
             with self._artifacts.putting(module) as digest, self._store.writing() as (descriptor, keep):

@@ -125,7 +125,8 @@ class WarmStarts:
     def _capture(self, sandbox: Sandbox, tenant: int) -> _Warm:
         file = self._store.own_file()
         taken_bytes = sandbox.memory_bytes
-        with self._storage.taking(tenant, taken_bytes):
+        statistics = self._workshop.statistics
+        with self._storage.taking(tenant, taken_bytes), statistics.writing_snapshot(is_capture=True):
             writer = ImageWriter(file.descriptor)
             state, device = sandbox.capture(writer)
         self._storage.count(tenant, writer.size_bytes - taken_bytes)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from operator import add
 from typing import TYPE_CHECKING
 
+from tensor_wasm.device import COMPILE_BUCKETS_S
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
 from tensor_wasm.errors import Ending
-from tensor_wasm.node.statistics import QUOTAS, RATE
+from tensor_wasm.node.statistics import QUOTAS, RATE, SNAPSHOT_BUCKETS_S, SPAWN_BUCKETS_S
 from tensor_wasm.telemetry.build import build
 from tensor_wasm.telemetry.families import Family, Metric, histogram, labels_text, sample
 from tensor_wasm.telemetry.tenants import OTHER, Tenant, TenantLabels
@@ -17,31 +18,54 @@ from tensor_wasm.telemetry.tenants import OTHER, Tenant, TenantLabels
 if TYPE_CHECKING:
     from tensor_wasm.node import Distribution, Node, StatisticsView
 
-DISPATCHES = Family("kernel_dispatches_total", "counter", "Kernel launches completed.")
-LATENCY = Family("kernel_latency_seconds", "histogram", "From a launch call to its kernel: checks and permit.")
-EXECUTION = Family("kernel_execution_seconds", "histogram", "Time in the kernel itself.")
-PERMIT_WAIT = Family("dispatch_permit_wait_seconds", "histogram", "Time that launches waited for a permit.")
+_TENANT = ("tenant",)
+_ON_DEVICE = ("tenant", "device")
+
+DISPATCHES = Family("kernel_dispatches_total", "counter", "Kernel launches completed.", _ON_DEVICE)
+LATENCY = Family(
+    "kernel_latency_seconds", "histogram", "From a launch call to its kernel: checks and permit.", _TENANT,
+    LATENCY_BUCKETS_S,
+)  # fmt: skip
+EXECUTION = Family("kernel_execution_seconds", "histogram", "Time in the kernel itself.", _ON_DEVICE, LATENCY_BUCKETS_S)
+PERMIT_WAIT = Family(
+    "dispatch_permit_wait_seconds", "histogram", "Time that launches waited for a permit.", _TENANT, LATENCY_BUCKETS_S
+)
 PERMITS = Family("dispatch_permits", "gauge", "Launches that may be in flight at once.")
 PERMITS_USED = Family("dispatch_permits_used", "gauge", "Launches in flight.")
-WAITING = Family("dispatch_waiting", "gauge", "Launches that wait for a permit.")
-REJECTIONS = Family("dispatch_rejections_total", "counter", "Launches refused, by reason.")
-FAULTS = Family("kernel_faults_total", "counter", "Kernels that faulted.")
-COMPILE = Family("kernel_compile_seconds", "histogram", "Time to compile one kernel from PTX.")
-CACHE_HITS = Family("kernel_cache_hits_total", "counter", "Kernels found compiled, by tier of the cache.")
-CACHE_MISSES = Family("kernel_cache_misses_total", "counter", "Kernels not found in a tier of the cache.")
-ACTIVE = Family("active_instances", "gauge", "Instances that live now.")
-SPAWNS = Family("instance_spawns_total", "counter", "Instances started.")
-TERMINATIONS = Family("instance_terminations_total", "counter", "Instances ended, by how they ended.")
-SPAWN = Family("instance_spawn_seconds", "histogram", "Time to make an instance ready to call.")
-QUEUED = Family("queued_invocations", "gauge", "Invocations that wait for a worker.")
-QUOTA_REJECTIONS = Family("quota_rejections_total", "counter", "What tenants were refused, by the quota that was full.")
-RATE_LIMITED = Family("rate_limited_total", "counter", "Requests refused because they came too often.")
+WAITING = Family("dispatch_waiting", "gauge", "Launches that wait for a permit.", _TENANT)
+REJECTIONS = Family("dispatch_rejections_total", "counter", "Launches refused, by reason.", ("tenant", "reason"))
+FAULTS = Family("kernel_faults_total", "counter", "Kernels that faulted.", _TENANT)
+COMPILE = Family("kernel_compile_seconds", "histogram", "Time to compile one kernel from PTX.", (), COMPILE_BUCKETS_S)
+CACHE_HITS = Family("kernel_cache_hits_total", "counter", "Kernels found compiled, by tier of the cache.", ("tier",))
+CACHE_MISSES = Family("kernel_cache_misses_total", "counter", "Kernels not found in a tier of the cache.", ("tier",))
+ACTIVE = Family("active_instances", "gauge", "Instances that live now.", _TENANT)
+SPAWNS = Family("instance_spawns_total", "counter", "Instances started.", _TENANT)
+TERMINATIONS = Family(
+    "instance_terminations_total", "counter", "Instances ended, by how they ended.", ("tenant", "outcome")
+)
+SPAWN = Family("instance_spawn_seconds", "histogram", "Time to make an instance ready to call.", (), SPAWN_BUCKETS_S)
+CAPTURE = Family(
+    "snapshot_capture_seconds", "histogram", "Time to put an instance's state on the disk.", (), SNAPSHOT_BUCKETS_S
+)
+RESTORE = Family(
+    "snapshot_restore_seconds", "histogram", "Time to make an instance from a snapshot.", (), SNAPSHOT_BUCKETS_S
+)
+SNAPSHOTS = Family("snapshots_in_progress", "gauge", "Snapshots that are being written, captures and imports.")
+CHUNKS = Family("streaming_chunks_emitted_total", "counter", "Chunks that guests emitted to whoever invoked them.")
+QUEUED = Family("queued_invocations", "gauge", "Invocations that wait for a worker.", _TENANT)
+QUOTA_REJECTIONS = Family(
+    "quota_rejections_total", "counter", "What tenants were refused, by the quota that was full.", ("tenant", "quota")
+)
+RATE_LIMITED = Family("rate_limited_total", "counter", "Requests refused because they came too often.", _TENANT)
 JOBS_ACTIVE = Family("jobs_active", "gauge", "Background jobs that have begun and not ended.")
 JOBS_PENDING = Family("jobs_pending", "gauge", "Background jobs that wait for their turn.")
 FUNCTIONS = Family("functions", "gauge", "Functions deployed.")
-GUEST_MEMORY = Family("guest_memory_bytes", "gauge", "Memory of live instances.")
-GPU_MEMORY = Family("gpu_memory_used_bytes", "gauge", "Device memory that guests allocated.")
-BUILD_INFO = Family("build_info", "gauge", "Always 1; the labels say what runs.")
+GUEST_MEMORY = Family("guest_memory_bytes", "gauge", "Memory of live instances.", _TENANT)
+GPU_MEMORY = Family("gpu_memory_used_bytes", "gauge", "Device memory that guests allocated.", _ON_DEVICE)
+BUILD_INFO = Family(
+    "build_info", "gauge", "Always 1; the labels say what runs.",
+    ("version", "git_sha", "python", "wasmtime", "device"),
+)  # fmt: skip
 
 _REASONS = ("saturated", "deadline", "quota")
 _NO_LAUNCHES = TenantCounters(
@@ -80,6 +104,7 @@ class Collector:
             *_dispatch(ledger, labels, device),
             *_kernels(statistics),
             *_instances(statistics, labels, device),
+            *_snapshots(statistics),
             *_refusals(statistics, self._node.queued(), labels),
             Metric(JOBS_ACTIVE, sample(JOBS_ACTIVE, "", self._node.jobs.busy)),
             Metric(JOBS_PENDING, sample(JOBS_PENDING, "", self._node.jobs.waiting)),
@@ -182,6 +207,15 @@ def _kernels(view: StatisticsView) -> list[Metric]:
         _distribution(COMPILE, view.kernel_compile),
         tiers(CACHE_HITS, view.cache_hits),
         tiers(CACHE_MISSES, view.cache_misses),
+    ]
+
+
+def _snapshots(view: StatisticsView) -> list[Metric]:
+    return [
+        _distribution(CAPTURE, view.snapshot_capture),
+        _distribution(RESTORE, view.snapshot_restore),
+        Metric(SNAPSHOTS, sample(SNAPSHOTS, "", view.snapshots_in_progress)),
+        Metric(CHUNKS, sample(CHUNKS, "", view.stream_chunks)),
     ]
 
 

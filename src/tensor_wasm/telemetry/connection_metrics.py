@@ -5,7 +5,9 @@ from __future__ import annotations
 from tensor_wasm.telemetry.families import Family, Metric, labels_text, sample
 
 CONNECTIONS = Family("http_connections", "gauge", "Clients' connections, TLS handshakes included.")
-CLOSED = Family("http_connections_closed_total", "counter", "Connections closed for there were too many, by reason.")
+CLOSED = Family(
+    "http_connections_closed_total", "counter", "Connections closed for there were too many, by reason.", ("reason",)
+)
 
 
 class ConnectionMetrics:

@@ -27,7 +27,9 @@ def render(sources: Iterable[Source], accept: str) -> tuple[bytes, str]:
             family = metric.family
             name = PREFIX + (family.name.removesuffix("_total") if openmetrics else family.name)
             parts.append(f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n")
-            parts.append(metric.lines)
+            if openmetrics and family.unit:
+                parts.append(f"# UNIT {name} {family.unit}\n")
+            parts.append(metric.lines_with_exemplars() if openmetrics else metric.lines)
     if openmetrics:
         parts.append("# EOF\n")
     return "".join(parts).encode(), OPENMETRICS if openmetrics else PROMETHEUS

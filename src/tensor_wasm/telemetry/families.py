@@ -6,8 +6,8 @@ Text is made from templates, a whole histogram at a time: with 200 tenants there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 
@@ -38,11 +38,40 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One value of those that a bucket counts: the trace it was measured in, and when (seconds since 1970).
+
+    ``trace_id`` needs no escaping.
+    """
+
+    trace_id: str
+    value: float
+    at: float
+
+    def text(self) -> str:
+        """What OpenMetrics has behind a bucket's count."""
+        return f' # {{trace_id="{self.trace_id}"}} {number(self.value)} {self.at:.3f}'
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """A family and its samples, already as text: lines that each end in a newline."""
+    """A family and its samples, already as text: lines that each end in a newline.
+
+    ``exemplars`` are those of some lines, by the line's number from 0. Only OpenMetrics has a place for them.
+    """
 
     family: Family
     lines: str
+    exemplars: Mapping[int, Exemplar] = field(default_factory=dict)
+
+    def lines_with_exemplars(self) -> str:
+        """The samples as OpenMetrics has them."""
+        if not self.exemplars:
+            return self.lines
+        lines = self.lines.split("\n")
+        for index, exemplar in self.exemplars.items():
+            lines[index] += exemplar.text()
+        return "\n".join(lines)
 
 
 def labels_text(**labels: str) -> str:
@@ -64,6 +93,11 @@ def histogram(family: Family, labels: str, bounds: tuple[float, ...], counts: Se
     braces = f"{{{labels}}}" if labels else ""
     text = template.replace("\0", separated).replace("\1", braces)
     return text % (*cumulative, number(total), cumulative[-1])
+
+
+def histogram_lines(bounds: tuple[float, ...]) -> int:
+    """How many lines one histogram has; its buckets come first, in order."""
+    return len(bounds) + 3  # the bucket above all, sum and count
 
 
 def number(value: float) -> str:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import time
 from bisect import bisect_left
 
-from tensor_wasm.telemetry.families import Family, Metric, histogram, labels_text, sample
-
-REQUESTS = Family("http_requests_total", "counter", "HTTP answers, refusals and failures included.")
-DURATION = Family("http_request_duration_seconds", "histogram", "Time from a request's head to the end of its answer.")
-IN_FLIGHT = Family("http_requests_in_flight", "gauge", "Requests without an answer yet.")
+from tensor_wasm.telemetry.families import Exemplar, Family, Metric, histogram, histogram_lines, labels_text, sample
 
 DURATION_BUCKETS_S: tuple[float, ...] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+
+_ANSWER = ("route", "method", "status")
+REQUESTS = Family("http_requests_total", "counter", "HTTP answers, refusals and failures included.", _ANSWER)
+DURATION = Family(
+    "http_request_duration_seconds", "histogram", "Time from a request's head to the end of its answer.", _ANSWER,
+    DURATION_BUCKETS_S,
+)  # fmt: skip
+IN_FLIGHT = Family("http_requests_in_flight", "gauge", "Requests without an answer yet.", ("route", "method"))
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 #: Label of routes and methods that are none of ours: a client cannot invent labels.
 OTHER = "other"
@@ -21,11 +29,13 @@ OTHER = "other"
 class _Row:
     """Answers of one route, method and status."""
 
-    __slots__ = ("counts", "sum_s")
+    __slots__ = ("counts", "exemplars", "sum_s")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(DURATION_BUCKETS_S) + 1)
         self.sum_s = 0.0
+        #: The newest of each bucket that has one.
+        self.exemplars: dict[int, Exemplar] = {}
 
 
 class HttpMetrics:
@@ -45,31 +55,45 @@ class HttpMetrics:
         key = (route, method)
         self._in_flight[key] = self._in_flight.get(key, 0) + 1
 
-    def finished(self, route: str, method: str, status: int, duration_s: float) -> None:
-        """A request that was :meth:`started` has its answer, or will get none."""
-        self._in_flight[route, method] -= 1
-        self.count(route, method, status, duration_s)
+    def finished(self, route: str, method: str, status: int, duration_s: float, trace_id: str | None = None) -> None:
+        """A request that was :meth:`started` has its answer, or will get none.
 
-    def count(self, route: str, method: str, status: int, duration_s: float) -> None:
+        ``trace_id`` is that of the trace it is in: 32 hexadecimal digits. None when nobody will find it anywhere.
+        """
+        self._in_flight[route, method] -= 1
+        self.count(route, method, status, duration_s, trace_id)
+
+    def count(self, route: str, method: str, status: int, duration_s: float, trace_id: str | None = None) -> None:
         """An answer to what never became a request: a head that is not HTTP."""
         row = self._rows.get((route, method, status))
         if row is None:
             row = self._rows.setdefault((route, method, status), _Row())
-        row.counts[bisect_left(DURATION_BUCKETS_S, duration_s)] += 1
+        bucket = bisect_left(DURATION_BUCKETS_S, duration_s)
+        row.counts[bucket] += 1
         row.sum_s += duration_s
+        if trace_id is not None and _TRACE_ID.fullmatch(trace_id):
+            row.exemplars[bucket] = Exemplar(trace_id, duration_s, time.time())
 
     @property
     def in_flight(self) -> int:
         """Requests without an answer yet."""
         return sum(self._in_flight.copy().values())
 
+    def read(self) -> dict[tuple[str, str, int], tuple[int, ...]]:
+        """Counts of durations, in the buckets of ``DURATION_BUCKETS_S``, by route, method and status."""
+        return {key: tuple(row.counts) for key, row in self._rows.copy().items()}
+
     def collect(self) -> list[Metric]:
         """The three families."""
-        requests, durations = [], []
+        requests: list[str] = []
+        durations: list[str] = []
+        exemplars: dict[int, Exemplar] = {}
         for (route, method, status), row in sorted(self._rows.copy().items()):
             labels = labels_text(route=route, method=method, status=str(status))
             counts = row.counts.copy()
             requests.append(sample(REQUESTS, labels, sum(counts)))
+            first = len(durations) * histogram_lines(DURATION_BUCKETS_S)
+            exemplars |= {first + bucket: exemplar for bucket, exemplar in row.exemplars.copy().items()}
             durations.append(histogram(DURATION, labels, DURATION_BUCKETS_S, counts, row.sum_s))
         in_flight = [
             sample(IN_FLIGHT, labels_text(route=route, method=method), count)
@@ -77,6 +101,6 @@ class HttpMetrics:
         ]
         return [
             Metric(REQUESTS, "".join(requests)),
-            Metric(DURATION, "".join(durations)),
+            Metric(DURATION, "".join(durations), exemplars),
             Metric(IN_FLIGHT, "".join(in_flight)),
         ]

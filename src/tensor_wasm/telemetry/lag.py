@@ -8,8 +8,11 @@ from bisect import bisect_left
 
 from tensor_wasm.telemetry.families import Family, Metric, histogram
 
-LAG = Family("event_loop_lag_seconds", "histogram", "How late a timer of the event loop came, ten times a second.")
 LAG_BUCKETS_S: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+LAG = Family(
+    "event_loop_lag_seconds", "histogram", "How late a timer of the event loop came, ten times a second.", (),
+    LAG_BUCKETS_S,
+)  # fmt: skip
 INTERVAL_S = 0.1
 
 
@@ -19,6 +22,7 @@ class LagMonitor:
     def __init__(self) -> None:
         self._counts = [0] * (len(LAG_BUCKETS_S) + 1)
         self._sum_s = 0.0
+        self._max_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
 
@@ -31,6 +35,14 @@ class LagMonitor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def read(self) -> tuple[tuple[int, ...], float, float | None]:
+        """Counts of delays in the buckets of ``LAG_BUCKETS_S``, the longest since the last call, and how late the loop
+        is now: None when none runs.
+        """
+        late_s = None if self._timer is None else max(0.0, time.monotonic() - self._due_s)
+        longest_s, self._max_s = self._max_s, 0.0
+        return tuple(self._counts), max(longest_s, late_s or 0.0), late_s
 
     def collect(self) -> list[Metric]:
         """The family."""
@@ -45,4 +57,5 @@ class LagMonitor:
         late_s = max(0.0, time.monotonic() - self._due_s)
         self._counts[bisect_left(LAG_BUCKETS_S, late_s)] += 1
         self._sum_s += late_s
+        self._max_s = max(self._max_s, late_s)
         self._schedule(loop)
