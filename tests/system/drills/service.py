@@ -1,0 +1,153 @@
+"""A node as a service: started again when it ends, with the settings of its environment file and its current release.
+
+It stands in for systemd and ``/opt/tensor-wasm``, so that a runbook's steps are done as they are written: a line in the
+environment file and a restart, or ``tensor-wasm-release rollback``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from system.front_door import ROOT, environment
+from tensor_wasm.store.database import SCHEMA_VERSION
+
+RELEASE_SCRIPT = ROOT / "deploy" / "systemd" / "tensor-wasm-release"
+#: The release that is at hand: the package itself.
+GOOD = "0.1.0"
+
+_FAULTY = Path(__file__).parent / "releases"
+_URL = re.compile(r"http://[0-9.:]+")
+#: A machine may be slow, or busy with something else.
+PATIENCE_S = 120.0
+_END_S = 60.0
+
+
+class Service:
+    """A node under a supervisor. ``root`` gets releases, the environment file, the home and the log."""
+
+    def __init__(self, root: Path, environment_variables: dict[str, str], **settings: str) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.file = root / "environment"
+        self.url = ""
+        self.starts = 0
+        self._variables = environment_variables
+        self._log = root / "node.log"
+        self._address = "127.0.0.1:0"
+        self._closing = False
+        self._changed = threading.Condition()
+        self.process: subprocess.Popen[str] | None = None
+        root.mkdir(parents=True, exist_ok=True)
+        self.set(TENSOR_WASM_DRAIN_S="1", TENSOR_WASM_AUDIT="none", **settings)
+        self.install(GOOD, None)
+        self._point(GOOD)
+        self._keeper = threading.Thread(target=self._keep_running, name="supervisor", daemon=True)
+
+    # --- the machine's files ----------------------------------------------------------------------------
+
+    def set(self, **settings: str) -> None:
+        """Write lines of the environment file; they hold from the next start."""
+        with self.file.open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the environment file says: the last line of a name holds."""
+        lines = self.file.read_text().splitlines()
+        return {name: value for name, _, value in (line.partition("=") for line in lines if line)}
+
+    def install(self, version: str, program: str | None) -> None:
+        """Lay a release beside the others: the package, or a program of ``releases`` that changes a part of it."""
+        place = self.root / "releases" / version
+        (place / "bin").mkdir(parents=True)
+        start = [sys.executable, "-m", "tensor_wasm"]
+        if program is not None:
+            start = [sys.executable, str(_FAULTY / f"{program}.py"), version]
+        command = place / "bin" / "tensor-wasm"
+        command.write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n')
+        command.chmod(0o755)
+        record = {"version": version, "database": SCHEMA_VERSION, "git_sha": "unknown", "python": "", "source": "drill"}
+        installed_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        (place / "release.json").write_text(json.dumps(record | {"installed_at": installed_at, "sha256": None}))
+
+    def release(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the operator's script for releases on this service: ``switch VERSION``, ``rollback``, ``list``."""
+        where = ["--home", str(self.home), "--url", self.url, "--environment-file", str(self.file)]
+        restart = ["--restart-command", f"kill -TERM {self._running().pid}", "--settle", "0.5"]
+        if arguments[0] not in ("switch", "rollback"):
+            where = restart = []
+        command = [sys.executable, str(RELEASE_SCRIPT), "--root", str(self.root), *arguments, *where, *restart]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        with self._changed:  # the script saw it answer; the supervisor may learn of it a moment later
+            self._changed.wait_for(lambda: bool(self.url), PATIENCE_S)
+        return done
+
+    def _point(self, version: str) -> None:
+        (self.root / "current").symlink_to(Path("releases") / version)
+        (self.root / "history").write_text(f"{version}\n")
+
+    # --- the process ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it and wait until it takes requests."""
+        self._keeper.start()
+        self._wait_for_start(1)
+
+    def restart(self) -> None:
+        """What ``systemctl restart`` does: end it in order, start it again, where it was."""
+        before = self.starts
+        self._running().terminate()
+        self._wait_for_start(before + 1)
+
+    def stop(self) -> None:
+        """End it for good."""
+        self._closing = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+        if self._keeper.is_alive():
+            self._keeper.join(_END_S)
+
+    @property
+    def log(self) -> str:
+        """What the node wrote to stderr so far."""
+        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+
+    def _running(self) -> subprocess.Popen[str]:
+        assert self.process is not None
+        return self.process
+
+    def _wait_for_start(self, number: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: (self.starts >= number and self.url) or self._closing, PATIENCE_S)
+        has_started = self.starts >= number and not self._closing
+        assert has_started, f"the node did not start: {self.log[-3000:]}"
+
+    def _keep_running(self) -> None:
+        while not self._closing:
+            command = [str(self.root / "current" / "bin" / "tensor-wasm"), "serve"]
+            command += ["--listen", self._address, "--home", str(self.home)]
+            with self._log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=log, text=True,
+                    env=environment(**self._variables, **self.settings),
+                )  # fmt: skip
+            with self.process:
+                assert self.process.stdout is not None
+                found = _URL.search(self.process.stdout.readline())
+                with self._changed:
+                    if found is None:
+                        self._closing = True  # it would not start the next time either
+                    else:
+                        self.url, self.starts = found[0], self.starts + 1
+                        self._address = self.url.removeprefix("http://")
+                    self._changed.notify_all()
+                if self._closing and self.process.poll() is None:
+                    self.process.terminate()
+                self.process.wait()
