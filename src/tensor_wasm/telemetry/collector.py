@@ -67,7 +67,8 @@ BUILD_INFO = Family(
     ("version", "git_sha", "python", "wasmtime", "device"),
 )  # fmt: skip
 
-_REASONS = ("saturated", "deadline", "quota")
+#: Why launches are refused.
+REJECTION_REASONS = ("saturated", "deadline", "quota")
 _NO_LAUNCHES = TenantCounters(
     tenant=None,
     held=0,
@@ -158,7 +159,7 @@ def _rejections(rows: Mapping[str, TenantCounters]) -> Metric:
     lines = []
     for label, row in rows.items():
         counts = (row.rejected_saturated, row.rejected_deadline, row.rejected_quota)
-        for reason, count in zip(_REASONS, counts, strict=True):
+        for reason, count in zip(REJECTION_REASONS, counts, strict=True):
             lines.append(sample(REJECTIONS, labels_text(tenant=label, reason=reason), count))
     return Metric(REJECTIONS, "".join(lines))
 
