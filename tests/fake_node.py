@@ -160,6 +160,10 @@ class FakeNode:
     def queued(self):
         return {}
 
+    @property
+    def is_draining(self):
+        return self.draining
+
     def readiness(self):
         return ["draining"] if self.draining else []
 

@@ -445,6 +445,21 @@ SETTINGS: tuple[Setting, ...] = (
         "Writes a line of the audit log for each invocation too, not only for those that are refused.",
     ),
     Setting(
+        "observe_window_s",
+        _seconds(6, 86_400),
+        300.0,
+        "The window that `tensor-wasm observe` tells rates and percentiles over. Three of them are kept, of 60 samples"
+        " each.",
+    ),
+    Setting(
+        "operator_addr",
+        Form("address", "host:port or [IPv6]:port", "port 0 to 65535; 0 takes a free one", _address),
+        None,
+        "Where the operator's listener, which needs no event loop, listens besides its socket in the home. With the"
+        " API's tokens and TLS; without TLS and tokens only on a loopback address.",
+        shown="none: the socket alone",
+    ),
+    Setting(
         "tls_cert",
         _FILE,
         None,
@@ -506,6 +521,8 @@ class Config:
     api_rate_limit_burst: int | None
     audit: str
     audit_invocations: bool
+    observe_window_s: float
+    operator_addr: str | None
     tls_cert: Path | None
     tls_key: Path | None
     tls_client_ca: Path | None

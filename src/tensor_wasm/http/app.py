@@ -53,6 +53,7 @@ from tensor_wasm.telemetry import HttpMetrics
 from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.exposition import Source
 from tensor_wasm.telemetry.http_metrics import OTHER
+from tensor_wasm.telemetry.observer import Observer
 
 _log = logging.getLogger("tensor_wasm.http")
 
@@ -83,6 +84,7 @@ class Application:
         http_metrics: HttpMetrics,
         sources: Sequence[Source] = (),
         audit: AuditLog | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.access = Access(config, node.tokens)
         self.working = 0
@@ -92,7 +94,8 @@ class Application:
         #: Is to be told of each job that ends.
         self.note_job = self._auditor.note_job
         self.metrics = http_metrics
-        self.table = Table(_operations(node, config, [http_metrics, *sources, self._auditor.log]))
+        observer = observer or Observer(node, config, http_metrics)
+        self.table = Table(_operations(node, config, [http_metrics, *sources, self._auditor.log], observer))
         self._limit_bytes = config.max_body_bytes
         self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)
@@ -204,16 +207,18 @@ def create_app(
     http_metrics: HttpMetrics,
     sources: Sequence[Source] = (),
     audit: AuditLog | None = None,
+    observer: Observer | None = None,
 ) -> Application:
-    """The ASGI application of a node. ``sources`` have more metrics; without ``audit`` nothing is audited.
+    """The ASGI application of a node. ``sources`` have more metrics; without ``audit`` nothing is audited. Without
+    ``observer`` it has one that keeps no history.
 
     Raises :class:`~tensor_wasm.errors.ConfigurationError` for tokens that cannot be read, and for an address that
     others can reach on a node without tokens.
     """
-    return Application(node, config, http_metrics, sources, audit)
+    return Application(node, config, http_metrics, sources, audit, observer)
 
 
-def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[Operation]:
+def _operations(node: Node, config: Config, sources: Sequence[Source], observer: Observer) -> list[Operation]:
     described = [
         *probes.operations(node, sources),
         *functions.operations(node),
@@ -223,7 +228,7 @@ def _operations(node: Node, config: Config, sources: Sequence[Source]) -> list[O
         *jobs.operations(node),
         *kernels.operations(node),
         *openai.operations(node),
-        *admin.operations(node, config),
+        *admin.operations(node, config, observer),
     ]
     return described + documents.operations(described, node.tokens)
 

@@ -27,6 +27,7 @@ from tensor_wasm.telemetry import HttpMetrics, LagMonitor
 from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
 from tensor_wasm.telemetry.nvml import GpuReader
+from tensor_wasm.telemetry.observer import Observer
 
 _log = logging.getLogger("tensor_wasm.http")
 
@@ -113,7 +114,10 @@ class Server:
         self.on_hangup: list[Callable[[], None]] = [] if self._tls is None else [self._tls.reload]
         if audit is not None:
             self.on_hangup.append(audit.reopen)
-        self._app = create_app(node, config, self._metrics, [self._lag, self._limit.metrics, self._gpus], audit)
+        self._observer = Observer(node, config, self._metrics, self._lag, self._gpus)
+        self._app = create_app(
+            node, config, self._metrics, [self._lag, self._limit.metrics, self._gpus], audit, self._observer
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._hung_up = asyncio.Event()
@@ -141,10 +145,12 @@ class Server:
         # loop, which needs it several times a request, would answer after seconds.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
+            self._observer.start()
             settings = self._uvicorn_config()
             with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
                 runner.run(self._serve(listener, settings))
         finally:
+            self._observer.close()
             listener.close()
             self._ready.set()
         return 0
@@ -219,6 +225,7 @@ class Server:
     def _started(self, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
         self._address = host, port
+        self._observer.url = _url(host, port, is_tls=self._tls is not None)
         _log.info("listening on %s port %d%s", host, port, "" if self._tls is None else " with TLS")
         if self._app.access.is_open and not self._app.access.is_exposed:
             _log.warning("no tokens are set: every caller on this machine is admin for any tenant")
@@ -305,6 +312,10 @@ class Server:
                 "TENSOR_WASM_DEV_MODE: no tokens are set and other machines can reach this node; whoever does is admin"
             )
             await asyncio.sleep(_WARNING_INTERVAL_S)
+
+
+def _url(host: str, port: int, *, is_tls: bool) -> str:
+    return f"http{'s' if is_tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def serve(node: Node, config: Config, on_started: OnStarted | None = None) -> int:

@@ -636,6 +636,21 @@ class Node:
         """Whether it takes no more work."""
         return self._draining
 
+    @property
+    def running(self) -> int:
+        """Invocations that run on workers. Asks no lock, as :attr:`waiting` does not."""
+        return self._workers.running
+
+    @property
+    def waiting(self) -> int:
+        """Invocations that wait for a worker."""
+        return self._workers.queued
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes no more work."""
+        return self._draining
+
     def queued(self) -> dict[int, int]:
         """How many invocations of each tenant wait for a worker; without those that have none."""
         return self._workers.waiting()

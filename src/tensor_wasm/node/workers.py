@@ -128,6 +128,11 @@ class Workers:
         """Calls that wait."""
         return self._queue.length
 
+    @property
+    def running(self) -> int:
+        """Calls that run."""
+        return self._queue.running
+
     def waiting(self) -> dict[int, int]:
         """How many calls of each tenant wait; without those that have none."""
         with self._lock:

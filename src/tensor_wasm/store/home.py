@@ -30,6 +30,10 @@ class Kind(Enum):
     LOCK = "lock"
     #: What repair took out of the way. No backup has it.
     ASIDE = "aside"
+    #: A small file for convenience, begun anew when it is gone. No backup has it.
+    NOTE = "note"
+    #: Where the program that holds the home listens while it runs. No backup has it.
+    SOCKET = "socket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ PARTS: tuple[Part, ...] = (
     Part("cache/kernels", Kind.CACHE),
     Part("node.lock", Kind.LOCK),
     Part("damaged", Kind.ASIDE),
+    Part("releases.json", Kind.NOTE),
+    Part("operator.sock", Kind.SOCKET),
 )
 
 #: The tables whose rows name artifacts, and which of their rows still do.
