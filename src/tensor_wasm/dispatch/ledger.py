@@ -181,11 +181,6 @@ class Ledger:
         """Permits that are taken now."""
         return max(self._words[layout.CAPACITY >> 2] - self._words[layout.AVAILABLE >> 2], 0)
 
-    @property
-    def used(self) -> int:
-        """Permits that are taken now."""
-        return max(self._words[layout.CAPACITY >> 2] - self._words[layout.AVAILABLE >> 2], 0)
-
     def tenant_index(self, tenant: int) -> int:
         """The slot of a tenant, taken at its first use; past the last one all share ``layout.OTHER_TENANT``."""
         index = self._tenants.get(tenant)

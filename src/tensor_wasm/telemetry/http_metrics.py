@@ -83,10 +83,6 @@ class HttpMetrics:
         """Counts of durations, in the buckets of ``DURATION_BUCKETS_S``, by route, method and status."""
         return {key: tuple(row.counts) for key, row in self._rows.copy().items()}
 
-    def read(self) -> dict[tuple[str, str, int], tuple[int, ...]]:
-        """Counts of durations, in the buckets of ``DURATION_BUCKETS_S``, by route, method and status."""
-        return {key: tuple(row.counts) for key, row in self._rows.copy().items()}
-
     def collect(self) -> list[Metric]:
         """The three families."""
         requests: list[str] = []

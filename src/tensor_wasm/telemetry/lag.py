@@ -44,14 +44,6 @@ class LagMonitor:
         longest_s, self._max_s = self._max_s, 0.0
         return tuple(self._counts), max(longest_s, late_s or 0.0), late_s
 
-    def read(self) -> tuple[tuple[int, ...], float, float | None]:
-        """Counts of delays in the buckets of ``LAG_BUCKETS_S``, the longest since the last call, and how late the loop
-        is now: None when none runs.
-        """
-        late_s = None if self._timer is None else max(0.0, time.monotonic() - self._due_s)
-        longest_s, self._max_s = self._max_s, 0.0
-        return tuple(self._counts), max(longest_s, late_s or 0.0), late_s
-
     def collect(self) -> list[Metric]:
         """The family."""
         return [Metric(LAG, histogram(LAG, "", LAG_BUCKETS_S, self._counts.copy(), self._sum_s))]
