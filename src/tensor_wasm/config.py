@@ -446,7 +446,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "observe_window_s",
-        _seconds(6, 86_400),
+        _seconds(1, 86_400),
         300.0,
         "The window that `tensor-wasm observe` tells rates and percentiles over. Three of them are kept, of 60 samples"
         " each.",
