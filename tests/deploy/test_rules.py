@@ -89,6 +89,12 @@ def test_each_alert_has_a_summary_its_value_and_a_runbook():
         assert rule["labels"]["severity"] in {"page", "ticket", "info"}
 
 
+def test_each_runbook_is_there():
+    for rule in ALERTING:
+        url = rule["annotations"]["runbook_url"]
+        assert (ROOT / url.removeprefix(RUNBOOK)).is_file(), url
+
+
 def _conditions(rule) -> list[tuple[str, str, float]]:
     """(recorded name, matchers, threshold) of a rule's windows, all of which must hold."""
     found = []
