@@ -38,6 +38,7 @@ from tensor_wasm.http.operations import Answer, Audience, Call, NoSuchMethod, Op
 from tensor_wasm.http.refusals import GENERIC, told
 from tensor_wasm.http.routes import (
     admin,
+    console,
     documents,
     functions,
     instances,
@@ -229,6 +230,7 @@ def _operations(node: Node, config: Config, sources: Sequence[Source], observer:
         *kernels.operations(node),
         *openai.operations(node),
         *admin.operations(node, config, observer),
+        *console.operations(node.tokens),
     ]
     return described + documents.operations(described, node.tokens)
 

@@ -23,6 +23,7 @@ TAGS: Mapping[str, tuple[str, str]] = {
     "/admin/tenants": ("admin: tenants", "Quotas, and what tenants hold. Needs `role=admin`."),
     "/admin/tokens": ("admin: tokens", "Who may call. Needs `role=admin`."),
     "/admin": ("admin: node", "The node itself. Needs `role=admin`."),
+    "/console": ("console", "The operator's page. Its files are for anyone; what it shows needs `role=admin`."),
     "/": ("node", "Probes, metrics, and this description."),
 }
 
@@ -51,6 +52,7 @@ PATH_PARAMETERS: Mapping[str, Parameter] = {
         "The tenant, an unsigned 64-bit number; or `default`, what holds for tenants without quotas of their own.",
         {"anyOf": [{"const": "default"}, {"type": "integer", "format": "uint64", "minimum": 0, "maximum": TENANT_MAX}]},
     ),
+    "/console/{file}": Parameter("file", "The part's name.", {"type": "string", "pattern": "^[a-z.]{1,32}$"}),
     "/admin/tokens/{id}": Parameter("id", "The token's id, as making or listing it answered.", _UUID),
 }
 
