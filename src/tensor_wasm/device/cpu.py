@@ -103,6 +103,14 @@ class CpuDevice:
         finally:
             self._leave(digest, flight)
 
+    def has(self, ptx: bytes, entry: str) -> bool:
+        """Whether a kernel is there compiled, in memory or on disk."""
+        digest = _digest(ptx, entry)
+        with self._lock:
+            if self._find(digest) is not None:
+                return True
+        return self._read(digest) is not None
+
     def revive(self, encoded: bytes) -> LoadedKernel:
         """A kernel that was compiled before, from what :meth:`CompiledKernel.encode` gave.
 

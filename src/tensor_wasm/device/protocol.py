@@ -62,6 +62,9 @@ class Device(Protocol):
         and what ``interrupt`` gives.
         """
 
+    def has(self, ptx: bytes, entry: str) -> bool:
+        """Whether :meth:`load` would find this kernel compiled, in memory or on disk."""
+
     def revive(self, encoded: bytes) -> LoadedKernel:
         """A kernel that was compiled before, from what its :meth:`CompiledKernel.encode` gave.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,6 +103,22 @@ def _load_named(guest: Guest, values: Any) -> None:
 
 
 def _add_kernel(guest: Guest, text: bytes | memoryview, entry: str) -> int:
+    if guest.recording is None:
+        return _add(guest, text, entry)
+    span = guest.recording.open_load(len(text), entry)
+    if span is None:
+        return _add(guest, text, entry)
+    if len(text) <= PTX_TOTAL_MAX_BYTES - guest.ptx_bytes:  # else it is not even looked for
+        span.attributes["cached"] = guest.services.device.has(bytes(text), entry)
+    code: int = Code.INTERNAL
+    try:
+        code = _add(guest, text, entry)
+    finally:
+        span.end(None if code >= 0 else Code(code).name.lower())
+    return code
+
+
+def _add(guest: Guest, text: bytes | memoryview, entry: str) -> int:
     if len(guest.kernels) >= KERNELS_MAX:
         return refuse_for_quota(guest, f"quota exceeded: an instance may hold {KERNELS_MAX} kernels")
     if guest.ptx_bytes + len(text) > PTX_TOTAL_MAX_BYTES:
@@ -136,6 +153,8 @@ def _remove_kernel(guest: Guest, identity: int) -> int:
         return finish(guest, Code.UNKNOWN_KERNEL)
     guest.take_printed()  # what it printed is in the memory that it gives back
     guest.note_cost(number)
+    if guest.recording is not None:
+        guest.recording.note_kernel(identity, guest.kernels[number].loaded.compiled.name)
     try:
         guest.gate.remove(identity)
     except QuotaExceeded as error:
@@ -147,7 +166,13 @@ def _remove_kernel(guest: Guest, identity: int) -> int:
 
 def _sync(guest: Guest, values: Any) -> None:
     # A launch is complete when it returns: there is nothing to wait for.
-    values[0].i32 = finish(guest, Code.OK if guest.is_capable else Code.NOT_AVAILABLE)
+    code = Code.OK if guest.is_capable else Code.NOT_AVAILABLE
+    if guest.recording is None:
+        values[0].i32 = finish(guest, code)
+        return
+    entered_ns = time.monotonic_ns()
+    values[0].i32 = finish(guest, code)
+    guest.recording.note_sync(code, entered_ns)
 
 
 # --- the device --------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tensor_wasm.errors import (
 )
 from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.host.stream import Stream
+from tensor_wasm.host.trace import Recording, Span, Trace
 from tensor_wasm.runtime import (
     CHECK_TICKS_MAX,
     EPOCH_TICK_S,
@@ -111,6 +112,7 @@ class Guest:
         "on_device_bytes",
         "printers",
         "ptx_bytes",
+        "recording",
         "services",
         "slot",
         "store",
@@ -154,6 +156,8 @@ class Guest:
         self.clock_started_ns = 0
         self.device_memory: DeviceMemory | None = None
         self.crew: Crew | None = None
+        #: Where what it does is noted while it is traced.
+        self.recording: Recording | None = None
 
     @property
     def is_capable(self) -> bool:
@@ -258,6 +262,8 @@ class Guest:
             if self.memory is None or self.store is None or self.link is None:
                 raise GuestTrap("wasi:cuda cannot be called from the module's start function")
             self.gate = self.services.gates.bind(self.store, self.link, self.memory, self.slot, self.left_ns())
+            if self.recording is not None:
+                self.recording.note_gate()
         return self.gate
 
     def hire_crew(self, number: int) -> int:
@@ -308,8 +314,21 @@ class Guest:
                 region.release()
         return assertion
 
+    # --- traces -------------------------------------------------------------------------------------------
+
+    def begin_recording(self, trace: Trace, span: Span, instance_id: str) -> None:
+        """From now on note what it does, as part of ``span``."""
+        self.recording = Recording(self, trace, span, instance_id)
+
+    def end_recording(self) -> None:
+        """Note no more. Safe to call twice."""
+        recording, self.recording = self.recording, None
+        if recording is not None:
+            recording.close()
+
     def close(self) -> None:
         """End helpers, and give device memory back; to be called while the store is still there."""
+        self.end_recording()
         if self.crew is not None:
             assert self.services.gates.crews is not None
             self.services.gates.crews.dismiss(self.crew)

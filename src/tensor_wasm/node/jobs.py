@@ -35,6 +35,7 @@ from tensor_wasm.errors import (
     StoreError,
     TensorWasmError,
 )
+from tensor_wasm.host.trace import Trace
 from tensor_wasm.node.accounts import Refused, TooManyInstances
 from tensor_wasm.node.arguments import convert
 from tensor_wasm.node.catalog import Catalog
@@ -42,6 +43,7 @@ from tensor_wasm.node.instances import new_id
 from tensor_wasm.node.invocation import choose_export
 from tensor_wasm.node.job_results import bounded, write_result
 from tensor_wasm.node.model import InvocationResult
+from tensor_wasm.node.origin import ORIGIN, Origin, acting_for
 from tensor_wasm.node.sandbox import Call
 from tensor_wasm.node.workers import Workers
 from tensor_wasm.runtime import is_spent
@@ -161,11 +163,14 @@ class _Line:
 
 
 class _Job:
-    """A job that has not ended. ``request`` is None when it is to be read from the disk."""
+    """A job that has not ended. ``request`` is None when it is to be read from the disk.
+
+    ``trace`` is that of the request which left it, when that is traced and this node still the same.
+    """
 
     __slots__ = (
         "export", "function_id", "id", "is_cancelled", "is_claimed", "line", "position", "request", "request_id",
-        "size_bytes",
+        "size_bytes", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -178,8 +183,10 @@ class _Job:
         export: str | None,
         size_bytes: int,
         request: JobRequest | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.line = line
+        self.trace = trace
         self.position = position
         self.id = id
         self.function_id = function_id
@@ -209,6 +216,7 @@ class _Insert:
     job: NewJob
     line: _Line
     waiter: _Waiter
+    trace: Trace | None = None
 
 
 @dataclass(slots=True)
@@ -322,7 +330,9 @@ class Jobs:
             raise InvalidDeadline(f"the deadline must be above 0 and at most {self._limits.deadline_s:g} seconds")
         request = JobRequest(export, json.dumps(list(args)), input, deadline_s)
         job = NewJob(new_id(), tenant, function_id, request_id, request, time.time(), key)
-        insert = _Insert(job, self._admit(tenant, request.size_bytes), _Waiter())
+        origin = ORIGIN.get()
+        trace = None if origin is None or origin.trace is None else origin.trace.of_job()
+        insert = _Insert(job, self._admit(tenant, request.size_bytes), _Waiter(), trace)
         self._group.put([insert])
         kept: str = await insert.waiter.future
         return Submission(kept, is_replay=kept != job.id)
@@ -516,7 +526,10 @@ class Jobs:
         line.coming -= 1
         size_bytes = job.request.size_bytes
         request = job.request if size_bytes <= _KEPT_REQUEST_BYTES else None
-        waiting = _Job(line, outcome, job.id, job.function_id, job.request_id, job.request.export, size_bytes, request)
+        waiting = _Job(
+            line, outcome, job.id, job.function_id, job.request_id, job.request.export, size_bytes, request,
+            insert.trace,
+        )  # fmt: skip
         line.pending[outcome] = self._unfinished[job.id] = waiting
         return job.id
 
@@ -639,7 +652,8 @@ class Jobs:
         error: TensorWasmError
         result: InvocationResult | None = None
         try:
-            result = self._run(self._call(job))
+            with acting_for(Origin(job.request_id, line.tenant, job.trace)):
+                result = self._run(self._call(job))
         except (TooManyInstances, CapacityExhausted) as caught:
             if not job.is_cancelled:
                 return None
@@ -648,6 +662,8 @@ class Jobs:
             error = caught if isinstance(caught, _TOLD) else self._told(job, caught)
         except Exception as caught:
             error = self._told(job, caught)
+        if job.trace is not None:
+            job.trace.finish()
         duration_s = time.perf_counter() - began_s
         line.mean_s += _NEWEST * (duration_s - line.mean_s)
         if result is None:

@@ -27,6 +27,7 @@ from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.kernels import Kernels
 from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page, Snapshot
 from tensor_wasm.node.models import Models
+from tensor_wasm.node.origin import carried
 from tensor_wasm.node.sandbox import Call, Image, Limits, Workshop
 from tensor_wasm.node.snapshots import Snapshots, function_of
 from tensor_wasm.node.statistics import Statistics
@@ -327,7 +328,7 @@ class Node:
     async def _on_worker(self, call: Call, work: Callable[[], _Result], cancelled: list[bool]) -> _Result:
         """Run what calls a guest on a worker; the call sees its cancellation in ``cancelled``."""
         try:
-            return await self._workers.run(call.tenant, work, call.deadline_ns)
+            return await self._workers.run(call.tenant, carried(work), call.deadline_ns)
         except asyncio.CancelledError:
             cancelled.append(True)
             self._engine.look_soon()
@@ -616,25 +617,10 @@ class Node:
         """
         deadline_ns = time.monotonic_ns() + _BACKGROUND_WAIT_NS
         try:
-            return await self._background.run(tenant, lambda: function(*args), deadline_ns)
+            return await self._background.run(tenant, carried(lambda: function(*args)), deadline_ns)
         except CapacityExhausted:
             self.statistics.refused(tenant, "queue")
             raise
-
-    @property
-    def running(self) -> int:
-        """Invocations that run on workers. Asks no lock, as :attr:`waiting` does not."""
-        return self._workers.running
-
-    @property
-    def waiting(self) -> int:
-        """Invocations that wait for a worker."""
-        return self._workers.queued
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether it takes no more work."""
-        return self._draining
 
     @property
     def running(self) -> int:

@@ -10,9 +10,11 @@ from typing import Any
 
 from tensor_wasm.errors import Ending, EndingError, InternalError, InvalidSnapshot, QuotaExceeded
 from tensor_wasm.host import Guest, HostServices, Stream, guest_state
+from tensor_wasm.host.trace import CALL, SPAWN, Attribute, Span
 from tensor_wasm.node.catalog import ReadyModule
 from tensor_wasm.node.instances import LiveInstance
 from tensor_wasm.node.model import Export, InvocationResult
+from tensor_wasm.node.origin import ORIGIN
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.runtime import CallFailed, Engine, Instance, Output, Store
 from tensor_wasm.runtime.image import ImageWriter
@@ -20,6 +22,8 @@ from tensor_wasm.runtime.state import InstanceState, Observed
 from tensor_wasm.store import OwnFile
 from tensor_wasm.wasm.observable import ObservableModule
 
+#: How much of a name a span tells.
+_NAME_SHOWN = 128
 #: How much of stderr an error tells.
 _STDERR_TAIL_BYTES = 1000
 
@@ -85,6 +89,7 @@ class Sandbox:
         "_module",
         "_observed",
         "_output_bytes",
+        "_span",
         "_statistics",
         "_store",
     )
@@ -109,6 +114,7 @@ class Sandbox:
         self._store = Store(workshop.engine, live.budget, self._guest, self._guest.check, output)
         self._instance: Instance | None = None
         self._observed: Observed | None = None
+        self._span: Span | None = None
 
     def start(self) -> None:
         """Instantiate the module, which runs its ``start`` function. Raises an :class:`EndingError`."""
@@ -128,6 +134,7 @@ class Sandbox:
             function = self._instance.function(export.name)
             if function is None:
                 raise InternalError("an export of the module is not in its instance")
+            self._open_span(CALL, {"export": export.name[:_NAME_SHOWN]})
             results = self._store.call(function, export.parameters, values, export.results)
         duration_s = (time.perf_counter_ns() - started_ns) / 1e9
         output = self._store.output
@@ -188,6 +195,8 @@ class Sandbox:
 
     def _start(self, image: Image | None = None, *, is_kept: bool = True) -> None:
         started_ns = time.perf_counter_ns()
+        function = self._live.function
+        self._open_span(SPAWN, {"tenant": str(function.tenant), "wasm_bytes": function.size_bytes})
         due = self._guest.interrupt()
         if due is not None:
             raise due
@@ -197,6 +206,7 @@ class Sandbox:
         live = self._live
         duration_s = (time.perf_counter_ns() - started_ns) / 1e9
         self._statistics.spawned(live.key, duration_s, live.slot.index, live.budget)
+        self._close_span(None)
 
     def _observe(self, instance: Instance, module: ObservableModule, image: Image | None, *, is_kept: bool) -> None:
         """Have the state of a new instance be told later; give it one, or run its start function."""
@@ -211,6 +221,7 @@ class Sandbox:
 
     def _ended(self, error: BaseException | None) -> EndingError | None:
         """What a call came to, noted as the instance's ending; None when the guest returned, or left with status 0."""
+        self._guest.end_recording()
         cause: EndingError | None = None
         if isinstance(error, CallFailed):
             cause = self._guest.ending(error.failure)
@@ -220,7 +231,37 @@ class Sandbox:
             cause = QuotaExceeded("the node has no memory left for this invocation")
         self._guest.take_printed()
         self._live.ending = Ending.RETURNED if cause is None else cause.ending
+        self._close_span(cause)
         return None if cause is None else _with_stderr(cause, self._store.output)
+
+    # --- traces -------------------------------------------------------------------------------------------
+
+    def _open_span(self, name: str, attributes: dict[str, Attribute]) -> None:
+        """Begin to note what the guest does, when it works for a request that is traced."""
+        origin = ORIGIN.get()
+        if origin is None:
+            return
+        origin.instance_id = self._live.id
+        span = None if origin.trace is None else origin.trace.open(name)
+        if span is not None:
+            assert origin.trace is not None
+            span.attributes |= {"instance_id": self._live.id, **attributes}
+            self._guest.begin_recording(origin.trace, span, self._live.id)
+            self._span = span
+
+    def _close_span(self, error: BaseException | None) -> None:
+        """End what :meth:`_open_span` began, if that is not over yet."""
+        span, self._span = self._span, None
+        if span is None:
+            return
+        self._guest.end_recording()
+        if isinstance(error, EndingError):
+            outcome = error.ending.value
+        else:
+            outcome = "internal" if error is not None else Ending.RETURNED.value
+        if span.name == CALL:
+            span.attributes["outcome"] = outcome
+        span.end(None if error is None else outcome)
 
 
 class _Endings:
@@ -236,6 +277,7 @@ class _Endings:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         if error is not None and not isinstance(error, (CallFailed, EndingError, MemoryError)):
+            self._sandbox._close_span(error)  # noqa: SLF001 - the sandbox's own part
             return False  # a defect of ours, or a caller's mistake: not an ending of the guest's
         ending = self._sandbox._ended(error)  # noqa: SLF001 - the sandbox's own part
         if ending is not None:
