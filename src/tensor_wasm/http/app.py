@@ -50,7 +50,7 @@ from tensor_wasm.http.routes import (
     snapshots,
 )
 from tensor_wasm.node import Node
-from tensor_wasm.telemetry import HttpMetrics
+from tensor_wasm.telemetry import Collector, HttpMetrics
 from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.exposition import Source
 from tensor_wasm.telemetry.http_metrics import OTHER
@@ -96,7 +96,10 @@ class Application:
         self.note_job = self._auditor.note_job
         self.metrics = http_metrics
         observer = observer or Observer(node, config, http_metrics)
-        self.table = Table(_operations(node, config, [http_metrics, *sources, self._auditor.log], observer))
+        self.audit = self._auditor.log
+        #: What has metrics.
+        self.sources: list[Source] = [Collector(node), http_metrics, *sources, self.audit]
+        self.table = Table(_operations(node, config, self.sources, observer))
         self._limit_bytes = config.max_body_bytes
         self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)

@@ -17,8 +17,13 @@ def read_query(call: Call, *known: str) -> dict[str, str]:
     With ``known`` names, another one is refused too: an operator who mistypes a filter must not be shown everything.
     Raises :class:`RequestError`.
     """
+    return parse_query(call.scope["query_string"], *known)
+
+
+def parse_query(query: bytes, *known: str) -> dict[str, str]:
+    """As :func:`read_query`, of a query that stands alone."""
     try:
-        text = call.scope["query_string"].decode()
+        text = query.decode()
         values = parse_qs(text, keep_blank_values=True, max_num_fields=_FIELDS_MAX, errors="strict")
     except (ValueError, UnicodeDecodeError):
         raise RequestError("the query cannot be read: use name=value pairs in percent-encoded UTF-8") from None

@@ -19,6 +19,7 @@ from tensor_wasm.config import Config
 from tensor_wasm.errors import ConfigurationError, InternalError, TensorWasmError
 from tensor_wasm.http.acceptor import Acceptor
 from tensor_wasm.http.app import create_app
+from tensor_wasm.http.operator import Answers, OperatorListener, check_operator_address
 from tensor_wasm.http.protocol import ConnectionLimit, Protocol, connections_max, protocol_for
 from tensor_wasm.http.supervision import Supervision
 from tensor_wasm.http.tls import tls_for
@@ -115,6 +116,7 @@ class Server:
         if audit is not None:
             self.on_hangup.append(audit.reopen)
         self._observer = Observer(node, config, self._metrics, self._lag, self._gpus)
+        check_operator_address(config, node.tokens)
         self._app = create_app(
             node, config, self._metrics, [self._lag, self._limit.metrics, self._gpus], audit, self._observer
         )
@@ -125,6 +127,8 @@ class Server:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._address: tuple[str, int] | None = None
+        #: Host and port of the operator's listener; None when it has its socket alone.
+        self.operator_address: tuple[str, int] | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -144,16 +148,28 @@ class Server:
         # Guests that call the host all the time hold the interpreter lock in turns; at Python's 5 ms a turn the event
         # loop, which needs it several times a request, would answer after seconds.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        operator: OperatorListener | None = None
         try:
             self._observer.start()
+            operator = self._listen_to_operators()
             settings = self._uvicorn_config()
             with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
                 runner.run(self._serve(listener, settings))
         finally:
+            if operator is not None:
+                operator.close()
             self._observer.close()
             listener.close()
             self._ready.set()
         return 0
+
+    def _listen_to_operators(self) -> OperatorListener:
+        """Start the listener that needs no event loop."""
+        answers = Answers(self._config, self._node.tokens, self._observer, self._app.sources, self._app.audit)
+        listener = OperatorListener(self._config, answers, self._tls)
+        listener.start()
+        self.operator_address = listener.tcp_address
+        return listener
 
     def start_in_thread(self) -> tuple[str, int]:
         """Serve in a thread; host and port once requests are taken. Raises what kept the server from starting."""

@@ -12,7 +12,7 @@ from tensor_wasm.errors import NotReady, Unauthorized
 from tensor_wasm.http import wire
 from tensor_wasm.http.operations import Answer, Audience, Call, Example, Operation
 from tensor_wasm.node import Node
-from tensor_wasm.telemetry import Collector, render
+from tensor_wasm.telemetry import render
 from tensor_wasm.telemetry.exposition import OPENMETRICS, PROMETHEUS, Source
 
 _EXAMPLE = """\
@@ -28,7 +28,7 @@ class Probes:
 
     def __init__(self, node: Node, sources: Sequence[Source]) -> None:
         self._node = node
-        self._sources = (Collector(node), *sources)
+        self._sources = sources
 
     async def health(self, _: Call) -> Answer:
         """GET /healthz: touches no lock, no disk, no thread."""
@@ -51,7 +51,7 @@ class Probes:
 
 
 def operations(node: Node, sources: Sequence[Source]) -> list[Operation]:
-    """The probes. ``sources`` are what has metrics besides the node."""
+    """The probes. ``sources`` are what has metrics."""
     handlers = Probes(node, sources)
     return [
         Operation(
