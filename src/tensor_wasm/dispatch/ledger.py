@@ -294,7 +294,8 @@ class Ledger:
         with self._lock:
             count = len(self._tenants)
             rows = [*range(count), layout.OTHER_TENANT]
-            counters = np.stack([self._counters(layout.tenant_offset(i) + layout.TENANT_COUNTERS) for i in rows])
+            starts = [(layout.tenant_offset(index) + layout.TENANT_COUNTERS) // _WORD for index in rows]
+            counters = self._view[np.add.outer(starts, np.arange(_COUNTER_WORDS))]  # a copy
             fields = [self._tenant_fields(index) for index in rows]
             position = {index: row for row, index in enumerate(rows)}
             for slot in self.live:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from operator import add
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from tensor_wasm.errors import Ending
 from tensor_wasm.node.statistics import QUOTAS, RATE, SNAPSHOT_BUCKETS_S, SPAWN_BUCKETS_S
 from tensor_wasm.telemetry.build import build
 from tensor_wasm.telemetry.families import Family, Metric, histogram, labels_text, sample
+from tensor_wasm.telemetry.sheet import Sheet
 from tensor_wasm.telemetry.tenants import OTHER, Tenant, TenantLabels
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ BUILD_INFO = Family(
 
 #: Why launches are refused.
 REJECTION_REASONS = ("saturated", "deadline", "quota")
+_FULL_QUOTAS = tuple(quota for quota in QUOTAS if quota != RATE)
+_OUTCOMES = tuple(ending.value for ending in Ending)
 _NO_LAUNCHES = TenantCounters(
     tenant=None,
     held=0,
@@ -91,26 +95,58 @@ class Collector:
         self._node = node
         self._labels = TenantLabels()
         self._lock = threading.Lock()
+        self._sheet = Sheet()
+        self._series = _Series.of((), "")
 
     def collect(self) -> list[Metric]:
         """Every family of the node, with its samples at this moment."""
+        device = self._node.device.name
         with self._lock:
             ledger, statistics = self._node.ledger.read(), self._node.statistics.read()
             busy: dict[Tenant, int] = {row.tenant: row.dispatches for row in ledger.tenants}
             for tenant, count in statistics.spawns.items():  # who was only ever refused is among them, with 0
                 busy[tenant] = busy.get(tenant, 0) + count
             labels = self._labels.choose(busy)
-        device = self._node.device.name
+            # ``other`` always, so that every family has a series from the first scrape.
+            shown = tuple(dict.fromkeys((OTHER, *labels.values())))
+            if self._series.shown != shown:
+                self._series = _Series.of(shown, device)
+            series = self._series
+        sheet = self._sheet
         return [
-            *_dispatch(ledger, labels, device),
+            *_dispatch(ledger, labels, sheet, series),
             *_kernels(statistics),
-            *_instances(statistics, labels, device),
+            *_instances(statistics, labels, sheet, series),
             *_snapshots(statistics),
-            *_refusals(statistics, self._node.queued(), labels),
+            *_refusals(statistics, self._node.queued(), labels, sheet, series),
             Metric(JOBS_ACTIVE, sample(JOBS_ACTIVE, "", self._node.jobs.busy)),
             Metric(JOBS_PENDING, sample(JOBS_PENDING, "", self._node.jobs.waiting)),
             Metric(BUILD_INFO, sample(BUILD_INFO, _build_labels(device), 1)),
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The labels of the families that have a series for each of ``shown``, the values of the label ``tenant``."""
+
+    shown: tuple[str, ...]
+    tenants: tuple[str, ...]
+    on_device: tuple[str, ...]
+    reasons: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    quotas: tuple[str, ...]
+
+    @classmethod
+    def of(cls, shown: tuple[str, ...], device: str) -> _Series:
+        """Those of some tenants on a node with that device."""
+        return cls(
+            shown,
+            tuple(labels_text(tenant=label) for label in shown),
+            tuple(labels_text(tenant=label, device=device) for label in shown),
+            tuple(labels_text(tenant=label, reason=reason) for label in shown for reason in REJECTION_REASONS),
+            tuple(labels_text(tenant=label, outcome=outcome) for label in shown for outcome in _OUTCOMES),
+            tuple(labels_text(tenant=label, quota=quota) for label in shown for quota in _FULL_QUOTAS),
+        )
 
 
 def _build_labels(device: str) -> str:
@@ -123,49 +159,31 @@ def _build_labels(device: str) -> str:
 # --- launches ---------------------------------------------------------------------------------------------
 
 
-def _dispatch(view: LedgerView, labels: Mapping[Tenant, str], device: str) -> list[Metric]:
-    rows = _by_label(view, labels)
-    tenants = [(labels_text(tenant=label), row) for label, row in rows.items()]
-    on_device = [(labels_text(tenant=label, device=device), row) for label, row in rows.items()]
+def _dispatch(view: LedgerView, labels: Mapping[Tenant, str], sheet: Sheet, series: _Series) -> list[Metric]:
+    by_label = _by_label(view, labels)
+    rows = [by_label[label] for label in series.shown]
 
-    def samples(
-        family: Family, rows: list[tuple[str, TenantCounters]], value: Callable[[TenantCounters], int]
-    ) -> Metric:
-        return Metric(family, "".join(sample(family, text, value(row)) for text, row in rows))
+    def histograms(family: Family, texts: tuple[str, ...], measured: Iterable[Histogram]) -> Metric:
+        return sheet.histograms(family, texts, ((one.counts, one.sum_ns / 1e9) for one in measured))
 
-    def histograms(
-        family: Family, rows: list[tuple[str, TenantCounters]], value: Callable[[TenantCounters], Histogram]
-    ) -> Metric:
-        lines = []
-        for text, row in rows:
-            measured = value(row)
-            lines.append(histogram(family, text, LATENCY_BUCKETS_S, measured.counts, measured.sum_ns / 1e9))
-        return Metric(family, "".join(lines))
-
+    rejections = [
+        count for row in rows for count in (row.rejected_saturated, row.rejected_deadline, row.rejected_quota)
+    ]
     return [
-        samples(DISPATCHES, on_device, lambda row: row.dispatches),
-        histograms(LATENCY, tenants, lambda row: row.latency),
-        histograms(EXECUTION, on_device, lambda row: row.execution),
-        histograms(PERMIT_WAIT, tenants, lambda row: row.permit_wait),
+        sheet.samples(DISPATCHES, series.on_device, [row.dispatches for row in rows]),
+        histograms(LATENCY, series.tenants, (row.latency for row in rows)),
+        histograms(EXECUTION, series.on_device, (row.execution for row in rows)),
+        histograms(PERMIT_WAIT, series.tenants, (row.permit_wait for row in rows)),
         Metric(PERMITS, sample(PERMITS, "", view.permits)),
         Metric(PERMITS_USED, sample(PERMITS_USED, "", view.used)),
-        samples(WAITING, tenants, lambda row: row.waiting),
-        _rejections(rows),
-        samples(FAULTS, tenants, lambda row: row.faults),
+        sheet.samples(WAITING, series.tenants, [row.waiting for row in rows]),
+        sheet.samples(REJECTIONS, series.reasons, rejections),
+        sheet.samples(FAULTS, series.tenants, [row.faults for row in rows]),
     ]
 
 
-def _rejections(rows: Mapping[str, TenantCounters]) -> Metric:
-    lines = []
-    for label, row in rows.items():
-        counts = (row.rejected_saturated, row.rejected_deadline, row.rejected_quota)
-        for reason, count in zip(REJECTION_REASONS, counts, strict=True):
-            lines.append(sample(REJECTIONS, labels_text(tenant=label, reason=reason), count))
-    return Metric(REJECTIONS, "".join(lines))
-
-
 def _by_label(view: LedgerView, labels: Mapping[Tenant, str]) -> dict[str, TenantCounters]:
-    """A row for each label; ``other`` always, so that every family has a series from the first scrape."""
+    """A row for each label."""
     rows = {OTHER: _NO_LAUNCHES, **dict.fromkeys(labels.values(), _NO_LAUNCHES)}
     for row in view.tenants:
         label = labels[row.tenant]
@@ -220,50 +238,42 @@ def _snapshots(view: StatisticsView) -> list[Metric]:
     ]
 
 
-def _refusals(view: StatisticsView, queued: Mapping[int, int], labels: Mapping[Tenant, str]) -> list[Metric]:
-    waiting = dict.fromkeys((OTHER, *labels.values()), 0)
+def _refusals(
+    view: StatisticsView, queued: Mapping[int, int], labels: Mapping[Tenant, str], sheet: Sheet, series: _Series
+) -> list[Metric]:
+    waiting = dict.fromkeys(series.shown, 0)
     for who, count in queued.items():
         waiting[labels.get(who, OTHER)] += count
     counts: dict[tuple[str, str], int] = {}
     for (tenant, quota), count in view.refusals.items():
         key = labels.get(tenant, OTHER), quota
         counts[key] = counts.get(key, 0) + count
-    of_quotas, rates, queue = [], [], []
-    quotas = [(quota, "," + labels_text(quota=quota)) for quota in QUOTAS if quota != RATE]
-    for label, length in waiting.items():
-        who_text = labels_text(tenant=label)
-        of_quotas += [sample(QUOTA_REJECTIONS, who_text + text, counts.get((label, q), 0)) for q, text in quotas]
-        rates.append(sample(RATE_LIMITED, who_text, counts.get((label, RATE), 0)))
-        queue.append(sample(QUEUED, who_text, length))
+    of_quotas = [counts.get((label, quota), 0) for label in series.shown for quota in _FULL_QUOTAS]
     return [
-        Metric(QUOTA_REJECTIONS, "".join(of_quotas)),
-        Metric(RATE_LIMITED, "".join(rates)),
-        Metric(QUEUED, "".join(queue)),
+        sheet.samples(QUOTA_REJECTIONS, series.quotas, of_quotas),
+        sheet.samples(RATE_LIMITED, series.tenants, [counts.get((label, RATE), 0) for label in series.shown]),
+        sheet.samples(QUEUED, series.tenants, waiting.values()),
     ]
 
 
-def _instances(view: StatisticsView, labels: Mapping[Tenant, str], device: str) -> list[Metric]:
-    shown = dict.fromkeys((OTHER, *labels.values()), 0)
-
-    def by_tenant(family: Family, counts: Mapping[Tenant, int], **more: str) -> Metric:
-        sums = shown.copy()
+def _instances(view: StatisticsView, labels: Mapping[Tenant, str], sheet: Sheet, series: _Series) -> list[Metric]:
+    def by_tenant(family: Family, texts: tuple[str, ...], counts: Mapping[Tenant, int]) -> Metric:
+        sums = dict.fromkeys(series.shown, 0)
         for tenant, count in counts.items():
             sums[labels.get(tenant, OTHER)] += count
-        return Metric(family, "".join(sample(family, labels_text(tenant=n, **more), v) for n, v in sums.items()))
+        return sheet.samples(family, texts, sums.values())
 
-    endings = {(label, ending.value): 0 for label in shown for ending in Ending}
+    endings: dict[tuple[str, str], int] = {}
     for (tenant, ending), count in view.terminations.items():
-        endings[labels.get(tenant, OTHER), ending] += count
-    terminations = "".join(
-        sample(TERMINATIONS, labels_text(tenant=label, outcome=ending), count)
-        for (label, ending), count in endings.items()
-    )
+        key = labels.get(tenant, OTHER), ending
+        endings[key] = endings.get(key, 0) + count
+    terminations = [endings.get((label, outcome), 0) for label in series.shown for outcome in _OUTCOMES]
     return [
-        by_tenant(ACTIVE, view.active),
-        by_tenant(SPAWNS, view.spawns),
-        Metric(TERMINATIONS, terminations),
+        by_tenant(ACTIVE, series.tenants, view.active),
+        by_tenant(SPAWNS, series.tenants, view.spawns),
+        sheet.samples(TERMINATIONS, series.outcomes, terminations),
         _distribution(SPAWN, view.spawn),
         Metric(FUNCTIONS, sample(FUNCTIONS, "", view.functions)),
-        by_tenant(GUEST_MEMORY, view.guest_memory_bytes),
-        by_tenant(GPU_MEMORY, view.gpu_memory_bytes, device=device),
+        by_tenant(GUEST_MEMORY, series.tenants, view.guest_memory_bytes),
+        by_tenant(GPU_MEMORY, series.on_device, view.gpu_memory_bytes),
     ]

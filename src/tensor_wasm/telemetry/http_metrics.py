@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 
-from tensor_wasm.telemetry.families import Exemplar, Family, Metric, histogram, histogram_lines, labels_text, sample
+from tensor_wasm.telemetry.families import Exemplar, Family, Metric, histogram_lines, labels_text
+from tensor_wasm.telemetry.sheet import Sheet
 
 DURATION_BUCKETS_S: tuple[float, ...] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 
+_REQUEST = ("route", "method")
 _ANSWER = ("route", "method", "status")
 REQUESTS = Family("http_requests_total", "counter", "HTTP answers, refusals and failures included.", _ANSWER)
 DURATION = Family(
     "http_request_duration_seconds", "histogram", "Time from a request's head to the end of its answer.", _ANSWER,
     DURATION_BUCKETS_S,
 )  # fmt: skip
-IN_FLIGHT = Family("http_requests_in_flight", "gauge", "Requests without an answer yet.", ("route", "method"))
+IN_FLIGHT = Family("http_requests_in_flight", "gauge", "Requests without an answer yet.", _REQUEST)
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -44,6 +47,8 @@ class HttpMetrics:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, int], _Row] = {}
         self._in_flight: dict[tuple[str, str], int] = {(OTHER, OTHER): 0}
+        self._sheet = Sheet()
+        self._labels: dict[tuple[str, ...], tuple[Sequence[tuple[str | int, ...]], tuple[str, ...]]] = {}
 
     def declare(self, route: str, method: str, status: int) -> None:
         """Show a route from the first scrape on, with zeros."""
@@ -85,22 +90,27 @@ class HttpMetrics:
 
     def collect(self) -> list[Metric]:
         """The three families."""
-        requests: list[str] = []
-        durations: list[str] = []
-        exemplars: dict[int, Exemplar] = {}
-        for (route, method, status), row in sorted(self._rows.copy().items()):
-            labels = labels_text(route=route, method=method, status=str(status))
-            counts = row.counts.copy()
-            requests.append(sample(REQUESTS, labels, sum(counts)))
-            first = len(durations) * histogram_lines(DURATION_BUCKETS_S)
-            exemplars |= {first + bucket: exemplar for bucket, exemplar in row.exemplars.copy().items()}
-            durations.append(histogram(DURATION, labels, DURATION_BUCKETS_S, counts, row.sum_s))
-        in_flight = [
-            sample(IN_FLIGHT, labels_text(route=route, method=method), count)
-            for (route, method), count in sorted(self._in_flight.copy().items())
-        ]
+        rows = sorted(self._rows.copy().items())
+        in_flight = sorted(self._in_flight.copy().items())
+        answers = self._texts(_ANSWER, [key for key, _ in rows])
+        counts = [(row.counts.copy(), row.sum_s) for _, row in rows]
+        exemplars = {
+            index * histogram_lines(DURATION_BUCKETS_S) + bucket: exemplar
+            for index, (_, row) in enumerate(rows)
+            for bucket, exemplar in row.exemplars.copy().items()
+        }
         return [
-            Metric(REQUESTS, "".join(requests)),
-            Metric(DURATION, "".join(durations), exemplars),
-            Metric(IN_FLIGHT, "".join(in_flight)),
+            self._sheet.samples(REQUESTS, answers, [sum(buckets) for buckets, _ in counts]),
+            self._sheet.histograms(DURATION, answers, counts, exemplars),
+            self._sheet.samples(
+                IN_FLIGHT, self._texts(_REQUEST, [key for key, _ in in_flight]), [count for _, count in in_flight]
+            ),
         ]
+
+    def _texts(self, names: tuple[str, ...], keys: Sequence[tuple[str | int, ...]]) -> tuple[str, ...]:
+        """The labels of these series. They seldom change: the last are remembered."""
+        known = self._labels.get(names)
+        if known is None or known[0] != keys:
+            texts = tuple(labels_text(**dict(zip(names, map(str, key), strict=True))) for key in keys)
+            known = self._labels[names] = keys, texts
+        return known[1]
