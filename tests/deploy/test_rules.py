@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.expressions import selectors, series_of, unknown
-from system.front_door import ROOT, VECTOR_ADD, Served
+from deploy.expressions import selectors, unknown
+from system.front_door import ROOT
 from system.prometheus import RULES, program
 from tensor_wasm.telemetry.slo import AVAILABILITY_BUDGET, BURNS, OBJECTIVES, SPIKES, Deployment
 
@@ -27,18 +27,6 @@ def promtool(*arguments: object) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def node_series(tmp_path_factory):
-    """The series of a node that did a little of everything that rules read."""
-    served = Served(tmp_path_factory.mktemp("node") / "home")
-    try:
-        function_id = served.client.deploy("vector_add", VECTOR_ADD.read_bytes())["id"]
-        served.client.invoke(function_id, {"args": [64]}, None)
-        yield series_of(served.cli("metrics").out)
-    finally:
-        served.kill()
 
 
 def test_promtool_finds_the_rules_and_the_example_in_order():
