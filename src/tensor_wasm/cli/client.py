@@ -194,6 +194,13 @@ class Client(Transport):
 
     # --- administration ---------------------------------------------------------------------------------
 
+    def observe(self, timeout_s: float) -> dict[str, Any]:
+        """The node's whole state."""
+        answer = self.json("GET", "/admin/observe", timeout_s=timeout_s)
+        if not isinstance(answer.get("schema"), str):
+            raise self.stranger_error()
+        return answer
+
     def instances(self, tenant: int | None) -> list[dict[str, Any]]:
         """Live instances, of one tenant or of all."""
         query = "" if tenant is None else f"?{urlencode({'tenant': str(tenant)})}"

@@ -26,6 +26,24 @@ def age(value: object) -> str:
     return f"{whole // 86_400}d {whole // 3600 % 24:02}h"
 
 
+def duration(value: object) -> str:
+    """A short time in its own unit: ``310 ns``, ``8.2 µs``, ``3.1 ms``, ``1.2 s``."""
+    seconds = _number(value)
+    if seconds is None:
+        return _as_it_is(value)
+    for unit, size in (("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3)):
+        amount = seconds / size
+        if abs(amount) < 999.5:
+            return f"{amount:.0f} {unit}" if unit == "ns" or abs(amount) >= 99.95 else f"{amount:.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def part(value: object, digits: int = 0) -> str:
+    """A ratio in per cent: ``12%``."""
+    ratio = _number(value)
+    return _as_it_is(value) if ratio is None else f"{ratio:.{digits}%}"
+
+
 def mebibytes(value: object) -> str:
     """Bytes as ``1,024.0 MiB``; what is not 0 is not shown as 0."""
     size_bytes = _number(value)

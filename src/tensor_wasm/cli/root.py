@@ -39,6 +39,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("function", "tensor_wasm.cli.function", "function", "List, show and delete functions."),
     Entry("kernel", "tensor_wasm.cli.kernel", "kernel", "Check, compile and run PTX kernels; publish signed ones."),
     Entry("metrics", "tensor_wasm.cli.metrics", "metrics", "Print a node's metrics."),
+    Entry("observe", "tensor_wasm.cli.observe", "observe", "Watch a node, also one that hangs; or print its state."),
     Entry("admin", "tensor_wasm.cli.admin", "admin", "See and end instances; quotas; tokens; models; drain a node."),
     Entry("bench", "tensor_wasm.cli.bench", "bench", "Measure dispatch, kernels, instances and invocations."),
     Entry("doctor", "tensor_wasm.cli.doctor", "doctor", "Say whether this host can run a node; find and mend damage."),
