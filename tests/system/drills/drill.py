@@ -7,6 +7,7 @@ is waited for is an event, with patience; no drill depends on how fast the machi
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from system.drills import diagnosis
 from system.drills.clients import Clients
 from system.drills.guests import guest
 from system.drills.narrator import Narrator
@@ -78,12 +80,22 @@ class Drill:
         assert self._prometheus is not None, "start() comes first"
         return self._prometheus
 
-    def start(self, *, deployment: str = "host", variables: dict[str, str] | None = None, **settings: str) -> None:
-        """Start the node with these settings, and Prometheus. ``variables`` are for the process besides."""
+    def start(
+        self,
+        *,
+        deployment: str = "host",
+        variables: dict[str, str] | None = None,
+        faulty: str | None = None,
+        **settings: str,
+    ) -> None:
+        """Start the node with these settings, and Prometheus. ``variables`` are for the process besides; ``faulty`` is
+        the release, else it is the good one.
+        """
         tokens = f"{_OPERATOR}:role=admin;{_TENANTS}:tenant=*"
         self._service = Service(
             self._directory / "service",
             variables or {},
+            faulty,
             TENSOR_WASM_API_TOKENS=tokens,
             TENSOR_WASM_OBSERVE_WINDOW_S=f"{WINDOW_S:g}",
             TENSOR_WASM_INVOKE_DEADLINE_S="600",
@@ -150,6 +162,12 @@ class Drill:
         self.prometheus.until(lambda: not self.prometheus.alerts(alert), f"{alert} resolves", PATIENCE_S)
         self.narrator.resolved(f"{alert} is resolved after {time.monotonic() - began_s:.0f} s")
 
+    def recovers(self) -> None:
+        """Wait until the alert on dispatch is over and launches are quick again."""
+        self.resolves(SLOW_DISPATCH)
+        self.until(lambda: self.now(1) <= OBJECTIVE_S, "the P95 of dispatch is what it should be")
+        self.value(1)
+
     def is_quiet(self, alert: str) -> None:
         """Check that an alert neither fires nor is about to."""
         found = self.prometheus.alerts(alert)
@@ -164,6 +182,12 @@ class Drill:
             time.sleep(_POLL_S)
         return found
 
+    def usual_rate(self) -> float:
+        """Wait until what goes on has gone on for a while; then query 2."""
+        ready_s = time.monotonic() + 2 * WINDOW_S
+        self.until(lambda: time.monotonic() > ready_s and self.now(2) > 0, "there is a rate to compare with")
+        return self.value(2)
+
     # --- what the operator does -------------------------------------------------------------------------
 
     def ask(self, number: int, which: int = 1) -> list[Sample]:
@@ -175,6 +199,11 @@ class Drill:
         samples = self.ask(number, which)
         assert len(samples) == 1, f"query {number} gives {len(samples)} series"
         return samples[0].value
+
+    def now(self, number: int) -> float:
+        """The same without a word, for who waits for it; NaN without data."""
+        value = self.prometheus.value(self.runbook.query(number))
+        return math.nan if value is None else value
 
     def by_tenant(self, number: int, which: int = 1) -> dict[int, float]:
         """The answer of such a query by tenant, greatest first."""
@@ -235,6 +264,8 @@ class Drill:
 
     def observes(self) -> dict[str, Any]:
         """``tensor-wasm observe --once``: the one document, within two seconds whatever goes on."""
+        if "observe" not in self._shell("tensor-wasm --help").stdout:
+            return {}
         began_s = time.monotonic()
         self._shell("tensor-wasm version")
         startup_s = time.monotonic() - began_s
@@ -250,6 +281,13 @@ class Drill:
             f"a document of {len(done.stdout)} bytes after {took_s:.1f} s; unread: {document['unread']}"
         )
         return document
+
+    def diagnoses(self, document: dict[str, Any], hypothesis: str) -> None:
+        """Check that the document alone leads to this hypothesis."""
+        if document:
+            found = diagnosis.diagnose(document)
+            self.narrator.answered(f"the document alone says: {found}")
+            assert found == hypothesis
 
     def pauses(self) -> None:
         """Let who watches look around, with the node as it is now."""

@@ -21,25 +21,34 @@ from tensor_wasm.store.database import SCHEMA_VERSION
 RELEASE_SCRIPT = ROOT / "deploy" / "systemd" / "tensor-wasm-release"
 #: The release that is at hand: the package itself.
 GOOD = "0.1.0"
+#: The version of what is laid beside it.
+FAULTY = "0.1.1"
 
 _FAULTY = Path(__file__).parent / "releases"
 _URL = re.compile(r"http://[0-9.:]+")
 #: A machine may be slow, or busy with something else.
 PATIENCE_S = 120.0
 _END_S = 60.0
+#: A node that does not start is tried again, as systemd does: another release may be current by then.
+_FAILURES_MAX, _AFTER_FAILURE_S = 10, 0.5
 
 
 class Service:
-    """A node under a supervisor. ``root`` gets releases, the environment file, the home and the log."""
+    """A node under a supervisor. ``root`` gets releases, the environment file, the home and the log.
 
-    def __init__(self, root: Path, environment_variables: dict[str, str], **settings: str) -> None:
+    With ``faulty``, a program of ``releases``, that one is current from the beginning.
+    """
+
+    def __init__(self, root: Path, environment_variables: dict[str, str], faulty: str | None, **settings: str) -> None:
         self.root = root
         self.home = root / "home"
         self.file = root / "environment"
         self.url = ""
         self.starts = 0
+        self.started_s = 0.0
         self._variables = environment_variables
         self._log = root / "node.log"
+        self._pid_file = root / "node.pid"
         self._address = "127.0.0.1:0"
         self._closing = False
         self._changed = threading.Condition()
@@ -47,7 +56,9 @@ class Service:
         root.mkdir(parents=True, exist_ok=True)
         self.set(TENSOR_WASM_DRAIN_S="1", TENSOR_WASM_AUDIT="none", **settings)
         self.install(GOOD, None)
-        self._point(GOOD)
+        if faulty is not None:
+            self.install(FAULTY, faulty)
+        self._point(GOOD if faulty is None else FAULTY)
         self._keeper = threading.Thread(target=self._keep_running, name="supervisor", daemon=True)
 
     # --- the machine's files ----------------------------------------------------------------------------
@@ -80,7 +91,8 @@ class Service:
     def release(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the operator's script for releases on this service: ``switch VERSION``, ``rollback``, ``list``."""
         where = ["--home", str(self.home), "--url", self.url, "--environment-file", str(self.file)]
-        restart = ["--restart-command", f"kill -TERM {self._running().pid}", "--settle", "0.5"]
+        end = f"kill -TERM $(cat {shlex.quote(str(self._pid_file))}) || true"  # it may have ended by itself
+        restart = ["--restart-command", shlex.join(["sh", "-c", end]), "--settle", "0.5"]
         if arguments[0] not in ("switch", "rollback"):
             where = restart = []
         command = [sys.executable, str(RELEASE_SCRIPT), "--root", str(self.root), *arguments, *where, *restart]
@@ -130,24 +142,31 @@ class Service:
         assert has_started, f"the node did not start: {self.log[-3000:]}"
 
     def _keep_running(self) -> None:
-        while not self._closing:
+        failures = 0
+        while not self._closing and failures < _FAILURES_MAX:
+            if failures:
+                time.sleep(_AFTER_FAILURE_S)
             command = [str(self.root / "current" / "bin" / "tensor-wasm"), "serve"]
             command += ["--listen", self._address, "--home", str(self.home)]
+            variables = environment(**self._variables, **self.settings)
             with self._log.open("ab") as log:
-                self.process = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=log, text=True,
-                    env=environment(**self._variables, **self.settings),
-                )  # fmt: skip
+                self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=variables)
+            self._pid_file.write_text(str(self.process.pid))
             with self.process:
                 assert self.process.stdout is not None
                 found = _URL.search(self.process.stdout.readline())
-                with self._changed:
-                    if found is None:
-                        self._closing = True  # it would not start the next time either
-                    else:
-                        self.url, self.starts = found[0], self.starts + 1
-                        self._address = self.url.removeprefix("http://")
-                    self._changed.notify_all()
+                failures = failures + 1 if found is None else 0
+                if found is not None:
+                    self._note_start(found[0])
                 if self._closing and self.process.poll() is None:
                     self.process.terminate()
                 self.process.wait()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def _note_start(self, url: str) -> None:
+        with self._changed:
+            self.url, self.starts, self.started_s = url, self.starts + 1, time.monotonic()
+            self._address = url.removeprefix("http://")
+            self._changed.notify_all()
