@@ -19,7 +19,7 @@ from tensor_wasm.errors import InternalError
 
 def run(*arguments: str) -> dict:
     command = [sys.executable, "-m", "tensor_wasm", "bench", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return json.loads(done.stdout)
@@ -71,6 +71,26 @@ def test_admission_is_reported_idle_beside_anothers_flood_and_beside_its_own() -
     assert len(ratios) == 8
     assert [case["bar"] for case in ratios] == ["<= 2"] * 4 + [None] * 4
     assert not any("failures" in name for name in names)
+
+
+@pytest.mark.slow
+def test_scrapes_are_reported_from_both_ends_and_launches_with_and_without_them() -> None:
+    report = run("scrape", "--seconds", "1")
+    cases = {case["name"]: case for case in report["cases"]}
+    for who in ("200 idle tenants", "200 busy tenants"):
+        (own,) = [case for name, case in cases.items() if name.endswith(f"{who}: the node's own time")]
+        (waited,) = [case for name, case in cases.items() if name.endswith(f"{who}: the scraper's wait")]
+        assert own["count"] == waited["count"] == 100
+        assert 0 < own["p50"] <= own["highest"]
+        assert 0 < waited["p50"] <= waited["highest"]
+        assert own["bar"] == waited["bar"] == (None if "idle" in who else "P95 <= 20 ms")
+    for how in ("not scraped", "scraped each second", "scraped all the time"):
+        assert cases[f"a launch, {how}"]["count"] >= 1000
+    ratio = cases["P95 scraped each second to not scraped"]
+    assert ratio["bar"] == "<= 1.05"
+    assert ratio["p50"] == pytest.approx(
+        cases["a launch, scraped each second"]["p95"] / cases["a launch, not scraped"]["p95"]
+    )
 
 
 @pytest.mark.slow

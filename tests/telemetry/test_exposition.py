@@ -17,6 +17,7 @@ from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
 from tensor_wasm.telemetry.exposition import wants_openmetrics
 from tensor_wasm.telemetry.families import Family, histogram, labels_text, sample
 from tensor_wasm.telemetry.nvml import Gpu, GpuReader
+from tensor_wasm.telemetry.sheet import Sheet
 from tensor_wasm.telemetry.tenants import SHOWN_MAX
 
 BUCKETS = len(LATENCY_BUCKETS_S) + 1
@@ -378,3 +379,27 @@ def test_a_gpu_has_a_sample_of_all_that_it_can_tell():
         ("device_throttle_reasons", (("device", "cuda:1"),)): 0,
         ("device_ecc_errors_total", (("device", "cuda:0"),)): 4,
     }
+
+
+def test_many_series_at_once_are_written_as_they_are_one_by_one():
+    seed = 20_250_711
+    generator = np.random.default_rng(seed)
+    sheet = Sheet()
+    bounds = (0.001, 0.5, 30.0)
+    timed, counted = Family("timed_seconds", "histogram", "T.", ("a",), bounds), Family("n", "gauge", "N.", ("a",))
+    for _ in range(30):
+        # Sometimes the same series as before, sometimes others, or as many others.
+        labels = tuple(labels_text(a=str(x)) for x in generator.integers(0, 3, generator.integers(0, 4)))
+        rows = [([int(x) for x in generator.integers(0, 9, 4)], float(generator.uniform(0, 9))) for _ in labels]
+        expected = "".join(histogram(timed, text, bounds, *row) for text, row in zip(labels, rows, strict=True))
+        assert sheet.histograms(timed, labels, rows).lines == expected, f"seed {seed}"
+        numbers = [total for _, total in rows]
+        expected = "".join(sample(counted, text, number) for text, number in zip(labels, numbers, strict=True))
+        assert sheet.samples(counted, labels, numbers).lines == expected, f"seed {seed}"
+
+
+def test_a_series_without_labels_has_no_braces():
+    sheet = Sheet()
+    assert sheet.samples(Family("n", "gauge", "N."), ("",), [2]).lines == "tensor_wasm_n 2\n"
+    lines = sheet.histograms(Family("t", "histogram", "T.", (), (0.5,)), ("",), [((1, 2), 0.25)]).lines
+    assert lines == histogram(Family("t", "histogram", "T."), "", (0.5,), (1, 2), 0.25)

@@ -137,6 +137,19 @@ def stream(session: Session) -> None:
     _run(session, measure)
 
 
+@bench.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="How long launches are timed."
+)
+@with_session
+@click.pass_obj
+def scrape(session: Session, seconds: float) -> None:
+    """Read the metrics of a node with 200 tenants, and launch meanwhile."""
+    from tensor_wasm.bench.scrape import measure
+
+    _run(session, lambda home: measure(home, seconds))
+
+
 def _run(session: Session | None, measure: Callable[[Path], Report]) -> None:
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-bench-") as home:
         report = measure(Path(home))
