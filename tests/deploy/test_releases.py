@@ -43,8 +43,8 @@ def made(tmp_path_factory) -> dict[str, Path]:
 class Machine:
     """A root, a home, and a service: what `systemctl restart` would do, in a few lines of shell."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root, self.home, self.log = folder / "opt", folder / "home", folder / "service.log"
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.home, self.log = root, folder / "home", folder / "service.log"
         self.pid_file = folder / "pid"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -95,18 +95,29 @@ class Machine:
             subprocess.run(["sh", "-c", f"kill $(cat {self.pid_file})"], check=False)
 
 
-@pytest.fixture
-def machine(tmp_path):
-    made = Machine(tmp_path)
-    yield made
-    made.stop()
-
-
-def test_a_release_is_installed_switched_to_and_left_again_when_it_is_not_ready(machine, made):
-    for version in (OLD, NEW, BROKEN):
+@pytest.fixture(scope="module")
+def root(made, tmp_path_factory) -> Path:
+    """All of them, installed."""
+    folder = tmp_path_factory.mktemp("root")
+    machine = Machine(folder / "opt", folder)
+    for version in (OLD, NEW, NEWER, BROKEN):
         done = machine.install(made[version])
         assert done.returncode == 0, done.stderr
-        assert f"installed {version} (database version {SCHEMA_VERSION})" in done.stdout
+        assert f"installed {version} (database version {SCHEMA_VERSION + (version == NEWER)})" in done.stdout
+    return machine.root
+
+
+@pytest.fixture
+def machine(root, tmp_path):
+    """A machine on which none of them is current yet."""
+    for name in ("current", "history", "releases.log"):
+        (root / name).unlink(missing_ok=True)
+    one = Machine(root, tmp_path)
+    yield one
+    one.stop()
+
+
+def test_a_release_is_switched_to_and_left_again_when_it_is_not_ready(machine):
     first = machine.change("switch", OLD)
     assert first.returncode == 0, first.stderr + machine.log.read_text()
     client = Client(machine.url)
@@ -133,14 +144,12 @@ def test_a_release_is_installed_switched_to_and_left_again_when_it_is_not_ready(
     assert (ends[-1]["from"], ends[-1]["to"], ends[-1]["outcome"]) == (NEW, OLD, "done")
 
 
-def test_no_way_back_from_a_newer_database_but_a_backup(machine, made):
-    for version in (OLD, NEWER):
-        assert machine.install(made[version]).returncode == 0
+def test_no_way_back_from_a_newer_database_but_a_backup(machine, tmp_path):
     assert machine.change("switch", OLD).returncode == 0
     refused = machine.change("switch", NEWER)
     assert refused.returncode == REFUSED
     assert machine.running == OLD
-    command = [str(machine.root / "current" / "bin" / "tensor-wasm"), "backup", str(machine.root / "backup")]
+    command = [str(machine.root / "current" / "bin" / "tensor-wasm"), "backup", str(tmp_path / "backup")]
     subprocess.run([*command, "--home", str(machine.home)], check=True, env=environment(), capture_output=True)
     raised = machine.change("switch", NEWER, "--raise-database")
     assert raised.returncode == 0, raised.stderr + machine.log.read_text()
@@ -152,7 +161,7 @@ def test_no_way_back_from_a_newer_database_but_a_backup(machine, made):
     # What the message says to do, by hand.
     machine.stop()
     old = machine.root / "releases" / OLD / "bin" / "tensor-wasm"
-    restore = [str(old), "restore", str(machine.root / "backup"), "--home", str(machine.home), "--force"]
+    restore = [str(old), "restore", str(tmp_path / "backup"), "--home", str(machine.home), "--force"]
     for _ in range(600):
         done = subprocess.run(restore, check=False, env=environment(), capture_output=True, text=True)
         if done.returncode == 0:
@@ -163,22 +172,22 @@ def test_no_way_back_from_a_newer_database_but_a_backup(machine, made):
     assert machine.running == OLD
 
 
-def test_only_so_many_releases_are_kept_and_none_that_is_needed(machine, made):
-    assert machine.install(made[OLD]).returncode == 0
-    assert machine.change("switch", OLD, "--no-restart").returncode == 0
-    assert machine.install(made[NEW]).returncode == 0
-    done = machine.install(made[BROKEN], "--keep", "2")
-    assert f"removed {NEW}" in done.stdout
+def test_only_so_many_releases_are_kept_and_what_is_no_release_leaves_nothing(tmp_path, made):
+    machine = Machine(tmp_path / "opt", tmp_path)
+    for day, version in enumerate(("0.1", "0.2", "0.3"), 1):
+        place = machine.root / "releases" / version
+        place.mkdir(parents=True)
+        record = {"version": version, "database": 1, "git_sha": "", "python": "", "source": "", "sha256": None}
+        (place / "release.json").write_text(json.dumps(record | {"installed_at": f"2020-01-0{day}T00:00:00Z"}))
+    assert machine.change("switch", "0.1", "--no-restart").returncode == 0
+    done = machine.install(made[NEW], "--keep", "2")
+    assert done.returncode == 0, done.stderr
     rows = json.loads(machine.run("list", "--json").stdout)["releases"]
-    assert [row["version"] for row in rows] == [OLD, BROKEN]
+    assert [row["version"] for row in rows] == ["0.1", NEW]  # the current one is kept however old it is
+    lines = [json.loads(line) for line in (machine.root / "releases.log").read_text().splitlines()]
+    assert [line.get("version") for line in lines if line["action"] == "remove"] == ["0.2", "0.3"]
 
-
-def test_what_is_no_release_leaves_nothing(machine, made):
-    broken = machine.root.parent / "tensor_wasm-0.7.0-py3-none-any.whl"
-    broken.write_bytes(b"no wheel")
-    assert machine.install(broken).returncode == FAILED
-    misnamed = machine.root.parent / "tensor_wasm-0.7.1-py3-none-any.whl"
+    misnamed = tmp_path / "tensor_wasm-0.7.1-py3-none-any.whl"
     shutil.copy(made[NEW], misnamed)
-    done = machine.install(misnamed)
-    assert done.returncode == FAILED
-    assert list((machine.root / "releases").iterdir()) == []
+    assert machine.install(misnamed).returncode == FAILED
+    assert {path.name for path in (machine.root / "releases").iterdir()} == {"0.1", NEW}
