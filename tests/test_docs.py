@@ -157,7 +157,7 @@ def test_every_link_leads_somewhere(page):
 
 @EACH_PAGE
 def test_every_path_of_the_repository_a_page_names_exists(page):
-    named = re.findall(r"\b(?:src|tests|docs|examples|benchmarks)/[\w./-]*\w", " ".join(spans(BY_NAME[page])))
+    named = re.findall(r"(?<![\w/])(?:src|tests|docs|examples|benchmarks)/[\w./-]*\w", " ".join(spans(BY_NAME[page])))
     named += [
         n for line in shell_lines(BY_NAME[page]) for n in re.findall(r"\b(?:examples|docs|tests)/[\w./-]*\w", line)
     ]
