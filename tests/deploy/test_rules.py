@@ -11,7 +11,7 @@ import yaml
 
 from deploy.expressions import selectors, unknown
 from system.front_door import ROOT
-from system.prometheus import RULES, program
+from system.prometheus import RULES, program, scaled
 from tensor_wasm.telemetry.slo import AVAILABILITY_BUDGET, BURNS, OBJECTIVES, SPIKES, Deployment
 
 RUNBOOK = "https://github.com/tensor-wasm/tensor-wasm/blob/main/"
@@ -81,6 +81,20 @@ def test_each_runbook_is_there():
     for rule in ALERTING:
         url = rule["annotations"]["runbook_url"]
         assert (ROOT / url.removeprefix(RUNBOOK)).is_file(), url
+
+
+@pytest.mark.parametrize("name", ["recording.yml", "alerts.yml"])
+def test_on_a_faster_clock_only_the_durations_are_others(name, tmp_path):
+    text = (RULES / name).read_text("utf-8")
+    fast = scaled(text, 60)
+    (tmp_path / name).write_text(fast)
+    promtool("check", "rules", tmp_path / name)
+    in_seconds = {"5m": 5, "30m": 30, "1h": 60, "6h": 360, "3d": 4320, "30d": 43_200, "2m": 2, "15m": 15}
+    assert set(re.findall(r"\[(\w+)\]|for: (\w+)", text)) <= {
+        pair for window in in_seconds for pair in ((window, ""), ("", window))
+    }
+    expected = re.sub(r"\[(\w+)\]", lambda found: f"[{in_seconds[found[1]]}s]", text)
+    assert fast == re.sub(r"for: (\w+)", lambda found: f"for: {in_seconds[found[1]]}s", expected)
 
 
 def _conditions(rule) -> list[tuple[str, str, float]]:
