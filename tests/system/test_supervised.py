@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -104,6 +108,37 @@ def test_asked_by_the_manager_it_says_where_each_thread_stands_and_ends(manager)
 )
 def test_pings_go_to_whoever_asked_this_process_for_them(variables, interval_s):
     assert Supervision.of(variables, pid=7).ping_interval_s == interval_s
+
+
+def test_a_stalled_loop_does_not_ping(tmp_path):
+    pings = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        channel.settimeout(_WAIT_S)
+
+        def listen():
+            while channel.recv(4096) != b"end":
+                pings.append(time.monotonic())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+
+        async def stall():
+            supervision = Supervision(str(tmp_path / "notify"), watchdog_s=0.04)
+            supervision.started("listening")
+            await asyncio.sleep(0.1)
+            time.sleep(1)  # a handler that blocks
+            await asyncio.sleep(0.1)
+            supervision.close()
+
+        asyncio.run(stall())
+        channel_to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        channel_to.sendto(b"end", str(tmp_path / "notify"))
+        channel_to.close()
+        listener.join(_WAIT_S)
+    gaps = [after - before for before, after in itertools.pairwise(pings)]
+    assert len(pings) > 4
+    assert max(gaps) > 0.9
 
 
 def test_a_manager_that_is_gone_changes_nothing(tmp_path):
