@@ -16,6 +16,8 @@ from panels import NODES, ROWS, RUNBOOKS, Panel, Query
 UID = "tensor-wasm-overview"
 
 _COLUMNS = 24
+#: Grafana's number for what asks for a label's values.
+_LABEL_VALUES = 1
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -76,7 +78,7 @@ def _variables() -> Iterator[dict[str, Any]]:
     ):
         yield {
             "name": name, "label": label, "type": "query", "datasource": _SOURCE, "hide": 0,
-            "definition": values, "query": {"query": values, "refId": f"{name}-values"},
+            "definition": values, "query": {"qryType": _LABEL_VALUES, "query": values, "refId": f"{name}-values"},
             "includeAll": True, "allValue": ".*", "multi": True, "refresh": 2, "sort": 3, "regex": "",
             "options": [], "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         }  # fmt: skip
