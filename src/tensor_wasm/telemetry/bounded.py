@@ -58,6 +58,7 @@ class _Reader:
                     return
                 name = one.current = one.left.popleft()
                 one.began_s = time.monotonic()
+                one.changed.notify_all()  # from now on this part has so long
             value, failure = None, None
             try:
                 value = self._parts[name]()
