@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tensor_wasm.errors import ConfigurationError
 
@@ -192,6 +193,16 @@ def split_address(text: str) -> tuple[str, int]:
     if not separator or not _WHOLE.fullmatch(port) or int(port) > 65_535:
         raise ValueError
     return host, int(port)
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError
+    # A user's password would be shown with the setting; headers have a variable of their own.
+    if "@" in parts.netloc or "?" in text or "#" in text or not text.isascii() or not text.isprintable():
+        raise ValueError
+    return text
 
 
 def _audit(text: str) -> str:
@@ -375,6 +386,21 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log", _choice("debug", "info", "warning", "error"), "info", "Least severe level that is logged."),
     Setting("log_format", _choice("text", "json"), "text", "Log lines for people, or one JSON object a line."),
     Setting(
+        "otlp_endpoint",
+        Form("URL", "http:// or https://, a host, a port and a path if wanted", "no user, query or fragment", _url),
+        None,
+        "Collector that traces are exported to by OTLP over HTTP; `/v1/traces` is added to the path. OpenTelemetry's"
+        " own variables say the rest: `OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`.",
+        shown="none: nothing is exported",
+    ),
+    Setting(
+        "trace_qps",
+        _rate(0, 1_000_000),
+        10.0,
+        "Requests a second of one tenant that are traced because their `traceparent` asks for it. What the sampler"
+        " takes by itself is not bounded.",
+    ),
+    Setting(
         "kernel_cache_dir",
         _PATH,
         None,
@@ -511,6 +537,8 @@ class Config:
     drain_s: float
     log: str
     log_format: str
+    otlp_endpoint: str | None
+    trace_qps: float
     kernel_cache_dir: Path | None
     kernel_publishers: str | None
     compilers: int

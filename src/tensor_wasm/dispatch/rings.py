@@ -53,6 +53,11 @@ class Events:
     syncs: int
     kept: bytes
 
+    @property
+    def kept_count(self) -> int:
+        """How many it kept."""
+        return len(self.kept) // EVENT_BYTES
+
     def __iter__(self) -> Iterator[Event]:
         """The kept events in the order in which they began: the first ones, then the last ones."""
         kept = [Event._make(fields) for fields in _EVENT.iter_unpack(self.kept)]

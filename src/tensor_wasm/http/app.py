@@ -29,6 +29,7 @@ from tensor_wasm.errors import (
     TensorWasmError,
     Unauthorized,
 )
+from tensor_wasm.host.trace import Trace
 from tensor_wasm.http import wire, wire_openai
 from tensor_wasm.http.access import Access
 from tensor_wasm.http.arrival import WAITED
@@ -49,12 +50,13 @@ from tensor_wasm.http.routes import (
     probes,
     snapshots,
 )
-from tensor_wasm.node import Node
-from tensor_wasm.telemetry import Collector, HttpMetrics
+from tensor_wasm.node import ORIGIN, Node
+from tensor_wasm.telemetry import Collector, HttpMetrics, trace_context
 from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.exposition import Source
 from tensor_wasm.telemetry.http_metrics import OTHER
 from tensor_wasm.telemetry.observer import Observer
+from tensor_wasm.telemetry.tracing import NoTracing, Tracing
 
 _log = logging.getLogger("tensor_wasm.http")
 
@@ -86,7 +88,9 @@ class Application:
         sources: Sequence[Source] = (),
         audit: AuditLog | None = None,
         observer: Observer | None = None,
+        tracing: Tracing | NoTracing | None = None,
     ) -> None:
+        self._tracing = tracing or NoTracing()
         self.access = Access(config, node.tokens)
         self.working = 0
         self._rates = RateLimits(config, node.tenants, node.statistics.refused)
@@ -98,7 +102,7 @@ class Application:
         observer = observer or Observer(node, config, http_metrics)
         self.audit = self._auditor.log
         #: What has metrics.
-        self.sources: list[Source] = [Collector(node), http_metrics, *sources, self.audit]
+        self.sources: list[Source] = [Collector(node), http_metrics, *sources, self.audit, self._tracing]
         self.table = Table(_operations(node, config, self.sources, observer))
         self._limit_bytes = config.max_body_bytes
         self._prefix = os.urandom(8).hex()
@@ -116,6 +120,12 @@ class Application:
         pairs = scope["headers"]
         headers = dict(pairs)
         call = Call(scope, receive, headers, self._identity(headers), self._limit_bytes, self._bodies)
+        call.started_s = started_s
+        if b"traceparent" in headers:
+            call.context = trace_context.read(pairs)
+            if call.context is not None and call.context.is_sampled:
+                call.origin.trace_id = call.context.trace_id
+        ORIGIN.set(call.origin)  # of this request's task
         method = scope["method"] if scope["method"] in _METHODS else OTHER
         route = OTHER
         operation: Operation | None = None
@@ -139,12 +149,17 @@ class Application:
                 kind = Cancelled.kind  # until it is through
                 kind = await _send_parts(send, answer, call)
             else:
-                await _send(send, answer, call.id)
+                await _send(send, answer, call)
         finally:
             self.working -= works
             call.close()
             self._auditor.note(call, operation, method, route, status, kind)
-            self.metrics.finished(route, method, status, time.perf_counter() - started_s)
+            trace = call.origin.trace
+            self.metrics.finished(
+                route, method, status, time.perf_counter() - started_s, None if trace is None else trace.trace_id
+            )
+            if trace is not None:
+                _end_trace(trace, call, route, method, status, kind)
 
     async def _answer(
         self, operation: Operation | None, refusal: TensorWasmError | None, call: Call, header_count: int
@@ -162,11 +177,14 @@ class Application:
                 self.access.check_origin(call.headers)
                 call.principal = principal = self.access.principal(call.headers)
                 call.tenant = call.subject = tenant = self.access.tenant(principal, call.headers)
+                call.origin.tenant = tenant
                 self._rates.check(principal, tenant)
+                self._begin_trace(call, tenant)
             elif operation.audience is Audience.ADMIN:
                 self.access.check_origin(call.headers)
                 call.principal = self.access.principal(call.headers)
                 self.access.check_admin(call.principal)
+                self._begin_trace(call, None)
             elif operation.audience is Audience.SCRAPER:
                 self.access.check_origin(call.headers)
                 self.access.check_metrics(call.headers)
@@ -178,6 +196,13 @@ class Application:
         except Exception:
             _log.exception("a request failed", extra={"request_id": call.id})
             return _error_answer(InternalError.kind, GENERIC, InternalError.http_status, call)
+
+    def _begin_trace(self, call: Call, tenant: int | None) -> None:
+        """Trace a request from here on, if it is to be: who it is from is known."""
+        trace = self._tracing.begin(call.context, tenant, time.perf_counter() - call.started_s)
+        if trace is not None:
+            call.origin.trace = trace
+            call.origin.trace_id = trace.trace_id
 
     def _refused(self, error: TensorWasmError, call: Call) -> Answer:
         message = told(error, call.id)
@@ -212,14 +237,15 @@ def create_app(
     sources: Sequence[Source] = (),
     audit: AuditLog | None = None,
     observer: Observer | None = None,
+    tracing: Tracing | NoTracing | None = None,
 ) -> Application:
     """The ASGI application of a node. ``sources`` have more metrics; without ``audit`` nothing is audited. Without
-    ``observer`` it has one that keeps no history.
+    ``observer`` it has one that keeps no history, without ``tracing`` it traces nothing.
 
     Raises :class:`~tensor_wasm.errors.ConfigurationError` for tokens that cannot be read, and for an address that
     others can reach on a node without tokens.
     """
-    return Application(node, config, http_metrics, sources, audit, observer)
+    return Application(node, config, http_metrics, sources, audit, observer, tracing)
 
 
 def _operations(node: Node, config: Config, sources: Sequence[Source], observer: Observer) -> list[Operation]:
@@ -276,12 +302,37 @@ def _error_answer(
     return Answer(body, status, headers=headers, kind=kind)
 
 
-async def _send(send: Send, answer: Answer, identity: str) -> None:
+def _end_trace(trace: Trace, call: Call, route: str, method: str, status: int, kind: str | None) -> None:
+    root = trace.spans[0]
+    root.attributes |= {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+        "request_id": call.id,
+    }
+    if call.origin.tenant is not None:
+        root.attributes["tenant"] = str(call.origin.tenant)
+    if kind is not None:
+        root.attributes["error.type"] = kind
+    # A client's mistake is no failure of the node's, by OpenTelemetry's rules.
+    root.end(kind if status >= InternalError.http_status or status == _NO_ANSWER or call.failure is not None else None)
+    trace.finish()
+
+
+def _identity_headers(call: Call) -> list[tuple[bytes, bytes]]:
+    """The request's id, and its trace's when it has one."""
+    headers = [(b"x-request-id", call.id.encode())]
+    if call.origin.trace_id is not None:
+        headers.append((b"x-trace-id", call.origin.trace_id.encode()))
+    return headers
+
+
+async def _send(send: Send, answer: Answer, call: Call) -> None:
     body = answer.body
     headers = [
         (b"content-type", answer.media_type),
         (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", identity.encode()),
+        *_identity_headers(call),
         *answer.headers,
     ]
     if answer.status == 204:
@@ -292,7 +343,7 @@ async def _send(send: Send, answer: Answer, identity: str) -> None:
 
 async def _send_parts(send: Send, answer: StreamedAnswer, call: Call) -> str | None:
     """Send an answer part by part; the kind of the error that it ended with, None when it is whole."""
-    headers = [(b"content-type", answer.media_type), (b"x-request-id", call.id.encode()), *answer.headers]
+    headers = [(b"content-type", answer.media_type), *_identity_headers(call), *answer.headers]
     try:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         async for part in answer.body:

@@ -13,6 +13,8 @@ from starlette.types import Receive, Scope
 from tensor_wasm.errors import MethodNotAllowed, RouteNotFound, TensorWasmError
 from tensor_wasm.http.body import read_body
 from tensor_wasm.http.limits import HeldBodies
+from tensor_wasm.node import Origin
+from tensor_wasm.telemetry.trace_context import TraceContext
 from tensor_wasm.tenancy import Principal
 
 JSON = b"application/json"
@@ -70,7 +72,9 @@ class Call:
 
     ``principal`` is None until, and where, it is known; ``tenant`` is then 0. ``resource``, ``detail`` and the
     tenant it is about (``subject``) are for the audit log: handlers note them as they learn them, and in ``failure``
-    what became of an answer that had begun. ``content`` is the body once it was read.
+    what became of an answer that had begun. ``content`` is the body once it was read. ``origin`` is what the node's
+    threads know of the request; ``context`` is its caller's trace; ``started_s`` when it came, on
+    :func:`time.perf_counter`'s clock.
     """
 
     __slots__ = (
@@ -78,15 +82,18 @@ class Call:
         "_held_bytes",
         "_limit_bytes",
         "content",
+        "context",
         "detail",
         "failure",
         "headers",
         "id",
+        "origin",
         "parameters",
         "principal",
         "receive",
         "resource",
         "scope",
+        "started_s",
         "subject",
         "tenant",
     )
@@ -104,6 +111,7 @@ class Call:
         self.receive = receive
         self.headers = headers
         self.id = identity
+        self.origin = Origin(identity)
         self.tenant = 0
         self.principal: Principal | None = None
         self.parameters: Mapping[str, str] = {}
@@ -112,6 +120,8 @@ class Call:
         self.failure: TensorWasmError | None = None
         self.detail: dict[str, str | int | float | bool | None] | None = None
         self.content = b""
+        self.context: TraceContext | None = None
+        self.started_s = 0.0
         self._limit_bytes = limit_bytes
         self._bodies = bodies
         self._held_bytes = 0

@@ -29,6 +29,7 @@ from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
 from tensor_wasm.telemetry.nvml import GpuReader
 from tensor_wasm.telemetry.observer import Observer
+from tensor_wasm.telemetry.tracing import tracing_for
 
 _log = logging.getLogger("tensor_wasm.http")
 
@@ -92,7 +93,7 @@ class Server:
     one raises is logged, and the next is called.
 
     Raises :class:`ConfigurationError` when the address cannot be had, or would open a node without tokens to others,
-    and when the files for TLS cannot be used.
+    when the files for TLS cannot be used, and when OpenTelemetry's variables or packages for traces cannot.
     """
 
     def __init__(
@@ -116,9 +117,16 @@ class Server:
         if audit is not None:
             self.on_hangup.append(audit.reopen)
         self._observer = Observer(node, config, self._metrics, self._lag, self._gpus)
+        self._tracing = tracing_for(config, os.environ)
         check_operator_address(config, node.tokens)
         self._app = create_app(
-            node, config, self._metrics, [self._lag, self._limit.metrics, self._gpus], audit, self._observer
+            node,
+            config,
+            self._metrics,
+            [self._lag, self._limit.metrics, self._gpus],
+            audit,
+            self._observer,
+            self._tracing,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -151,6 +159,7 @@ class Server:
         operator: OperatorListener | None = None
         try:
             self._observer.start()
+            self._tracing.start()
             operator = self._listen_to_operators()
             settings = self._uvicorn_config()
             with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
@@ -159,6 +168,7 @@ class Server:
             if operator is not None:
                 operator.close()
             self._observer.close()
+            self._tracing.close()
             listener.close()
             self._ready.set()
         return 0

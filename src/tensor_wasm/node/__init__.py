@@ -9,6 +9,7 @@ from tensor_wasm.node.kernels import KernelPage, KernelView
 from tensor_wasm.node.model import Export, Function, Import, InvocationResult, KeptInstance, Page, Snapshot
 from tensor_wasm.node.models import MODEL_NAME_PATTERN, Model, Models
 from tensor_wasm.node.node import Node
+from tensor_wasm.node.origin import ORIGIN, Origin
 from tensor_wasm.node.statistics import Distribution, Statistics, StatisticsView
 from tensor_wasm.node.streamed import FAREWELL_S, StreamedCall
 from tensor_wasm.store import IdempotencyKey, JobRecord, JobStatus
@@ -34,6 +35,8 @@ __all__ = [
     "Model",
     "Models",
     "Node",
+    "ORIGIN",
+    "Origin",
     "Page",
     "Snapshot",
     "Statistics",

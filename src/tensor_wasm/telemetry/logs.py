@@ -1,7 +1,8 @@
 """Log lines on standard error: text for people, or one JSON object a line.
 
-What is passed as ``extra`` becomes fields. Control characters never reach the output raw: a tenant's text cannot forge
-a line or move an operator's terminal.
+What is passed as ``extra`` becomes fields, and so does what is known of the request or job for which the line was
+written: ``request_id``, ``trace_id``, ``tenant``, ``instance_id``. Control characters never reach the output raw: a
+tenant's text cannot forge a line or move an operator's terminal.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from typing import TextIO
 
+from tensor_wasm.node import ORIGIN
 from tensor_wasm.telemetry import journal
 
 #: The loggers that write here: ours, and those of the libraries that serve HTTP.
@@ -75,11 +77,23 @@ def configure(level: str, log_format: str, stream: TextIO | None = None) -> None
     is_for_journal = journal.is_journal(output, os.environ)
     formatter = JsonFormatter() if log_format == "json" else TextFormatter(has_moment=not is_for_journal)
     handler.setFormatter(journal.JournalFormatter(formatter) if is_for_journal else formatter)
+    handler.addFilter(_of_origin)
     for name in (_OURS, *_LIBRARIES):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(level.upper() if name == _OURS else logging.ERROR)
+
+
+def _of_origin(record: logging.LogRecord) -> bool:
+    """Note for whom a line is written, on the thread that writes it."""
+    origin = ORIGIN.get()
+    if origin is not None:
+        for name in ("request_id", "trace_id", "tenant", "instance_id"):
+            value = getattr(origin, name)
+            if value is not None and not hasattr(record, name):
+                setattr(record, name, value)
+    return True
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
