@@ -68,7 +68,7 @@ class Prometheus:
 
     It is configured by ``deploy/prometheus/prometheus.yml`` itself; only the targets, the intervals and the token are
     the test's. ``urls`` are those of the nodes. With ``factor`` all of the rules' windows and ``for`` durations are
-    divided, and the rules are evaluated every second in any case. ``rules_text`` by file name are more rules files.
+    divided, and the rules are evaluated every second in any case.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class Prometheus:
         deployment: str = "host",
         factor: float = 1,
         token: str | None = None,
-        rules_text: dict[str, str] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -86,9 +85,8 @@ class Prometheus:
         self._log = directory / "prometheus.log"
         texts = {path.name: scaled(path.read_text("utf-8"), factor) for path in RULES.glob("*.yml")}
         example = yaml.safe_load(texts.pop("prometheus.yml"))
-        for name, text in (texts | (rules_text or {})).items():
+        for name, text in texts.items():
             (directory / name).write_text(text, "utf-8")
-        example["rule_files"] += list(rules_text or {})
         configuration = directory / "prometheus.yml"
         configuration.write_text(json.dumps(_configured(example, urls, deployment, token)), "utf-8")
         command = [
@@ -146,13 +144,6 @@ class Prometheus:
         samples = self.query(expression)
         assert len(samples) <= 1, f"{len(samples)} series where one was expected: {expression}"
         return samples[0].value if samples else None
-
-    def exemplars(self, expression: str) -> list[dict[str, Any]]:
-        """Exemplars of the last hour, as the HTTP API gives them."""
-        now_s = time.time()
-        span = f"start={now_s - 3600:.3f}&end={now_s + 1:.3f}"
-        found: list[dict[str, Any]] = self._get(f"/api/v1/query_exemplars?query={quote(expression, safe='')}&{span}")
-        return found
 
     def alerts(self, name: str | None = None) -> list[dict[str, Any]]:
         """Alerts that are pending or firing: ``state``, ``labels``, ``annotations``, ``value``."""

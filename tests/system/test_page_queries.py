@@ -10,8 +10,8 @@ import pytest
 
 from docs.pages import Page
 from system.front_door import ROOT, Served
+from system.load import FACTOR, PATIENCE_S, load
 from system.prometheus import Prometheus
-from system.test_dashboard import FACTOR, PATIENCE_S, load
 
 pytestmark = pytest.mark.slow
 
