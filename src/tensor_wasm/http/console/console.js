@@ -3,12 +3,13 @@
 import { Board, short } from "./board.js";
 import { Denied, Feed } from "./feed.js";
 import { age, amount, clock, name } from "./format.js";
-import { setLines, setMark, setText } from "./table.js";
+import { make, setLines, setMark, setText } from "./table.js";
 
 const TITLE = "TensorWasm console";
 //: After so long without an answer the numbers are called old.
 const OLD_MS = 10_000;
 const TICK_MS = 1_000;
+const NEWS_MOST = 4;
 const TOKEN = /^[\x21-\x7e]+$/;
 
 const by = (id) => document.getElementById(id);
@@ -27,8 +28,11 @@ function show(found) {
   if (news) announce(news);
 }
 
+// The newest first. What an operator did is not to vanish behind what happens by itself a moment later.
 function announce(text) {
-  setText(by("news"), `${clock(Date.now())} ${text}`);
+  const list = by("news");
+  list.prepend(make("p", {}, make("span", { class: "dim" }, clock(Date.now())), ` ${text}`));
+  while (list.children.length > NEWS_MOST) list.lastElementChild.remove();
 }
 
 // What the header says of the connection; also each second, for it says how old the numbers are.
@@ -70,7 +74,7 @@ function demand(message) {
   by("board").hidden = true;
   by("notices").replaceChildren();
   setText(by("where"), "");
-  setText(by("news"), "");
+  by("news").replaceChildren();
   board.clear();
   if (dialog.open) dialog.close();
   setText(by("sign-in-error"), message);
