@@ -153,7 +153,7 @@ class Machine:
         """As :meth:`run`, up to the launch. The caller closes the store."""
         if len(arguments) != len(kernel.parameters):
             raise ValueError(f"{kernel.name} takes {len(kernel.parameters)} arguments, not {len(arguments)}")
-        placed, end = _place(arguments)
+        placed, end = self.place(kernel, arguments)
         packed = _pack(kernel, arguments, iter(placed))
         base = _region_base(kernel)
         store = Store(self._engine, Budget(1 << 32))
@@ -165,12 +165,21 @@ class Machine:
         scratch[len(scratch) - rest :] = bytes([_CANARY]) * rest
         scratch[PARAMETERS_AT : PARAMETERS_AT + len(packed)] = packed
         memory = store.memory_view(host.memory("memory"))
+        self.fill(kernel, memory)
         for array, address in placed:
             memory[address : address + array.nbytes] = np.ascontiguousarray(array).tobytes()
         externs = [host.extern(name) for name in ("memory", "scratch", "base", "base")]
         instance = store.instantiate(self._code(kernel.wasm), externs)
         values = (*axes(grid), *axes(block), shared_bytes, PARAMETERS_AT)
         return Prepared(store, kernel, host, instance, values, placed)
+
+    def place(self, kernel: CompiledKernel, arguments: tuple[Any, ...]) -> tuple[list[tuple[np.ndarray, int]], int]:
+        """Array arguments with their addresses, and the end of guest memory that they need."""
+        del kernel
+        return _place(arguments)
+
+    def fill(self, kernel: CompiledKernel, memory: memoryview) -> None:
+        """Guest memory before arrays are put there: zeros."""
 
     def _code(self, wasm: bytes) -> Code:
         code = self._modules.get(wasm)

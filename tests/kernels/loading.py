@@ -17,6 +17,9 @@ from tensor_wasm.ptx import Kernel, Program, Unsupported, find_kernel, read, sup
 REFUSED = {("calls", "recursive"): "calls itself", ("calls", "allocate"): "memory that kernels allocate"}
 
 
+_ORIGINS: dict[tuple[bytes, str], tuple[str, str, str]] = {}
+
+
 @lru_cache(maxsize=16)  # more than a source's variants; all of them would slow every garbage collection from here on
 def program(source: str, variant: str = "") -> Program:
     """A PTX file, read."""
@@ -26,7 +29,14 @@ def program(source: str, variant: str = "") -> Program:
 @cache
 def kernel(source: str, entry: str, variant: str = "") -> CompiledKernel:
     """One kernel of a PTX file, compiled. ``variant`` is a word of `build.py`'s ``VARIANTS``."""
-    return compile_kernel(_entry(source, entry, variant), program(source, variant))
+    compiled = compile_kernel(_entry(source, entry, variant), program(source, variant))
+    _ORIGINS[compiled.wasm, compiled.name] = source, entry, variant
+    return compiled
+
+
+def origin(compiled: CompiledKernel) -> tuple[str, str, str]:
+    """The arguments of :func:`kernel` that gave it."""
+    return _ORIGINS[compiled.wasm, compiled.name]
 
 
 def _entry(source: str, entry: str, variant: str) -> Kernel:

@@ -1,0 +1,306 @@
+"""Kernels that try to leave their partition, by every way there is to address memory.
+
+They run on processors, in a memory that holds their partition between canaries: what is read from outside would show
+in their results, and what is written there in the canaries, which `FencedMachine` looks after.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from compiler.launch import LaunchFault
+from kernels.fenced import CANARY, FencedMachine
+from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES, Partition, confine, fence, lay_out
+from tensor_wasm.errors import PtxError
+from tensor_wasm.ptx import Program, read
+from tensor_wasm.runtime import Engine
+
+HEAD = ".version 8.0\n.target sm_80\n.address_size 64\n"
+#: Distances from the partition's own array at which a neighbour has something, and some that wrap.
+DISTANCES = (
+    -1 << 13, -1 << 16, 1 << 13, 1 << 14, 1 << 16, (1 << 16) + 64, 4096 - (1 << 20), 1 << 40, -1 << 63, (1 << 63) - 16,
+)  # fmt: skip
+SECRET = int.from_bytes(bytes([CANARY]) * 4, "little")
+
+
+@pytest.fixture(scope="module")
+def machine(engine: Engine) -> FencedMachine:
+    return FencedMachine(engine)
+
+
+def program(body: str, registers: str = "", before: str = "") -> Program:
+    """A kernel ``k(array, distance)``: %rd1 is the array's address, %rd2 that plus the distance."""
+    return read(
+        f"""{HEAD}{before}
+        .visible .entry k(.param .u64 array, .param .s64 distance) {{
+        .reg .pred %p<8>; .reg .b16 %h<8>; .reg .b32 %r<32>; .reg .f32 %f<8>; .reg .b64 %rd<16>; .reg .f64 %d<4>;
+        {registers}
+        ld.param.u64 %rd1, [array]; ld.param.s64 %rd3, [distance]; add.s64 %rd2, %rd1, %rd3;
+        {body}
+        ret; }}"""
+    )
+
+
+def launch(machine: FencedMachine, whole: Program, distance: int = 0, **options: object) -> np.ndarray:
+    array = np.zeros(64, np.uint32)
+    machine.run_entry(whole, "k", 1, options.pop("block", 1), array, np.int64(distance), **options)
+    return array
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+READS = {
+    "global": "ld.global.u32 %r1, [%rd2];",
+    "volatile": "ld.volatile.global.u32 %r1, [%rd2];",
+    "relaxed": "ld.relaxed.gpu.global.u32 %r1, [%rd2];",
+    "read only": "ld.global.nc.u32 %r1, [%rd2];",
+    "uniform": "ldu.global.u32 %r1, [%rd2];",
+    "generic": "ld.u32 %r1, [%rd2];",
+    "guarded": "setp.ne.s64 %p1, %rd3, 0; @%p1 ld.global.u32 %r1, [%rd2];",
+    "second of two": "ld.global.v2.u32 {%r2, %r1}, [%rd2];",
+    "last of four": "ld.global.v4.u32 {%r2, %r3, %r4, %r1}, [%rd2];",
+    "64 bits": "ld.global.u64 %rd4, [%rd2]; cvt.u32.u64 %r1, %rd4;",
+    "with an offset": "ld.global.u32 %r1, [%rd2+4];",
+    "below": "ld.global.u32 %r1, [%rd2+-4];",
+    "converted": "cvta.to.global.u64 %rd4, %rd2; ld.global.u32 %r1, [%rd4];",
+    "converted twice": "cvta.global.u64 %rd4, %rd2; cvta.to.global.u64 %rd5, %rd4; ld.global.u32 %r1, [%rd5];",
+    "by an addition": "mov.u32 %r2, 0; atom.global.add.u32 %r1, [%rd2], %r2;",
+    "by an exchange": "mov.u32 %r2, 0; atom.global.exch.b32 %r1, [%rd2], %r2;",
+    "by a comparison": "mov.u32 %r2, 0; atom.cas.b32 %r1, [%rd2], %r2, %r2;",
+    "by a maximum": "mov.u32 %r2, 0; atom.global.max.u32 %r1, [%rd2], %r2;",
+    "by an asynchronous copy": """mov.u32 %r2, buffer; cp.async.ca.shared.global [%r2], [%rd2], 4;
+        cp.async.commit_group; cp.async.wait_all; ld.shared.u32 %r1, [buffer];""",
+}
+
+
+@pytest.mark.parametrize("way", READS)
+def test_nothing_is_read_from_outside(machine: FencedMachine, way: str) -> None:
+    shared = ".shared .align 16 .b8 buffer[16];" if "buffer" in READS[way] else ""
+    whole = program(f"{READS[way]} st.global.u32 [%rd1], %r1;", shared)
+    for distance in DISTANCES:
+        assert launch(machine, whole, distance)[0] != SECRET, distance
+
+
+@pytest.mark.parametrize("distance", [GUARD_BYTES, -GUARD_BYTES - 4, 1 << 20, -(1 << 20), (1 << 31) - 4])
+@pytest.mark.parametrize("base", ["%rd1", "%rd2"])
+def test_nothing_is_read_by_offsets_that_the_text_has(machine: FencedMachine, distance: int, base: str) -> None:
+    whole = program(f"ld.global.u32 %r1, [{base}+{distance}]; st.global.u32 [%rd1], %r1;")
+    assert launch(machine, whole, 1 << 13)[0] != SECRET
+
+
+@pytest.mark.parametrize("address", [0, 64, (1 << 20) - 4, (1 << 20) + (1 << 13), (1 << 32) - 4])
+def test_nothing_is_read_at_addresses_that_the_text_has(machine: FencedMachine, address: int) -> None:
+    whole = program(f"ld.global.u32 %r1, [{address}]; st.global.u32 [%rd1], %r1;")
+    assert launch(machine, whole)[0] != SECRET
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+WRITES = {
+    "global": "st.global.u32 [%rd2], %r1;",
+    "volatile": "st.volatile.global.u32 [%rd2], %r1;",
+    "released": "st.release.gpu.global.u32 [%rd2], %r1;",
+    "generic": "st.u32 [%rd2], %r1;",
+    "a byte": "st.global.u8 [%rd2], %r1;",
+    "four": "st.global.v4.u32 [%rd2], {%r1, %r1, %r1, %r1};",
+    "guarded": "setp.ne.s64 %p1, %rd3, 0; @%p1 st.global.u32 [%rd2], %r1;",
+    "with an offset": "st.global.u32 [%rd2+8], %r1;",
+    "by an addition": "red.global.add.u32 [%rd2], %r1;",
+    "by a generic addition": "red.add.u32 [%rd2], %r1;",
+    "by an exchange": "atom.global.exch.b32 %r2, [%rd2], %r1;",
+    "by bits": "atom.global.or.b32 %r2, [%rd2], %r1;",
+    "by a float": "mov.f32 %f1, 0f3F800000; red.global.add.f32 [%rd2], %f1;",
+    "the register changes": "st.global.u32 [%rd1], %r1; mov.u64 %rd1, %rd2; st.global.u32 [%rd1], %r1;",
+    "in a loop": """mov.u32 %r3, 0;
+        again: st.global.u32 [%rd2], %r1; add.s64 %rd2, %rd2, %rd3; add.u32 %r3, %r3, 1;
+        setp.lt.u32 %p1, %r3, 9; @%p1 bra again;""",
+}
+
+
+@pytest.mark.parametrize("way", WRITES)
+def test_nothing_is_written_outside(machine: FencedMachine, way: str) -> None:
+    whole = program(f"mov.u32 %r1, 305419896; {WRITES[way]}")
+    for distance in DISTANCES:
+        launch(machine, whole, distance)
+
+
+def test_a_register_that_changes_is_confined_anew(machine: FencedMachine) -> None:
+    whole = program("""mov.u32 %r1, 5; st.global.u32 [%rd1], %r1; add.s64 %rd1, %rd1, 8; st.global.u32 [%rd1], %r1;
+        setp.ne.s64 %p1, %rd3, 0; @%p1 add.s64 %rd1, %rd1, 8; st.global.u32 [%rd1+4], %r1;""")
+    assert launch(machine, whole, 1)[:6].tolist() == [5, 0, 5, 0, 0, 5]
+
+
+def test_hints_to_caches_are_left_out(machine: FencedMachine) -> None:
+    """`discard` would let what others wrote be forgotten."""
+    whole = program(
+        "discard.global.L2 [%rd2], 128; prefetch.global.L2 [%rd2]; applypriority.L2::evict_normal [%rd2], 128;"
+    )
+    launch(machine, whole, 1 << 16)
+    ptx = fence(whole, "k", Partition(1 << 20, 1 << 13), 1 << 20).ptx
+    assert not any(word in ptx for word in ("discard", "prefetch", "applypriority"))
+
+
+# --- what is a thread's or a block's own ----------------------------------------------------------------------------
+
+
+def test_registers_local_and_shared_memory_begin_as_zeros(machine: FencedMachine) -> None:
+    """A second launch on memory that the first one filled finds nothing of it."""
+    whole = program(
+        """mov.u32 %r9, %tid.x; mul.wide.u32 %rd4, %r9, 4; add.s64 %rd5, %rd1, %rd4;
+        ld.shared.u32 %r1, [buffer+124]; ld.local.u32 %r2, [mine+1020]; ld.local.u32 %r3, [few+4];
+        or.b32 %r1, %r1, %r2; or.b32 %r1, %r1, %r3; or.b32 %r1, %r1, %r20;
+        mov.u32 %r5, open; ld.shared.u8 %r4, [%r5+12]; or.b32 %r1, %r1, %r4;
+        bar.sync 0;
+        mov.u32 %r4, -1; mov.u32 %r20, %r4; st.shared.u32 [buffer+124], %r4; st.local.u32 [mine+1020], %r4;
+        st.local.u32 [few+4], %r4; st.shared.u8 [%r5+12], %r4;
+        st.global.u32 [%rd5], %r1;""",
+        ".shared .align 4 .b8 buffer[128]; .local .align 4 .b8 mine[1024]; .local .align 4 .b8 few[8];",
+        ".extern .shared .align 1 .b8 open[];",
+    )
+    first, others = fence(whole, "k", Partition(1 << 20, 1 << 13), 1 << 20).ptx.split("ld.param", 1)
+    # What a processor's memory holds at the start is zeros anyway, so here the text is looked at.
+    assert len(re.findall(r"mov\.b32 %v\d+, 0;", first)) == 1, "a register that nobody wrote"
+    assert [*map(int, re.findall(r"\.local \.align 16 \.b8 vk\d+\[(\d+)\]", first))] == [1024 + 16]
+    assert re.search(r"add\.u64 %v\d+, %v\d+, 1040;", first)
+    assert re.search(r"st\.local\.b64 \[%v\d+\], 0;", first)
+    assert len(re.findall(r"st\.shared\.b64 \[%v\d+\], 0;", first)) == 2
+    assert len(re.findall(r"st\.shared\.b8 \[%v\d+\], 0;", first)) == 1
+    assert first.rstrip().endswith("bar.sync 0;\nvB" + first.rsplit("\nvB", 1)[1].strip())
+    assert "bar.sync" in others
+    array = launch(machine, whole, block=33, shared_bytes=13)
+    assert not array.any()
+
+
+@pytest.mark.parametrize("distance", [-4, -64, 16, 1 << 12, 1 << 20, -(1 << 31), (1 << 31) - 4])
+def test_local_addresses_stay_in_the_threads_own_variables(machine: FencedMachine, distance: int) -> None:
+    """What lies beside them is other threads'."""
+    whole = program(
+        """mov.u64 %rd5, mine; add.s64 %rd5, %rd5, %rd3;
+        mov.u32 %r4, 77; st.local.u32 [%rd5], %r4; ld.local.u32 %r5, [%rd5]; st.global.u32 [%rd1], %r5;""",
+        ".local .align 4 .b8 mine[16];",
+    )
+    assert launch(machine, whole, distance)[0] == 77
+
+
+def test_generic_addresses_of_local_and_shared_memory_are_left_alone(machine: FencedMachine) -> None:
+    whole = program(
+        """mov.u64 %rd4, mine; cvta.local.u64 %rd4, %rd4; mov.u64 %rd5, buffer; cvta.shared.u64 %rd5, %rd5;
+        mov.u32 %r1, 11; st.u32 [%rd4+4], %r1; mov.u32 %r1, 22; st.u32 [%rd5+8], %r1; atom.add.u32 %r2, [%rd5+8], %r1;
+        ld.local.u32 %r2, [mine+4]; ld.shared.u32 %r3, [buffer+8]; st.global.v2.u32 [%rd1], {%r2, %r3};""",
+        ".local .align 4 .b8 mine[16]; .shared .align 4 .b8 buffer[16];",
+    )
+    assert launch(machine, whole)[:2].tolist() == [11, 44]
+
+
+@pytest.mark.parametrize("distance", [0, 12, -8, 32, 4096, 1 << 30, -(1 << 40)])
+def test_generic_addresses_beside_local_variables_are_confined(machine: FencedMachine, distance: int) -> None:
+    whole = program(
+        """mov.u64 %rd4, mine; cvta.local.u64 %rd4, %rd4; add.s64 %rd4, %rd4, %rd3;
+        mov.u32 %r1, 11; st.u32 [%rd4], %r1; ld.u32 %r2, [%rd4]; st.global.u32 [%rd1], %r2;""",
+        ".local .align 4 .b8 mine[16];",
+    )
+    assert launch(machine, whole, distance, is_checked=True)[0] == 11
+    assert bool(machine.fault) == (not 0 <= distance < 32)
+
+
+def test_shared_memory_ends_where_the_device_says(machine: FencedMachine) -> None:
+    whole = program("mov.u32 %r1, -64; st.shared.u32 [%r1], %r1;", ".shared .align 4 .b8 buffer[16];")
+    with pytest.raises(LaunchFault):
+        launch(machine, whole)
+
+
+# --- variables of the module ----------------------------------------------------------------------------------------
+
+
+def test_variables_of_the_module_lie_in_the_partition(machine: FencedMachine) -> None:
+    before = """.const .align 4 .u32 table[3] = {5, 6, 7}; .global .align 8 .u64 pointer = table+4;
+        .global .align 4 .u32 count = 3;"""
+    whole = program(
+        """ld.global.u64 %rd4, [pointer]; ld.u32 %r1, [%rd4+4]; ld.const.u32 %r2, [table]; mov.u64 %rd5, table;
+        cvta.const.u64 %rd5, %rd5; ld.u32 %r3, [%rd5+4]; ld.const.u32 %r5, [%rd5+8];
+        mov.u32 %r4, 1; atom.global.add.u32 %r4, [count], %r4;
+        st.global.v4.u32 [%rd1], {%r1, %r2, %r3, %r4}; st.global.u32 [%rd1+16], %r5;""",
+        before=before,
+    )
+    assert launch(machine, whole)[:5].tolist() == [7, 5, 6, 3, 7]
+    image = lay_out(whole)
+    assert image.size_bytes >= FAULT_BYTES + 8 + 12 + 4
+    assert ".global .align" not in fence(whole, "k", Partition(1 << 20, 1 << 13), 1 << 20).ptx
+
+
+@pytest.mark.parametrize("image_base", [0, (1 << 20) + (1 << 13) - 256, (1 << 20) + 1, 1 << 21])
+def test_an_image_that_does_not_fit_is_refused(image_base: int) -> None:
+    whole = program("ld.global.u32 %r1, [big];", before=".global .align 4 .b8 big[1024];")
+    with pytest.raises(PtxError, match="do not fit"):
+        confine(whole, "k", Partition(1 << 20, 1 << 13), image_base)
+
+
+# --- ways out -------------------------------------------------------------------------------------------------------
+
+
+def test_a_trap_leaves_its_line_and_ends_the_thread(machine: FencedMachine) -> None:
+    whole = program("mov.u32 %r1, 9; st.global.u32 [%rd1], %r1;\ntrap;\nst.global.u32 [%rd1+4], %r1;")
+    assert launch(machine, whole)[:2].tolist() == [9, 0]
+    (line,) = {block.terminator.line for block in whole.kernels[0].blocks if hasattr(block.terminator, "line")}
+    assert machine.fault == line
+    assert "trap" not in fence(whole, "k", Partition(1 << 20, 1 << 13), 1 << 20).ptx
+
+
+def test_a_table_of_branches_is_entered_inside(machine: FencedMachine) -> None:
+    whole = program(
+        """cvt.u32.u64 %r1, %rd3; ways: .branchtargets one, two;
+        brx.idx %r1, ways;
+        one: mov.u32 %r2, 1; bra on;
+        two: mov.u32 %r2, 2;
+        on: st.global.u32 [%rd1], %r2;"""
+    )
+    assert [launch(machine, whole, index)[0] for index in (0, 1, 2, 1 << 31, -1)] == [1, 2, 2, 2, 2]
+
+
+# --- checked --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("body", "is_outside"), [
+    ("\nld.global.u32 %r1, [%rd2];\nld.global.u32 %r1, [%rd2+4];", True),
+    ("\nst.global.u32 [%rd2+65536], %r1;\n", True),
+    ("setp.eq.s64 %p1, %rd3, 0;\n@%p1 ld.global.u32 %r1, [%rd2];", False),
+    ("setp.eq.s64 %p1, %rd3, 0;\n@!%p1 ld.global.u32 %r1, [%rd2];", True),
+    ("\nld.global.u32 %r1, [%rd1+8];", False),
+])  # fmt: skip
+def test_the_first_line_that_was_outside_is_told(machine: FencedMachine, body: str, is_outside: bool) -> None:
+    whole = program(body)
+    lines = [i.line for block in whole.kernels[0].blocks for i in block.instructions]
+    first = next(i.line for b in whole.kernels[0].blocks for i in b.instructions if i.address and "param" not in i.text)
+    launch(machine, whole, 1 << 20, is_checked=True)
+    assert machine.fault == (first if is_outside else 0)
+    assert first in lines
+
+
+# --- refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ("ld.param.u32 %r1, [array+8];", "by its name, and inside"),
+    ("mov.u64 %rd4, array; ld.param.u32 %r1, [%rd4];", "parameter is not supported"),
+    ("mov.u64 %rd4, array; cvta.param.u64 %rd4, %rd4;", "parameter is not supported"),
+    ("mov.u32 %r1, %pm0;", "%pm0 is not a tenant's"),
+    ("mov.b32 %r1, %envreg3;", "%envreg3 is not a tenant's"),
+    ("ld.mmio.relaxed.sys.global.u32 %r1, [%rd1];", "not a tenant's"),
+    ("ld.local.u32 %r1, [mine+32];", "outside mine"),
+    ("ld.local.u32 %r1, [mine+-4];", "outside mine"),
+    ("mov.u32 %r2, mine; ld.local.u32 %r1, [%r2];", "64 bits"),
+])  # fmt: skip
+def test_what_cannot_be_confined_is_refused_with_its_place(body: str, reason: str) -> None:
+    whole = program(f"\n{body}", ".local .align 4 .b8 mine[16];")
+    with pytest.raises(PtxError, match=reason) as caught:
+        fence(whole, "k", Partition(1 << 20, 1 << 13), 1 << 20)
+    assert caught.value.line > 1
+
+
+@pytest.mark.parametrize(("base", "size"), [(0, 16), (0, 3000), (4096, 8192), (-4096, 4096), (1 << 64, 4096)])
+def test_only_powers_of_two_at_their_multiples_are_partitions(base: int, size: int) -> None:
+    with pytest.raises(ValueError, match="no partition"):
+        Partition(base, size)
