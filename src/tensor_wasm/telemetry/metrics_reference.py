@@ -17,6 +17,7 @@ from tensor_wasm.telemetry.collector import REJECTION_REASONS
 from tensor_wasm.telemetry.families import PREFIX, Family
 from tensor_wasm.telemetry.http_metrics import OTHER
 from tensor_wasm.telemetry.nvml import THROTTLE_REASONS
+from tensor_wasm.telemetry.span_export import OUTCOMES as SPAN_OUTCOMES
 from tensor_wasm.telemetry.tenants import SHOWN_MAX
 
 #: Headings, and how the names of the families below them begin. What fits none is below the last.
@@ -39,7 +40,8 @@ LABELS: dict[str, str] = {
     "device": "the node's device, `cpu`; what tells of a GPU has its name, `cuda:0`, in the order of the PCI bus",
     "git_sha": "the commit that the program was built from, or `unknown`",
     "method": f"the request's method, `{OTHER}` for one that no HTTP standard names",
-    "outcome": f"how the instance ended: {_words(ending.value for ending in Ending)}",
+    "outcome": f"how an instance ended: {_words(ending.value for ending in Ending)}; what became of a trace's spans:"
+    f" {_words(SPAN_OUTCOMES)}",
     "python": "the version of Python",
     "quota": f"the quota that was full: {_words(quota for quota in QUOTAS if quota != RATE)}",
     "reason": f"why: of launches {_words(REJECTION_REASONS)}; of connections `idle` (between two requests), `refused`,"
