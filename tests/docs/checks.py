@@ -148,6 +148,8 @@ def commands(page: Page, program: Program) -> Iterator[str]:
             yield from command_line(words[1:])
         elif name == "tensor-wasm-release":
             yield from _release(words[1:])
+        elif name == "make":
+            yield from _drill(words[1:])
         elif name not in PROGRAMS:
             yield f"{name} is not a program that every operator has"
         elif name in ("systemctl", "journalctl"):
@@ -187,6 +189,13 @@ def _release(words: list[str]) -> Iterator[str]:
         except SystemExit as ended:
             if ended.code:
                 yield f"tensor-wasm-release {' '.join(words)}: {said.getvalue().strip().splitlines()[-1]}"
+
+
+def _drill(words: list[str]) -> Iterator[str]:
+    drills = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "system" / "drills").glob("test_*.py")}
+    named = [word.removeprefix("NAME=") for word in words if word.startswith("NAME=")]
+    if words[:1] != ["drill"] or set(named) - drills:
+        yield f"there is no make {' '.join(words)}"
 
 
 def _unit(words: list[str]) -> Iterator[str]:

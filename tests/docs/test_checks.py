@@ -26,6 +26,7 @@ PROMETHEUS=http://127.0.0.1:9090
 curl -s http://127.0.0.1:8080/healthz
 tensor-wasm-release switch VERSION
 systemctl restart tensor-wasm
+make drill NAME=snapshot_io
 ```
 
 `TensorWasmHealthzSlow`, `POST /functions/:id/invoke`, `/healthz`, `TENSOR_WASM_HOME`, `wasi_cuda.launch`, `--rate-qps`,
@@ -62,6 +63,7 @@ def test_a_page_of_what_exists_is_accepted() -> None:
         ("list --tenant", "list --client", "no option --client"),
         ("release switch", "release swap", "tensor-wasm-release"),
         ("restart tensor-wasm", "restart tensorwasm", "no unit"),
+        ("NAME=snapshot_io", "NAME=no_such_thing", "there is no make"),
         ("curl -s", "wget -q", "wget is not a program"),
         ("`--rate-qps`", "`--rate-limit`", "no command has the option"),
         ("wasi_cuda.launch", "wasi_cuda.enqueue", "no span"),
