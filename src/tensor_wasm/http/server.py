@@ -135,8 +135,7 @@ class Server:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._address: tuple[str, int] | None = None
-        #: Host and port of the operator's listener; None when it has its socket alone.
-        self.operator_address: tuple[str, int] | None = None
+        self._operator: OperatorListener | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -144,6 +143,11 @@ class Server:
         if self._address is None:
             raise InternalError("the server was not started")
         return self._address
+
+    @property
+    def operator_address(self) -> tuple[str, int] | None:
+        """Host and port of the operator's listener; None when it has its socket alone."""
+        return None if self._operator is None else self._operator.tcp_address
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or :meth:`stop`; 0 when all requests got their answers.
@@ -160,26 +164,24 @@ class Server:
         try:
             self._observer.start()
             self._tracing.start()
-            operator = self._listen_to_operators()
+            self._listen_to_operators()
             settings = self._uvicorn_config()
             with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
                 runner.run(self._serve(listener, settings))
         finally:
-            if operator is not None:
-                operator.close()
+            if self._operator is not None:
+                self._operator.close()
             self._observer.close()
             self._tracing.close()
             listener.close()
             self._ready.set()
         return 0
 
-    def _listen_to_operators(self) -> OperatorListener:
+    def _listen_to_operators(self) -> None:
         """Start the listener that needs no event loop."""
         answers = Answers(self._config, self._node.tokens, self._observer, self._app.sources, self._app.audit)
-        listener = OperatorListener(self._config, answers, self._tls)
-        listener.start()
-        self.operator_address = listener.tcp_address
-        return listener
+        self._operator = OperatorListener(self._config, answers, self._tls)
+        self._operator.start()
 
     def start_in_thread(self) -> tuple[str, int]:
         """Serve in a thread; host and port once requests are taken. Raises what kept the server from starting."""

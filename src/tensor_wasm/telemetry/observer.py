@@ -119,7 +119,8 @@ class Observer:
         """The node's state now. Takes half a second at the longest, whatever the node is doing."""
         with self._turn:
             if self._document is None or time.monotonic() - self._document[0] > _FRESH_S:
-                self._document = time.monotonic(), self._make()
+                made = self._make()
+                self._document = time.monotonic(), made
             made = self._document[1]
             points = list(self._points) if history else []
         return msgspec.structs.replace(made, history=points) if history else made
