@@ -1,7 +1,8 @@
 """From the one document of ``tensor-wasm observe --once`` to a hypothesis of the dispatch runbook, by a table of rules.
 
-The first rule that fits names it. What cannot be mistaken comes first: a permit that nobody uses, a loop that does not
-answer. A rule sees nothing but the document.
+The first rule that fits names it. What cannot be mistaken comes first: a permit that nobody uses. The event loop comes
+last: on a machine that is short of cores it is late whatever else goes on, and no launch needs it. A rule sees nothing
+but the document.
 """
 
 from __future__ import annotations
@@ -117,11 +118,11 @@ RULES: tuple[tuple[str, Callable[[Document], bool]], ...] = tuple(
     (rule.__name__, rule)
     for rule in (
         wedged_permit,
-        event_loop_stalled,
         tight_launch_loop,
         saturated_by_one_tenant,
         gpu_degraded,
-        snapshot_io,
         added_work,
+        snapshot_io,
+        event_loop_stalled,
     )
 )

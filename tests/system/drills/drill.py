@@ -40,6 +40,7 @@ CULPRIT, NEIGHBOUR = 7, 8
 
 _OPERATOR, _TENANTS = "the-operator", "the-tenants"
 _POLL_S = 0.1
+_TRIES = 3
 
 
 class Drill:
@@ -264,16 +265,14 @@ class Drill:
 
     def observes(self) -> dict[str, Any]:
         """``tensor-wasm observe --once``: the one document, within two seconds whatever goes on."""
-        if "observe" not in self._shell("tensor-wasm --help").stdout:
-            return {}
-        began_s = time.monotonic()
-        self._shell("tensor-wasm version")
-        startup_s = time.monotonic() - began_s
-        began_s = time.monotonic()
-        done = self._shell(f"tensor-wasm observe --once --home {self.service.home}")
-        took_s = time.monotonic() - began_s
-        assert done.returncode == 0, done.stderr
-        assert took_s <= OBSERVE_S + startup_s, f"observe --once took {took_s:.1f} s"
+        for attempt in range(_TRIES):
+            _, startup_s = self._timed("tensor-wasm version")
+            done, took_s = self._timed(f"tensor-wasm observe --once --home {self.service.home}")
+            assert done.returncode == 0, done.stderr
+            # The machine may have had something else to do just then.
+            if took_s <= OBSERVE_S + startup_s:
+                break
+            assert attempt < _TRIES - 1, f"observe --once took {took_s:.1f} s"
         document: dict[str, Any] = json.loads(done.stdout)
         (self._directory / f"observe-{time.time_ns()}.json").write_text(done.stdout)
         self.narrator.does("tensor-wasm observe --once")
@@ -284,10 +283,9 @@ class Drill:
 
     def diagnoses(self, document: dict[str, Any], hypothesis: str) -> None:
         """Check that the document alone leads to this hypothesis."""
-        if document:
-            found = diagnosis.diagnose(document)
-            self.narrator.answered(f"the document alone says: {found}")
-            assert found == hypothesis
+        found = diagnosis.diagnose(document)
+        self.narrator.answered(f"the document alone says: {found}")
+        assert found == hypothesis, json.dumps(document)
 
     def pauses(self) -> None:
         """Let who watches look around, with the node as it is now."""
@@ -305,6 +303,10 @@ class Drill:
         done = self._shell(f"tensor-wasm {' '.join(arguments)} --json")
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def _timed(self, command: str) -> tuple[subprocess.CompletedProcess[str], float]:
+        began_s = time.monotonic()
+        return self._shell(command), time.monotonic() - began_s
 
     def _shell(self, command: str) -> subprocess.CompletedProcess[str]:
         mine = {

@@ -36,6 +36,7 @@ def test_its_instances_are_ended(drill: Drill):
     assert drill.value(5) > OBJECTIVE_S
     assert drill.by_tenant(6)[CULPRIT] > OBJECTIVE_S
     assert drill.value(7) > 0.9
+    drill.diagnoses(drill.observes(), "saturated_by_one_tenant")
     drill.pauses()
 
     listed = drill.does("tensor-wasm admin instance list --tenant 7")
