@@ -51,6 +51,8 @@ from tensor_wasm.ptx.writer import named, write
 _ADVICE: Final = frozenset({"prefetch", "prefetchu", "applypriority", "discard", "pmevent"})
 #: Registers that tell of the driver or of what other kernels do.
 _HIDDEN: Final = ("pm", "envreg", "current_graph_exec")
+#: The version of PTX that every driver reads which the bindings work with (CUDA 12).
+_VERSION_LEAST: Final = "8.0"
 _ALIGNMENT = 16
 _LOW = (1 << 64) - 1
 
@@ -65,15 +67,23 @@ class FencedKernel:
 
 
 def fence(
-    program: Program, entry: str, partition: Partition, image_base: int, *, is_checked: bool = False
+    program: Program,
+    entry: str,
+    partition: Partition,
+    image_base: int,
+    *,
+    target: str | None = None,
+    is_checked: bool = False,
 ) -> FencedKernel:
     """The kernel ``entry`` for the tenant that owns ``partition``; the program's image lies at ``image_base`` in it.
 
-    Raises :class:`PtxError` for what cannot be confined, and for an image that does not fit.
+    ``target`` is the GPU's own, ``sm_90``; without it the text's. Raises :class:`PtxError` for what cannot be confined,
+    and for an image that does not fit.
     """
     image = lay_out(program)
     kernel = confine(program, entry, partition, image_base, is_checked=is_checked)
-    return FencedKernel(write(kernel, program.version, program.target), kernel.name, image.data(image_base))
+    version = max(program.version, _VERSION_LEAST, key=_version)
+    return FencedKernel(write(kernel, version, target or program.target), kernel.name, image.data(image_base))
 
 
 def confine(program: Program, entry: str, partition: Partition, image_base: int, *, is_checked: bool = False) -> Kernel:
@@ -317,6 +327,10 @@ class _Rewriting:
             case Switch(Register() as selector, targets):
                 return Switch(self._code.put("min", U32, selector, len(targets) - 1), targets)
         return terminator
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
 
 
 def _refuse(instruction: Instruction, reason: str) -> NoReturn:
