@@ -108,8 +108,9 @@ class Application:
         self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count(1)
         for operation in self.table.operations:
-            # The 500s too: a ratio of failures has data only when both its series are there.
-            for status in (operation.status, InternalError.http_status):
+            # The 5xx too: a series that begins with its first failure has no increase that a query could see.
+            statuses = {error.http_status for error in (InternalError, *operation.errors)}
+            for status in (operation.status, *(status for status in statuses if status >= 500)):
                 http_metrics.declare(operation.route, operation.method, status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
