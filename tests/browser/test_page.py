@@ -48,6 +48,11 @@ _CONTRAST = """() => {
   }
   return [count, low];
 }"""
+_COVERED = """() => [...document.querySelectorAll("#instances tbody tr")].flatMap((row) => {
+  const edge = row.querySelector(".action").getBoundingClientRect().left;
+  return [...row.cells].filter((cell) => !cell.matches(".action") && cell.checkVisibility()
+    && cell.getBoundingClientRect().right > edge + 1).map((cell) => cell.textContent);
+})"""
 _AUDIT = """() => {
   const wrong = [];
   const words = (text) => (text ?? "").split(/\\s+/).filter(Boolean);
@@ -405,6 +410,7 @@ def test_everything_is_named_told_and_to_be_read(shown, size, scheme):
     button.scroll_into_view_if_needed()
     box = button.bounding_box()
     assert box["x"] + box["width"] <= width
+    assert page.evaluate(_COVERED) == [], "columns are under the buttons: leave some out at this size"
     button.press("Enter")
     expect(page.locator("#confirm")).to_be_visible()
     assert page.evaluate(_AUDIT) == []

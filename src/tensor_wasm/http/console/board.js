@@ -251,7 +251,7 @@ const INSTANCE_COLUMNS = [
   number("Launches", ({ launches }) => amount(launches), "wide"),
   number("Launches/s", ({ launches_per_s }) => amount(launches_per_s)),
   number("Permits", ({ held_permits }) => amount(held_permits), "middle"),
-  number("Memory", ({ memory_bytes }) => bytes(memory_bytes), "middle"),
+  number("Memory", ({ memory_bytes }) => bytes(memory_bytes), "wide"),
 ];
 
 function writeShare(cell, { dispatch_share: part, isAlone }) {
