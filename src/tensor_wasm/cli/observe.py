@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 
 from tensor_wasm.cli.admin.operator import with_operator
+from tensor_wasm.cli.failures import usage
 from tensor_wasm.cli.output import print_json
 from tensor_wasm.cli.session import Session
 
@@ -44,6 +46,8 @@ def observe(context: click.Context, once: bool, interval: float, socket: str | N
     """
     from tensor_wasm.cli.observation import Source, is_local
 
+    if not math.isfinite(interval):  # click lets no bound hold for NaN
+        raise usage("--interval must be a number of seconds")
     session = context.find_object(Session) or Session()
     if socket is not None:
         source = Source(None, Path(socket).absolute())
