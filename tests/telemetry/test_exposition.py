@@ -387,19 +387,22 @@ def test_many_series_at_once_are_written_as_they_are_one_by_one():
     sheet = Sheet()
     bounds = (0.001, 0.5, 30.0)
     timed, counted = Family("timed_seconds", "histogram", "T.", ("a",), bounds), Family("n", "gauge", "N.", ("a",))
-    for _ in range(30):
-        # Sometimes the same series as before, sometimes others, or as many others.
-        labels = tuple(labels_text(a=str(x)) for x in generator.integers(0, 3, generator.integers(0, 4)))
-        rows = [([int(x) for x in generator.integers(0, 9, 4)], float(generator.uniform(0, 9))) for _ in labels]
+    for _ in range(60):
+        # Sometimes the same series as before, sometimes others, or as many others; sometimes text of several pieces.
+        length = int(generator.integers(0, 4)) if generator.random() < 0.8 else 3000
+        labels = tuple(labels_text(a=str(x)) for x in generator.integers(0, 3, length))
+        rows = [([int(x) for x in generator.integers(0, 1 << 60, 4)], float(generator.uniform(0, 9))) for _ in labels]
         expected = "".join(histogram(timed, text, bounds, *row) for text, row in zip(labels, rows, strict=True))
-        assert sheet.histograms(timed, labels, rows).lines == expected, f"seed {seed}"
-        numbers = [total for _, total in rows]
+        assert b"".join(sheet.histograms(timed, labels, rows).text()).decode() == expected, f"seed {seed}"
+        numbers = [counts[0] for counts, _ in rows]
         expected = "".join(sample(counted, text, number) for text, number in zip(labels, numbers, strict=True))
-        assert sheet.samples(counted, labels, numbers).lines == expected, f"seed {seed}"
+        written = sheet.samples(counted, labels, numbers).text()
+        assert b"".join(written).decode() == expected, f"seed {seed}"
+        assert max(map(len, written)) <= 1 << 16
 
 
 def test_a_series_without_labels_has_no_braces():
     sheet = Sheet()
-    assert sheet.samples(Family("n", "gauge", "N."), ("",), [2]).lines == "tensor_wasm_n 2\n"
-    lines = sheet.histograms(Family("t", "histogram", "T.", (), (0.5,)), ("",), [((1, 2), 0.25)]).lines
-    assert lines == histogram(Family("t", "histogram", "T."), "", (0.5,), (1, 2), 0.25)
+    assert b"".join(sheet.samples(Family("n", "gauge", "N."), ("",), [2]).text()) == b"tensor_wasm_n 2\n"
+    metric = sheet.histograms(Family("t", "histogram", "T.", (), (0.5,)), ("",), [((1, 2), 0.25)])
+    assert b"".join(metric.text()).decode() == histogram(Family("t", "histogram", "T."), "", (0.5,), (1, 2), 0.25)

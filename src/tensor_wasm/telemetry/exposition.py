@@ -21,18 +21,17 @@ class Source(Protocol):
 def render(sources: Iterable[Source], accept: str) -> tuple[bytes, str]:
     """All metrics of the sources in the format that the ``Accept`` header prefers, and its content type."""
     openmetrics = wants_openmetrics(accept)
-    parts: list[str] = []
+    parts: list[bytes] = []
     for source in sources:
         for metric in source.collect():
             family = metric.family
             name = PREFIX + (family.name.removesuffix("_total") if openmetrics else family.name)
-            parts.append(f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n")
-            if openmetrics and family.unit:
-                parts.append(f"# UNIT {name} {family.unit}\n")
-            parts.append(metric.lines_with_exemplars() if openmetrics else metric.lines)
+            unit = f"# UNIT {name} {family.unit}\n" if openmetrics and family.unit else ""
+            parts.append(f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n{unit}".encode())
+            parts += metric.text(with_exemplars=openmetrics)
     if openmetrics:
-        parts.append("# EOF\n")
-    return "".join(parts).encode(), OPENMETRICS if openmetrics else PROMETHEUS
+        parts.append(b"# EOF\n")
+    return b"".join(parts), OPENMETRICS if openmetrics else PROMETHEUS
 
 
 def wants_openmetrics(accept: str) -> bool:

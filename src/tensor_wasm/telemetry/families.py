@@ -57,21 +57,24 @@ class Exemplar:
 class Metric:
     """A family and its samples, already as text: lines that each end in a newline.
 
-    ``exemplars`` are those of some lines, by the line's number from 0. Only OpenMetrics has a place for them.
+    Where there are many of them they are ``pieces``, which come after ``lines``. ``exemplars`` are those of some lines,
+    by the line's number from 0. Only OpenMetrics has a place for them.
     """
 
     family: Family
-    lines: str
+    lines: str = ""
     exemplars: Mapping[int, Exemplar] = field(default_factory=dict)
+    pieces: tuple[bytes, ...] = ()
 
-    def lines_with_exemplars(self) -> str:
-        """The samples as OpenMetrics has them."""
-        if not self.exemplars:
-            return self.lines
-        lines = self.lines.split("\n")
+    def text(self, *, with_exemplars: bool = False) -> tuple[bytes, ...]:
+        """The samples, in pieces."""
+        pieces = self.lines.encode(), *self.pieces
+        if not with_exemplars or not self.exemplars:
+            return pieces
+        lines = b"".join(pieces).split(b"\n")
         for index, exemplar in self.exemplars.items():
-            lines[index] += exemplar.text()
-        return "\n".join(lines)
+            lines[index] += exemplar.text().encode()
+        return (b"\n".join(lines),)
 
 
 def labels_text(**labels: str) -> str:

@@ -6,9 +6,32 @@ With 200 tenants there are some 18,000 samples. One by one they take three times
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
-from tensor_wasm.telemetry.families import PREFIX, Exemplar, Family, Metric
+from tensor_wasm.telemetry.families import PREFIX, Exemplar, Family, Metric, number
+
+#: How long a piece of text may be. Longer ones would be memory of their own, which the system has to clear each time.
+_PIECE_BYTES = 64 << 10
+#: How much longer a line may be than its form: a number of 64 bits.
+_NUMBER_BYTES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The text of a family with places for its numbers, in pieces, and how many numbers each takes."""
+
+    labels: tuple[str, ...]
+    pieces: tuple[tuple[bytes, int], ...]
+
+    def filled(self, values: Sequence[int | bytes]) -> tuple[bytes, ...]:
+        """The text."""
+        found = []
+        start = 0
+        for piece, count in self.pieces:
+            found.append(piece % tuple(values[start : start + count]))
+            start += count
+        return tuple(found)
 
 
 class Sheet:
@@ -19,11 +42,11 @@ class Sheet:
     """
 
     def __init__(self) -> None:
-        self._forms: dict[str, tuple[tuple[str, ...], str]] = {}
+        self._forms: dict[str, _Form] = {}
 
-    def samples(self, family: Family, labels: tuple[str, ...], values: Iterable[float]) -> Metric:
+    def samples(self, family: Family, labels: tuple[str, ...], values: Iterable[int]) -> Metric:
         """A counter or gauge of many series."""
-        return Metric(family, self._form(family, labels) % tuple(values))
+        return Metric(family, pieces=self._form(family, labels).filled(list(values)))
 
     def histograms(
         self,
@@ -33,34 +56,35 @@ class Sheet:
         exemplars: Mapping[int, Exemplar] | None = None,
     ) -> Metric:
         """A histogram of many series: of each the counts a bucket, not cumulative, and the sum of values."""
-        values: list[float] = []
+        values: list[int | bytes] = []
         for counts, total in rows:
             values += accumulate(counts)
             count = values[-1]
-            values.append(total)
+            values.append(number(total).encode())
             values.append(count)
-        return Metric(family, self._form(family, labels) % tuple(values), exemplars or {})
+        return Metric(family, exemplars=exemplars or {}, pieces=self._form(family, labels).filled(values))
 
-    def _form(self, family: Family, labels: tuple[str, ...]) -> str:
+    def _form(self, family: Family, labels: tuple[str, ...]) -> _Form:
         known = self._forms.get(family.name)
-        if known is None or known[0] != labels:
-            known = self._forms[family.name] = labels, _form(family, labels)
-        return known[1]
+        if known is None or known.labels != labels:
+            known = self._forms[family.name] = _form(family, labels)
+        return known
 
 
-def _form(family: Family, labels: tuple[str, ...]) -> str:
-    """The family's lines with ``%s`` for each number. Labels have no ``%``."""
-    name = PREFIX + family.name
+def _form(family: Family, labels: tuple[str, ...]) -> _Form:
+    series = [_series(family, text).encode() for text in labels]
+    values_of_one = len(family.bounds) + 3 if family.kind == "histogram" else 1
+    longest_bytes = max(map(len, series), default=0) + values_of_one * _NUMBER_BYTES
+    step = max(_PIECE_BYTES // max(longest_bytes, 1), 1)
+    groups = [series[start : start + step] for start in range(0, len(series), step)]
+    return _Form(labels, tuple((b"".join(group), len(group) * values_of_one) for group in groups))
+
+
+def _series(family: Family, labels: str) -> str:
+    """One series' lines with a place for each number. Labels have no ``%``."""
+    name, braces = PREFIX + family.name, f"{{{labels}}}" if labels else ""
     if family.kind != "histogram":
-        return "".join(f"{name}{_braced(text)} %s\n" for text in labels)
-    places = [f'le="{bound!r}"}} %s\n' for bound in family.bounds] + ['le="+Inf"} %s\n']
-    lines = []
-    for text in labels:
-        begin = f"{name}_bucket{{{text}{',' if text else ''}"
-        lines += [begin + place for place in places]
-        lines.append(f"{name}_sum{_braced(text)} %s\n{name}_count{_braced(text)} %s\n")
-    return "".join(lines)
-
-
-def _braced(text: str) -> str:
-    return f"{{{text}}}" if text else ""
+        return f"{name}{braces} %d\n"
+    begin = f"{name}_bucket{{{labels}{',' if labels else ''}le="
+    buckets = "".join(f'{begin}"{bound!r}"}} %d\n' for bound in family.bounds)
+    return f'{buckets}{begin}"+Inf"}} %d\n{name}_sum{braces} %b\n{name}_count{braces} %d\n'
