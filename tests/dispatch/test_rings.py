@@ -44,7 +44,7 @@ def begin(guest: RigGuest) -> int:
 def end(guest: RigGuest) -> Events:
     assert guest.gate is not None
     guest.gate.end_trace()
-    return guest.rig.ledger.end_trace(guest.slot)
+    return guest.rig.ledger.end_trace(guest.slot).take()
 
 
 def test_a_traced_launch_is_noted_with_its_shape_and_its_times(guest: RigGuest) -> None:
@@ -103,7 +103,7 @@ def test_a_launch_that_faults_is_the_last_one_and_stays_open(rig: Rig) -> None:
     begin(guest)
     with pytest.raises(CallFailed):
         guest.launch(grid=(9, 1, 1))
-    (event,) = rig.ledger.end_trace(guest.slot)
+    (event,) = rig.ledger.end_trace(guest.slot).take()
     guest.close()
     assert (event.code, event.grid_x, event.ended_ns) == (layout.EVENT_OPEN, 9, 0)
     assert event.started_ns >= event.entered_ns > 0
@@ -174,11 +174,16 @@ def test_a_ring_is_empty_for_the_next_instance_and_there_are_so_many_of_them(eng
     for slot in guests:
         for _ in range(FIRST + LAST + 5):
             rig.ledger.note_sync(slot, 0, 1, 2)
-        assert len(list(rig.ledger.end_trace(slot))) == FIRST + LAST
+    filled = [rig.ledger.end_trace(slot) for slot in guests]
+    assert not rig.ledger.begin_trace(late)  # until somebody has read them, or lets them go
+    filled.pop()
+    assert rig.ledger.begin_trace(late)
+    rig.ledger.end_trace(late).give()
+    assert all(len(list(ring.take())) == FIRST + LAST for ring in filled)
     start, size = layout.RINGS, layout.RING_SLOTS * layout.RING_BYTES
     assert not bytes(rig.ledger._view[start >> 3 : (start + size) >> 3]).strip(b"\0")
     assert rig.ledger.begin_trace(late)
-    assert rig.ledger.end_trace(late) == Events(0, 0, b"")
+    assert rig.ledger.end_trace(late).take() == Events(0, 0, b"")
     for slot in (*guests, late):
         rig.ledger.close(slot, False)
 

@@ -150,6 +150,19 @@ def scrape(session: Session, seconds: float) -> None:
     _run(session, lambda home: measure(home, seconds))
 
 
+@bench.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=6.0, show_default=True, help="How long each case lasts."
+)
+@with_session
+@click.pass_obj
+def trace(session: Session, seconds: float) -> None:
+    """Trace a guest of 1,000 launches: every call, one in a hundred, none."""
+    from tensor_wasm.bench.trace import measure
+
+    _run(session, lambda home: measure(home, seconds))
+
+
 def _run(session: Session | None, measure: Callable[[Path], Report]) -> None:
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-bench-") as home:
         report = measure(Path(home))

@@ -27,7 +27,7 @@ from tensor_wasm.dispatch.ledger import Ledger, Slot
 from tensor_wasm.dispatch.link_module import CLOCK_EXPORT, HIRE_EXPORT, LAUNCH_TABLE, LinkedImport, link_module
 from tensor_wasm.dispatch.scratch import Helpers, KernelEntry
 from tensor_wasm.errors import QuotaExceeded
-from tensor_wasm.runtime import Annex, Engine, Instance, Linker, Module, Spans, Store
+from tensor_wasm.runtime import Annex, Engine, Instance, Linker, Module, Spans, Store, TableEntry
 from tensor_wasm.runtime import bindings as native
 
 #: Two clocks are compared by reading one within two readings of the other: so close together, or in so many tries.
@@ -121,6 +121,9 @@ class Gate:
     def __init__(self, store: Store, instance: Instance, guest_memory: Any, launch_table: Any) -> None:
         self._store = store
         self._launch_table = launch_table
+        #: The functions that can stand there, plain and traced, once an instance was traced.
+        self._launches: tuple[TableEntry, TableEntry] | None = None
+        self._enter = instance.function("enter")
         self._instance = instance
         self._guest_memory = guest_memory
         self._scratch: Any = instance.extern("scratch")
@@ -135,7 +138,7 @@ class Gate:
 
     def start_clock(self, ledger: Ledger, slot: Slot, left_ns: int | None) -> None:
         """Tie the gate to its slot; from now on the invocation has ``left_ns`` (None: no end)."""
-        self._store.call_short(self._instance.function("enter"), slot.offset)
+        self._store.call_short(self._enter, slot.offset)
         if left_ns is None:
             ledger.clear_deadline(slot)
         else:
@@ -145,22 +148,26 @@ class Gate:
         """From now on note launches in the ring that the slot has; what to add to the gate's clock to have
         :func:`time.monotonic_ns`'s.
         """
-        enter = self._instance.function("enter")
+        enter, slot_offset = self._enter, slot.offset
         shortest_ns = offset_ns = 0
         for _ in range(_CLOCK_READINGS):
             before_ns = time.monotonic_ns()
-            self._store.call_short(enter, slot.offset)
+            self._store.call_short(enter, slot_offset)
             took_ns = time.monotonic_ns() - before_ns
             if not shortest_ns or took_ns < shortest_ns:
                 shortest_ns, offset_ns = took_ns, before_ns + took_ns // 2 - ledger.clock_ns(slot)
             if took_ns < _CLOCK_READING_NS:
                 break
-        self._store.table_set(self._launch_table, 0, self._instance.function(TRACED_LAUNCH))
+        if self._launches is None:
+            plain, traced = (self._instance.function(name) for name in (LAUNCH, TRACED_LAUNCH))
+            self._launches = TableEntry(self._launch_table, 0, plain), TableEntry(self._launch_table, 0, traced)
+        self._launches[1].put(self._store)
         return offset_ns
 
     def end_trace(self) -> None:
         """Note no more launches."""
-        self._store.table_set(self._launch_table, 0, self._instance.function(LAUNCH))
+        assert self._launches is not None
+        self._launches[0].put(self._store)
 
     def kernel_ids(self) -> dict[int, int]:
         """The ids of the kernels that there are, by number."""

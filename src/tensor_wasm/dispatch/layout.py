@@ -132,7 +132,7 @@ EVENT_ENDED = 64  # i64: when the call was over, 0 if it never was
 EVENT_KIND = 72  # i32, see KIND_LAUNCH
 EVENT_BYTES = 80
 RING_BYTES = RING_HEADER_BYTES + (RING_FIRST + RING_LAST) * EVENT_BYTES
-RING_SLOTS = 64
+RING_SLOTS = 256
 RINGS = BOARDS + BOARD_SLOTS * BOARD_BYTES
 
 #: ``EVENT_CODE`` of a launch that has not come back; codes of the ABI are not above 0.

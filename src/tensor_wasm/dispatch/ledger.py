@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tensor_wasm.dispatch import layout
 from tensor_wasm.dispatch.clerk import clerk_module
 from tensor_wasm.dispatch.layout import BUCKETS, COUNTERS, LATENCY_BUCKETS_S, State
-from tensor_wasm.dispatch.rings import Events, Rings
+from tensor_wasm.dispatch.rings import FilledRing, Rings
 from tensor_wasm.errors import CapacityExhausted
 from tensor_wasm.runtime import Budget, Engine, SharedMemory, Store
 
@@ -149,7 +149,7 @@ class Ledger:
         self._words = memoryview(array).cast("B").cast("i")
         self._longs = memoryview(array).cast("B").cast("q")
         self._view: NDArray[np.int64] = np.frombuffer(memoryview(array).cast("B"), dtype=np.int64)
-        self._rings = Rings(self.memory.address)
+        self._rings = Rings(memoryview(array).cast("B"), self._longs)
         self._free = deque(range(layout.INSTANCE_SLOTS))
         self._live: dict[int, Slot] = {}
         self._tenants: dict[int, int] = {}
@@ -271,11 +271,11 @@ class Ledger:
         """Note a sync of an instance that has a ring; the times are of :func:`time.monotonic_ns`'s clock."""
         self._rings.note_sync(self._words[(slot.offset + layout.RING) >> 2], code, entered_ns, ended_ns)
 
-    def end_trace(self, slot: Slot) -> Events:
-        """Take back the ring of an instance that has one; what is in it."""
+    def end_trace(self, slot: Slot) -> FilledRing:
+        """Take the ring from an instance that has one."""
         ring = self._words[(slot.offset + layout.RING) >> 2]
         self._words[(slot.offset + layout.RING) >> 2] = 0
-        return self._rings.give(ring)
+        return FilledRing(self._rings, ring)
 
     def close(self, slot: Slot, used: bool) -> None:
         """Give a slot back, however its instance ended: permits return, counters go to the tenant.

@@ -5,7 +5,6 @@ They are memory of the node's, a fixed number of them; a ring is zeroed before t
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -69,35 +68,80 @@ class Events:
 
 
 class Rings:
-    """The rings of one ledger, whose memory starts at ``address``. Safe for threads; a ring is one thread's."""
+    """The rings of one ledger, whose memory ``bytes_`` and ``longs`` show. Safe for threads; a ring is one thread's."""
 
-    def __init__(self, address: int) -> None:
-        self._address = address
+    def __init__(self, bytes_: memoryview, longs: memoryview) -> None:
+        self._bytes = bytes_
+        self._longs = longs
+        self._nothing = memoryview(bytes(layout.RING_BYTES))
         self._free = deque(range(layout.RING_SLOTS))
 
     def take(self) -> int | None:
         """The offset of an empty ring, None when all are lent."""
         try:
-            return layout.ring_offset(self._free.popleft())
+            return layout.ring_offset(self._free.pop())  # the last one given back: its memory is still at hand
         except IndexError:
             return None
 
     def note_sync(self, ring: int, code: int, entered_ns: int, ended_ns: int) -> None:
         """Note a sync, while the guest waits for its answer: nobody else writes the ring then."""
-        header = (ctypes.c_int64 * 2).from_address(self._address + ring)
-        count = header[0]
-        header[0] = count + 1
-        header[1] += 1
+        count = self.count(ring)
+        self._longs[(ring + layout.RING_EVENTS) >> 3] = count + 1
+        self._longs[(ring + layout.RING_SYNCS) >> 3] += 1
         place = count if count < RING_FIRST else RING_FIRST + count % RING_LAST
-        event = _EVENT.pack(0, 0, 0, 0, 0, 0, 0, 0, code, entered_ns, 0, 0, ended_ns, layout.KIND_SYNC)
-        ctypes.memmove(self._address + ring + RING_HEADER_BYTES + place * EVENT_BYTES, event, EVENT_BYTES)
+        start = ring + RING_HEADER_BYTES + place * EVENT_BYTES
+        _EVENT.pack_into(self._bytes, start, 0, 0, 0, 0, 0, 0, 0, 0, code, entered_ns, 0, 0, ended_ns, layout.KIND_SYNC)
 
-    def give(self, ring: int) -> Events:
-        """Take back a ring and leave it empty; what it had. The guest runs no more."""
-        start = self._address + ring
-        count, syncs = (ctypes.c_int64 * 2).from_address(start)
-        used_bytes = min(count, RING_FIRST + RING_LAST) * EVENT_BYTES
-        kept = ctypes.string_at(start + RING_HEADER_BYTES, used_bytes)
-        ctypes.memset(start, 0, RING_HEADER_BYTES + used_bytes)
+    def count(self, ring: int) -> int:
+        """How many events a ring was told of."""
+        count: int = self._longs[(ring + layout.RING_EVENTS) >> 3]
+        return count
+
+    def read(self, ring: int) -> Events:
+        """What a ring has. Its guest runs no more."""
+        count = self.count(ring)
+        start = ring + RING_HEADER_BYTES
+        kept = bytes(self._bytes[start : start + kept_of(count) * EVENT_BYTES])
+        return Events(count, self._longs[(ring + layout.RING_SYNCS) >> 3], kept)
+
+    def give(self, ring: int) -> None:
+        """Take back a ring and leave it empty."""
+        used_bytes = RING_HEADER_BYTES + kept_of(self.count(ring)) * EVENT_BYTES
+        self._bytes[ring : ring + used_bytes] = self._nothing[:used_bytes]
         self._free.append((ring - layout.RINGS) // layout.RING_BYTES)
-        return Events(count, syncs, kept)
+
+
+class FilledRing:
+    """A ring whose guest runs no more, until somebody has read it: so the guest's thread copies nothing.
+
+    It goes back by :meth:`take` or :meth:`give`, at the latest when nothing refers to it any more.
+    """
+
+    __slots__ = ("_is_given", "_ring", "_rings", "kept_count")
+
+    def __init__(self, rings: Rings, ring: int) -> None:
+        self._rings = rings
+        self._ring = ring
+        self._is_given = False
+        #: How many events it has.
+        self.kept_count = kept_of(rings.count(ring))
+
+    def take(self) -> Events:
+        """What is in it; once only."""
+        events = self._rings.read(self._ring)
+        self.give()
+        return events
+
+    def give(self) -> None:
+        """Give it back. Safe to call twice."""
+        if not self._is_given:
+            self._is_given = True
+            self._rings.give(self._ring)
+
+    def __del__(self) -> None:
+        self.give()
+
+
+def kept_of(count: int) -> int:
+    """How many of so many events a ring keeps."""
+    return min(count, RING_FIRST + RING_LAST)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tensor_wasm.dispatch import Events
+from tensor_wasm.dispatch import Events, FilledRing
 
 if TYPE_CHECKING:
     from tensor_wasm.host.guest import Guest
@@ -63,15 +63,37 @@ class Span:
         self.failure = failure
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The launches of a call while they are in its ring."""
+
+    span: Span
+    ring: FilledRing
+    kernels: Mapping[int, str]
+    clock_offset_ns: int
+    instance_id: str
+
+
 class Trace:
     """The spans of one request, or of a job that it left. One thread at a time adds to it.
 
     ``trace_id`` and ``parent_id`` are hexadecimal as in W3C's header, ``state`` the ``tracestate`` that came along.
     ``root_id`` is the id of the first span, which is the request's; empty for a job, whose spans belong to
-    ``parent_id``. ``wall_offset_ns`` makes times of the day of the spans' times. ``take`` gets it at the end.
+    ``parent_id``. ``wall_offset_ns`` makes times of the day of the spans' times. ``take`` gets it at the end, to call
+    :meth:`read_rings` or :meth:`drop`.
     """
 
-    __slots__ = ("_take", "dropped_spans", "parent_id", "root_id", "spans", "state", "trace_id", "wall_offset_ns")
+    __slots__ = (
+        "_kept",
+        "_take",
+        "dropped_spans",
+        "parent_id",
+        "root_id",
+        "spans",
+        "state",
+        "trace_id",
+        "wall_offset_ns",
+    )
 
     def __init__(
         self, trace_id: str, parent_id: str, state: str, take: Callable[[Trace], None], root_id: str = ""
@@ -84,6 +106,7 @@ class Trace:
         self.dropped_spans = 0
         self.wall_offset_ns = time.time_ns() - time.monotonic_ns()
         self._take = take
+        self._kept: list[_Kept] = []
 
     @classmethod
     def of_request(
@@ -115,9 +138,32 @@ class Trace:
         self.spans.append(span)
         return span
 
+    def keep(
+        self, span: Span, ring: FilledRing, kernels: Mapping[int, str], clock_offset_ns: int, instance_id: str
+    ) -> None:
+        """The launches of a span are in this ring."""
+        self._kept.append(_Kept(span, ring, kernels, clock_offset_ns, instance_id))
+
     def finish(self) -> None:
         """Give it to who exports it; nothing may be added then."""
         self._take(self)
+
+    @property
+    def span_count(self) -> int:
+        """How many spans it becomes, launches and syncs included; until its rings are read."""
+        return len(self.spans) + sum(kept.ring.kept_count for kept in self._kept)
+
+    def read_rings(self) -> None:
+        """Have each span's launches with it, and give its ring back."""
+        for kept in self._kept:
+            kept.span.launches = Launches(kept.ring.take(), kept.kernels, kept.clock_offset_ns, kept.instance_id)
+        self._kept.clear()
+
+    def drop(self) -> None:
+        """Give the rings back; nobody reads them."""
+        for kept in self._kept:
+            kept.ring.give()
+        self._kept.clear()
 
 
 class Recording:
@@ -186,9 +232,9 @@ class Recording:
             guest.gate.end_trace()
             for number, identity in guest.gate.kernel_ids().items():
                 self.note_kernel(identity, guest.kernels[number].loaded.compiled.name)
-        events = guest.services.ledger.end_trace(guest.slot)
         self._has_ring = False
-        self.span.launches = Launches(events, self._kernels, self._clock_offset_ns, self._instance_id)
+        ring = guest.services.ledger.end_trace(guest.slot)
+        self.trace.keep(self.span, ring, self._kernels, self._clock_offset_ns, self._instance_id)
 
     def _take_ring(self) -> bool:
         if not self._has_ring:

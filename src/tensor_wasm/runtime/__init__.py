@@ -19,7 +19,7 @@ from tensor_wasm.runtime.priority import (
 from tensor_wasm.runtime.recent import Recent
 from tensor_wasm.runtime.shared import SharedMemory
 from tensor_wasm.runtime.spans import Spans
-from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store
+from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store, TableEntry
 
 __all__ = [
     "CHECK_TICKS",
@@ -51,6 +51,7 @@ __all__ = [
     "SharedMemory",
     "Spans",
     "Store",
+    "TableEntry",
     "Template",
     "asleep",
     "begin_call",

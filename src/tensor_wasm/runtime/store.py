@@ -96,6 +96,25 @@ class Instance:
         return extern.of.memory if extern is not None and extern.kind == native.EXTERN_MEMORY else None
 
 
+class TableEntry:
+    """A function for a place in a table given as a C extern, made once to be put there more than once."""
+
+    __slots__ = ("_index", "_keeps", "_table", "_value")
+
+    def __init__(self, table: Any, index: int, function: Any) -> None:
+        value = native.Value(kind=native.VALUE_FUNCREF)
+        value.of.funcref = function
+        self._keeps = table, value  # what the two references below point at
+        self._table, self._value = ctypes.byref(table.of.table), ctypes.byref(value)
+        self._index = index
+
+    def put(self, store: Store) -> None:
+        """Put it in its place."""
+        error = native.table_set(store.context, self._table, self._index, self._value)
+        if error:
+            raise InternalError(native.take_error(error))
+
+
 class Store:
     """One sandbox.
 
@@ -261,11 +280,7 @@ class Store:
 
     def table_set(self, table: Any, index: int, function: Any) -> None:
         """Put a function in a table given as a C extern."""
-        value = native.Value(kind=native.VALUE_FUNCREF)
-        value.of.funcref = function
-        error = native.table_set(self.context, ctypes.byref(table.of.table), index, ctypes.byref(value))
-        if error:
-            raise InternalError(native.take_error(error))
+        TableEntry(table, index, function).put(self)
 
     def begin_call(self) -> None:
         """Have the interrupt be asked soon, as in a new store; for one whose calls lie apart."""

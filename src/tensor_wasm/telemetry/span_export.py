@@ -2,7 +2,7 @@
 
 A process of its own, with the lowest priority: OpenTelemetry's SDK takes some 40 µs for a span, of which a traced
 invocation with many launches has 500, and would hold the interpreter lock against the node's threads for that long.
-Here a trace is a few lists and the bytes of its rings. Nothing ever waits for the process or for the collector behind
+Here a trace is a few lists and its rings. Nothing ever waits for the process or for the collector behind
 it: where they do not keep up, traces are dropped and counted.
 """
 
@@ -25,10 +25,9 @@ from pathlib import Path
 import msgspec
 
 import tensor_wasm
-from tensor_wasm.dispatch.layout import EVENT_BYTES
 from tensor_wasm.host.trace import Trace
 from tensor_wasm.telemetry.families import Family, Metric, labels_text, sample
-from tensor_wasm.telemetry.span_messages import ExportMessage, encode, events, span_count
+from tensor_wasm.telemetry.span_messages import ExportMessage, encode
 
 SPANS = Family(
     "trace_spans_total",
@@ -39,10 +38,11 @@ SPANS = Family(
 
 #: Its label's values.
 OUTCOMES = ("exported", "failed", "dropped")
-#: Traces that wait are dropped, the newest first, beyond so many and beyond so many bytes.
+#: Traces that wait are dropped, the newest first, beyond so many and beyond so many bytes. Their rings are bounded by
+#: themselves: once all wait to be read, a traced invocation notes no launches.
 _QUEUE_MAX = 4096
 _QUEUE_BYTES_MAX = 16 << 20
-#: What a trace takes besides its rings, and a span.
+#: What a trace takes, and a span.
 _TRACE_BYTES = 512
 _SPAN_BYTES = 512
 _PIPE_BYTES = 1 << 20
@@ -90,14 +90,15 @@ class SpanExport:
 
     def put(self, trace: Trace) -> None:
         """Export a trace, or drop it when too much waits."""
-        size_bytes = _TRACE_BYTES + _SPAN_BYTES * len(trace.spans) + EVENT_BYTES * sum(map(events, trace.spans))
+        size_bytes = _TRACE_BYTES + _SPAN_BYTES * len(trace.spans)
         with self._lock:
             if (
                 self._closing.is_set()
                 or len(self._queue) >= _QUEUE_MAX
                 or self._queued_bytes + size_bytes > _QUEUE_BYTES_MAX
             ):
-                self._counts["dropped"] += span_count(trace)
+                self._counts["dropped"] += trace.span_count
+                trace.drop()
                 return
             self._queued_bytes += size_bytes
             self._queue.append((trace, size_bytes))
@@ -151,7 +152,7 @@ class SpanExport:
             trace, size_bytes = self._queue.popleft()
             with self._lock:
                 self._queued_bytes -= size_bytes
-                self._sent += span_count(trace)
+                self._sent += trace.span_count
             if not self._send(encode(trace)):
                 self._lose_process()
                 return False
@@ -233,7 +234,9 @@ class SpanExport:
         if self._process is not None:
             self._stop_process(max(self._until_s - time.monotonic(), 0.0))
         with self._lock:
-            self._counts["dropped"] += sum(span_count(trace) for trace, _ in self._queue)
+            for trace, _ in self._queue:
+                self._counts["dropped"] += trace.span_count
+                trace.drop()
             self._queue.clear()
             self._queued_bytes = 0
 

@@ -34,7 +34,8 @@ class ExportMessage(msgspec.Struct, frozen=True):
 
 
 def encode(trace: Trace) -> bytes:
-    """A trace's message, with its length before it."""
+    """A trace's message, with its length before it. Its rings are free then."""
+    trace.read_rings()
     message = TraceMessage(
         trace.trace_id,
         trace.parent_id,
@@ -51,13 +52,3 @@ def encode(trace: Trace) -> bytes:
 def decoder() -> Callable[[bytes], TraceMessage]:
     """What reads the bodies of traces' messages."""
     return msgspec.msgpack.Decoder(TraceMessage).decode
-
-
-def span_count(trace: Trace) -> int:
-    """How many spans a trace becomes."""
-    return len(trace.spans) + sum(events(span) for span in trace.spans)
-
-
-def events(span: Span) -> int:
-    """How many launches and syncs a span has that are kept."""
-    return 0 if span.launches is None else span.launches.events.kept_count
