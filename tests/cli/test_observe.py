@@ -100,7 +100,7 @@ def test_without_an_answer_there_is_no_document_and_no_long_wait(operator):
     source = Source(None, path)
     for _ in range(2):
         began = time.monotonic()
-        with pytest.raises(Exception, match="no answer within|timed out"):
+        with pytest.raises(Exception, match=r"no answer within|timed out"):
             source.document()
         assert time.monotonic() - began < WHOLE_S + PATIENCE_S / 2
 
