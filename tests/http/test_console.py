@@ -58,6 +58,13 @@ def test_another_file_is_not_found(shared):
     assert shared.get("/console/nothing.js").kind == "not_found"
 
 
+def test_metrics_count_the_files_under_one_route(shared):
+    shared.get("/console/console.js")
+    shared.get("/console/no.js")
+    routes = {route for route, _, _ in shared.counted() if route.startswith("/console")}
+    assert routes == {"/console", "/console/:file"}
+
+
 def test_nothing_of_elsewhere_and_nothing_inline_may_run(shared):
     for path in ("/console", *(f"/console/{name}" for name in console.PARTS)):
         headers = shared.get(path).headers
