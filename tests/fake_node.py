@@ -7,7 +7,10 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from tensor_wasm.dispatch.ledger import LedgerView
+import numpy as np
+
+from tensor_wasm.dispatch.layout import COUNTERS
+from tensor_wasm.dispatch.ledger import LedgerTable, LedgerView
 from tensor_wasm.errors import NotFound, NotReady, Terminated
 from tensor_wasm.node import Distribution, Export, Function, Import, InvocationResult, Page, StatisticsView
 from tensor_wasm.tenancy import Tenants, TokenBook
@@ -25,6 +28,29 @@ class Reading:
 
     def read(self):
         return self.view
+
+
+class FakeLedger(Reading):
+    """A ledger that shows what it is told to."""
+
+    def table(self):
+        rows = self.view.tenants
+        counts = np.zeros((len(rows), COUNTERS.size // 8), np.int64)
+        for words, row in zip(counts, rows, strict=True):
+            for name in ("dispatches", "rejected_saturated", "rejected_deadline", "rejected_quota", "faults"):
+                words[getattr(COUNTERS, name) // 8] = getattr(row, name)
+            for name in ("latency", "execution", "permit_wait"):
+                values = (*getattr(row, name).counts, getattr(row, name).sum_ns)
+                first = getattr(COUNTERS, name) // 8
+                words[first : first + len(values)] = values
+        return LedgerTable(
+            self.view.permits,
+            self.view.used,
+            tuple(row.tenant for row in rows),
+            tuple(row.held for row in rows),
+            tuple(row.waiting for row in rows),
+            counts,
+        )
 
 
 def no_statistics():
@@ -83,7 +109,7 @@ class FakeNode:
     def __init__(self, config):
         self.config = config
         self.device = FakeDevice()
-        self.ledger = Reading(LedgerView(64, 0, ()))
+        self.ledger = FakeLedger(LedgerView(64, 0, ()))
         self.statistics = Counting(no_statistics())
         self.tokens = TokenBook(config.api_tokens, NoStore())
         self.tenants = Tenants(NoStore())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from itertools import accumulate
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from fake_node import FakeDevice, FakeJobs, Reading, no_statistics
+from fake_node import FakeDevice, FakeJobs, FakeLedger, Reading, no_statistics
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
 from tensor_wasm.node import Distribution, StatisticsView
 from tensor_wasm.telemetry import Collector, HttpMetrics, LagMonitor, render
@@ -96,7 +97,7 @@ def counters(tenant, dispatches=0, **more):
 def node_with(rows=(), statistics=None, permits=64, used=0, queued=None):
     return SimpleNamespace(
         device=FakeDevice(),
-        ledger=Reading(LedgerView(permits, used, tuple(rows))),
+        ledger=FakeLedger(LedgerView(permits, used, tuple(rows))),
         statistics=Reading(statistics or no_statistics()),
         queued=lambda: queued or {},
         jobs=FakeJobs(),
@@ -393,7 +394,8 @@ def test_many_series_at_once_are_written_as_they_are_one_by_one():
         labels = tuple(labels_text(a=str(x)) for x in generator.integers(0, 3, length))
         rows = [([int(x) for x in generator.integers(0, 1 << 60, 4)], float(generator.uniform(0, 9))) for _ in labels]
         expected = "".join(histogram(timed, text, bounds, *row) for text, row in zip(labels, rows, strict=True))
-        assert b"".join(sheet.histograms(timed, labels, rows).text()).decode() == expected, f"seed {seed}"
+        cumulative = [(list(accumulate(counts)), total) for counts, total in rows]
+        assert b"".join(sheet.histograms(timed, labels, cumulative).text()).decode() == expected, f"seed {seed}"
         numbers = [counts[0] for counts, _ in rows]
         expected = "".join(sample(counted, text, number) for text, number in zip(labels, numbers, strict=True))
         written = sheet.samples(counted, labels, numbers).text()
@@ -404,5 +406,5 @@ def test_many_series_at_once_are_written_as_they_are_one_by_one():
 def test_a_series_without_labels_has_no_braces():
     sheet = Sheet()
     assert b"".join(sheet.samples(Family("n", "gauge", "N."), ("",), [2]).text()) == b"tensor_wasm_n 2\n"
-    metric = sheet.histograms(Family("t", "histogram", "T.", (), (0.5,)), ("",), [((1, 2), 0.25)])
+    metric = sheet.histograms(Family("t", "histogram", "T.", (), (0.5,)), ("",), [((1, 3), 0.25)])
     assert b"".join(metric.text()).decode() == histogram(Family("t", "histogram", "T."), "", (0.5,), (1, 2), 0.25)

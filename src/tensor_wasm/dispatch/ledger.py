@@ -58,6 +58,21 @@ class LedgerView:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerTable:
+    """The ledger at one moment as a table, which is quicker read: a row of ``counts`` for each of ``tenants``.
+
+    A row has the words of ``layout.COUNTERS``. ``held`` and ``waiting`` are launches by tenant.
+    """
+
+    permits: int
+    used: int
+    tenants: tuple[int | None, ...]
+    held: tuple[int, ...]
+    waiting: tuple[int, ...]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """A tenant's part of the permits: ``weight`` (1 to ``WEIGHT_MAX``) against those of others who wait; at most
     ``cap`` at once (None: all).
@@ -291,6 +306,12 @@ class Ledger:
 
     def read(self) -> LedgerView:
         """All counters at this moment; those of live instances are in their tenants'."""
+        table = self.table()
+        rows = zip(table.tenants, table.held, table.waiting, table.counts.tolist(), strict=True)
+        return LedgerView(table.permits, table.used, tuple(_tenant(*row) for row in rows))
+
+    def table(self) -> LedgerTable:
+        """What :meth:`read` gives, as a table."""
         with self._lock:
             count = len(self._tenants)
             rows = [*range(count), layout.OTHER_TENANT]
@@ -303,11 +324,10 @@ class Ledger:
             names: list[int | None] = [*self._tenants, None]
             permits = self._words[layout.CAPACITY >> 2]
             used = permits - self._words[layout.AVAILABLE >> 2]
-        rows_of_counts = counters.tolist()
-        if not any(rows_of_counts[-1]) and not any(fields[-1]):
+        if not counters[-1].any() and not any(fields[-1]):
             names.pop()
-        tenants = tuple(_tenant(name, fields[row], rows_of_counts[row]) for row, name in enumerate(names))
-        return LedgerView(permits, max(used, 0), tenants)
+        held, waiting = zip(*fields[: len(names)], strict=True) if names else ((), ())
+        return LedgerTable(permits, max(used, 0), tuple(names), held, waiting, counters[: len(names)])
 
     def _counters(self, offset: int) -> NDArray[np.int64]:
         start = offset // _WORD
@@ -318,7 +338,7 @@ class Ledger:
         return self._words[(base + layout.TENANT_HELD) >> 2], self._words[(base + layout.TENANT_WAITING) >> 2]
 
 
-def _tenant(name: int | None, fields: tuple[int, int], counts: list[int]) -> TenantCounters:
+def _tenant(name: int | None, held: int, waiting: int, counts: list[int]) -> TenantCounters:
     def at(offset: int) -> int:
         return counts[offset // _WORD]
 
@@ -328,8 +348,8 @@ def _tenant(name: int | None, fields: tuple[int, int], counts: list[int]) -> Ten
 
     return TenantCounters(
         tenant=name,
-        held=fields[0],
-        waiting=fields[1],
+        held=held,
+        waiting=waiting,
         dispatches=at(COUNTERS.dispatches),
         rejected_saturated=at(COUNTERS.rejected_saturated),
         rejected_deadline=at(COUNTERS.rejected_deadline),
@@ -341,4 +361,4 @@ def _tenant(name: int | None, fields: tuple[int, int], counts: list[int]) -> Ten
     )
 
 
-__all__ = ["LATENCY_BUCKETS_S", "Histogram", "Ledger", "LedgerView", "Share", "Slot", "TenantCounters"]
+__all__ = ["LATENCY_BUCKETS_S", "Histogram", "Ledger", "LedgerTable", "LedgerView", "Share", "Slot", "TenantCounters"]

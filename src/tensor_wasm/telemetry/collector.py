@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import add
+from itertools import chain
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tensor_wasm.device import COMPILE_BUCKETS_S
-from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
+from tensor_wasm.dispatch.layout import BUCKETS, COUNTERS, HISTOGRAM_SUM
+from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, LedgerTable
 from tensor_wasm.errors import Ending
 from tensor_wasm.node.statistics import QUOTAS, RATE, SNAPSHOT_BUCKETS_S, SPAWN_BUCKETS_S
 from tensor_wasm.telemetry.build import build
@@ -73,19 +76,8 @@ BUILD_INFO = Family(
 REJECTION_REASONS = ("saturated", "deadline", "quota")
 _FULL_QUOTAS = tuple(quota for quota in QUOTAS if quota != RATE)
 _OUTCOMES = tuple(ending.value for ending in Ending)
-_NO_LAUNCHES = TenantCounters(
-    tenant=None,
-    held=0,
-    waiting=0,
-    dispatches=0,
-    rejected_saturated=0,
-    rejected_deadline=0,
-    rejected_quota=0,
-    faults=0,
-    latency=Histogram((0,) * (len(LATENCY_BUCKETS_S) + 1), 0),
-    execution=Histogram((0,) * (len(LATENCY_BUCKETS_S) + 1), 0),
-    permit_wait=Histogram((0,) * (len(LATENCY_BUCKETS_S) + 1), 0),
-)
+_WORD_BYTES = 8
+_WORDS = COUNTERS.size // _WORD_BYTES
 
 
 class Collector:
@@ -102,8 +94,9 @@ class Collector:
         """Every family of the node, with its samples at this moment."""
         device = self._node.device.name
         with self._lock:
-            ledger, statistics = self._node.ledger.read(), self._node.statistics.read()
-            busy: dict[Tenant, int] = {row.tenant: row.dispatches for row in ledger.tenants}
+            ledger, statistics = self._node.ledger.table(), self._node.statistics.read()
+            dispatches = ledger.counts[:, COUNTERS.dispatches // _WORD_BYTES].tolist()
+            busy: dict[Tenant, int] = dict(zip(ledger.tenants, dispatches, strict=True))
             for tenant, count in statistics.spawns.items():  # who was only ever refused is among them, with 0
                 busy[tenant] = busy.get(tenant, 0) + count
             labels = self._labels.choose(busy)
@@ -159,56 +152,42 @@ def _build_labels(device: str) -> str:
 # --- launches ---------------------------------------------------------------------------------------------
 
 
-def _dispatch(view: LedgerView, labels: Mapping[Tenant, str], sheet: Sheet, series: _Series) -> list[Metric]:
-    by_label = _by_label(view, labels)
-    rows = [by_label[label] for label in series.shown]
+def _dispatch(table: LedgerTable, labels: Mapping[Tenant, str], sheet: Sheet, series: _Series) -> list[Metric]:
+    row_of = {label: row for row, label in enumerate(series.shown)}
+    rows = [row_of[labels[tenant]] for tenant in table.tenants]
+    counts = np.zeros((len(series.shown), _WORDS), np.int64)
+    np.add.at(counts, rows, table.counts)  # several have the row of ``other``
+    waiting = [0] * len(series.shown)
+    for row, launches in zip(rows, table.waiting, strict=True):
+        waiting[row] += launches
 
-    def histograms(family: Family, texts: tuple[str, ...], measured: Iterable[Histogram]) -> Metric:
-        return sheet.histograms(family, texts, ((one.counts, one.sum_ns / 1e9) for one in measured))
+    def column(offset: int) -> list[int]:
+        found: list[int] = counts[:, offset // _WORD_BYTES].tolist()
+        return found
 
-    rejections = [
-        count for row in rows for count in (row.rejected_saturated, row.rejected_deadline, row.rejected_quota)
-    ]
-    return [
-        sheet.samples(DISPATCHES, series.on_device, [row.dispatches for row in rows]),
-        histograms(LATENCY, series.tenants, (row.latency for row in rows)),
-        histograms(EXECUTION, series.on_device, (row.execution for row in rows)),
-        histograms(PERMIT_WAIT, series.tenants, (row.permit_wait for row in rows)),
-        Metric(PERMITS, sample(PERMITS, "", view.permits)),
-        Metric(PERMITS_USED, sample(PERMITS_USED, "", view.used)),
-        sheet.samples(WAITING, series.tenants, [row.waiting for row in rows]),
-        sheet.samples(REJECTIONS, series.reasons, rejections),
-        sheet.samples(FAULTS, series.tenants, [row.faults for row in rows]),
-    ]
+    def histograms(family: Family, texts: tuple[str, ...], offset: int) -> Metric:
+        first = offset // _WORD_BYTES
+        buckets = counts[:, first : first + BUCKETS].cumsum(axis=1).tolist()
+        sums_s = (counts[:, (offset + HISTOGRAM_SUM) // _WORD_BYTES] / 1e9).tolist()
+        return sheet.histograms(family, texts, zip(buckets, sums_s, strict=True))
 
-
-def _by_label(view: LedgerView, labels: Mapping[Tenant, str]) -> dict[str, TenantCounters]:
-    """A row for each label."""
-    rows = {OTHER: _NO_LAUNCHES, **dict.fromkeys(labels.values(), _NO_LAUNCHES)}
-    for row in view.tenants:
-        label = labels[row.tenant]
-        rows[label] = _sum(rows[label], row) if label == OTHER else row
-    return rows
-
-
-def _sum(one: TenantCounters, two: TenantCounters) -> TenantCounters:
-    return TenantCounters(
-        tenant=None,
-        held=one.held + two.held,
-        waiting=one.waiting + two.waiting,
-        dispatches=one.dispatches + two.dispatches,
-        rejected_saturated=one.rejected_saturated + two.rejected_saturated,
-        rejected_deadline=one.rejected_deadline + two.rejected_deadline,
-        rejected_quota=one.rejected_quota + two.rejected_quota,
-        faults=one.faults + two.faults,
-        latency=_sum_of_histograms(one.latency, two.latency),
-        execution=_sum_of_histograms(one.execution, two.execution),
-        permit_wait=_sum_of_histograms(one.permit_wait, two.permit_wait),
+    reasons = zip(
+        column(COUNTERS.rejected_saturated),
+        column(COUNTERS.rejected_deadline),
+        column(COUNTERS.rejected_quota),
+        strict=True,
     )
-
-
-def _sum_of_histograms(one: Histogram, two: Histogram) -> Histogram:
-    return Histogram(tuple(map(add, one.counts, two.counts)), one.sum_ns + two.sum_ns)
+    return [
+        sheet.samples(DISPATCHES, series.on_device, column(COUNTERS.dispatches)),
+        histograms(LATENCY, series.tenants, COUNTERS.latency),
+        histograms(EXECUTION, series.on_device, COUNTERS.execution),
+        histograms(PERMIT_WAIT, series.tenants, COUNTERS.permit_wait),
+        Metric(PERMITS, sample(PERMITS, "", table.permits)),
+        Metric(PERMITS_USED, sample(PERMITS_USED, "", table.used)),
+        sheet.samples(WAITING, series.tenants, waiting),
+        sheet.samples(REJECTIONS, series.reasons, chain.from_iterable(reasons)),
+        sheet.samples(FAULTS, series.tenants, column(COUNTERS.faults)),
+    ]
 
 
 # --- kernels and instances --------------------------------------------------------------------------------

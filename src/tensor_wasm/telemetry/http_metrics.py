@@ -6,6 +6,7 @@ import re
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 from tensor_wasm.telemetry.families import Exemplar, Family, Metric, histogram_lines, labels_text
 from tensor_wasm.telemetry.sheet import Sheet
@@ -93,14 +94,14 @@ class HttpMetrics:
         rows = sorted(self._rows.copy().items())
         in_flight = sorted(self._in_flight.copy().items())
         answers = self._texts(_ANSWER, [key for key, _ in rows])
-        counts = [(row.counts.copy(), row.sum_s) for _, row in rows]
+        counts = [(tuple(accumulate(row.counts)), row.sum_s) for _, row in rows]
         exemplars = {
             index * histogram_lines(DURATION_BUCKETS_S) + bucket: exemplar
             for index, (_, row) in enumerate(rows)
             for bucket, exemplar in row.exemplars.copy().items()
         }
         return [
-            self._sheet.samples(REQUESTS, answers, [sum(buckets) for buckets, _ in counts]),
+            self._sheet.samples(REQUESTS, answers, [buckets[-1] for buckets, _ in counts]),
             self._sheet.histograms(DURATION, answers, counts, exemplars),
             self._sheet.samples(
                 IN_FLIGHT, self._texts(_REQUEST, [key for key, _ in in_flight]), [count for _, count in in_flight]

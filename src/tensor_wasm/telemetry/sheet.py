@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-from tensor_wasm.telemetry.families import PREFIX, Exemplar, Family, Metric, number
+from tensor_wasm.telemetry.families import PREFIX, Exemplar, Family, Metric
 
 #: How long a piece of text may be. Longer ones would be memory of their own, which the system has to clear each time.
 _PIECE_BYTES = 64 << 10
@@ -24,7 +23,7 @@ class _Form:
     labels: tuple[str, ...]
     pieces: tuple[tuple[bytes, int], ...]
 
-    def filled(self, values: Sequence[int | bytes]) -> tuple[bytes, ...]:
+    def filled(self, values: Sequence[float]) -> tuple[bytes, ...]:
         """The text."""
         found = []
         start = 0
@@ -55,13 +54,12 @@ class Sheet:
         rows: Iterable[tuple[Sequence[int], float]],
         exemplars: Mapping[int, Exemplar] | None = None,
     ) -> Metric:
-        """A histogram of many series: of each the counts a bucket, not cumulative, and the sum of values."""
-        values: list[int | bytes] = []
+        """A histogram of many series: of each how many values each bucket has with those before it, and their sum."""
+        values: list[float] = []
         for counts, total in rows:
-            values += accumulate(counts)
-            count = values[-1]
-            values.append(number(total).encode())
-            values.append(count)
+            values += counts
+            values.append(total)
+            values.append(counts[-1])
         return Metric(family, exemplars=exemplars or {}, pieces=self._form(family, labels).filled(values))
 
     def _form(self, family: Family, labels: tuple[str, ...]) -> _Form:
@@ -87,4 +85,4 @@ def _series(family: Family, labels: str) -> str:
         return f"{name}{braces} %d\n"
     begin = f"{name}_bucket{{{labels}{',' if labels else ''}le="
     buckets = "".join(f'{begin}"{bound!r}"}} %d\n' for bound in family.bounds)
-    return f'{buckets}{begin}"+Inf"}} %d\n{name}_sum{braces} %b\n{name}_count{braces} %d\n'
+    return f'{buckets}{begin}"+Inf"}} %d\n{name}_sum{braces} %a\n{name}_count{braces} %d\n'
