@@ -1,6 +1,7 @@
 """`tensor-wasm-release` on made-up releases: a "node" that says ready or not, and a restart that is a shell command."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -206,6 +207,21 @@ def test_what_cannot_be_done_is_refused_in_words(machine, arguments, said):
     assert done.returncode == REFUSED
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_systemd_is_told_to_forget_the_starts_that_failed(machine, tmp_path):
+    """A release that fell at each start has used up what systemd allows: the way back from it must be let in."""
+    machine.add("1.0")
+    said = tmp_path / "said"
+    (tmp_path / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
+    (tmp_path / "systemctl").chmod(0o755)
+    command = [sys.executable, str(SCRIPT), "--root", str(machine.root), "switch", "1.0", "--home", str(machine.home)]
+    command += ["--url", f"http://127.0.0.1:{machine.server.server_address[1]}", "--settle", "0"]
+    command += ["--environment-file", str(machine.root / "none")]
+    subprocess.run(
+        command, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True, capture_output=True, timeout=60
+    )
+    assert said.read_text().splitlines() == ["reset-failed tensor-wasm.service", "restart tensor-wasm.service"]
 
 
 def test_two_operators_do_not_meet(machine):
