@@ -109,8 +109,8 @@ class Application:
         self._numbers = itertools.count(1)
         for operation in self.table.operations:
             # The 5xx too: a series that begins with its first failure has no increase that a query could see.
-            statuses = {error.http_status for error in (InternalError, *operation.errors)}
-            for status in (operation.status, *(status for status in statuses if status >= 500)):
+            failures = {error.http_status for error in operation.errors if error.http_status >= 500}
+            for status in (operation.status, InternalError.http_status, *failures):
                 http_metrics.declare(operation.route, operation.method, status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
