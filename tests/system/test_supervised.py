@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -26,7 +27,6 @@ class Manager:
     def __init__(self, folder, **settings):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(folder / "notify"))
-        self.socket.settimeout(_WAIT_S)
         self.journal = folder / "journal"
         with self.journal.open("wb") as journal:
             status = self.journal.stat()
@@ -44,6 +44,10 @@ class Manager:
             )
 
     def told(self):
+        until = time.monotonic() + _WAIT_S
+        while not select.select([self.socket], [], [], 0.2)[0]:
+            is_over = self.process.poll() is not None or time.monotonic() > until
+            assert not is_over, f"the node said nothing more; its log: {self.journal.read_text()}"
         return dict(line.split("=", 1) for line in self.socket.recv(4096).decode().splitlines())
 
     def close(self):
