@@ -108,6 +108,19 @@ def test_termination_is_reported_for_every_state_and_leaves_nothing_behind() -> 
     assert cases["instances at the end"]["highest"] == 0
 
 
+@pytest.mark.slow
+def test_tracing_is_reported_as_a_ratio_to_none() -> None:
+    report = run("trace", "--seconds", "0.2")
+    cases = {case["name"]: case for case in report["cases"]}
+    ratios = [case for name, case in cases.items() if name.endswith(": its time to none traced")]
+    assert [case["bar"] for case in ratios] == ["<= 1.1", "<= 1.01"] * 2
+    assert all(0.1 < case["p50"] < 100 for case in ratios)
+    for what in ("an empty kernel", "vector_add over 1,024 elements"):
+        assert {case["peer"] for name, case in cases.items() if name.startswith(what) and case["peer"]} == {
+            f"{what}, none traced"
+        }
+
+
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
     made = Workshop(tmp_path, working_guest(), permits=1)

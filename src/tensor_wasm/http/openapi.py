@@ -42,7 +42,8 @@ is for programs; each operation lists the kinds it may answer. A path that there
 method that a path has not is 405 `method_not_allowed`; every GET can be asked as HEAD.
 
 Each answer has `X-Request-Id`: the request's own when it gave one of 1 to 64 characters of `A-Z a-z 0-9 . _ -`, \
-else one that the node makes. While the node has no tokens, it listens on loopback only and asks for none."""
+else one that the node makes. A `traceparent` (W3C trace context) is taken; an answer that belongs to a trace has its \
+id in `X-Trace-Id`. While the node has no tokens, it listens on loopback only and asks for none."""
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _REFERENCE = "#/components/schemas/{name}"

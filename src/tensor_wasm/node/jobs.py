@@ -623,7 +623,8 @@ class Jobs:
                 if not line.ready:
                     break
                 job = line.ready.popleft()
-            end = self._perform(job)
+            with acting_for(Origin(job.request_id, line.tenant, job.trace)):
+                end = self._perform(job)
             if end is None:
                 with self._lock:
                     if self._is_paused:
@@ -652,8 +653,7 @@ class Jobs:
         error: TensorWasmError
         result: InvocationResult | None = None
         try:
-            with acting_for(Origin(job.request_id, line.tenant, job.trace)):
-                result = self._run(self._call(job))
+            result = self._run(self._call(job))
         except (TooManyInstances, CapacityExhausted) as caught:
             if not job.is_cancelled:
                 return None
