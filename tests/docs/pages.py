@@ -61,7 +61,7 @@ class Page:
     def commands(self) -> list[list[str]]:
         """Every command of the shell blocks, and of inline code that begins with one of ours; as words."""
         lines = [line for block in self.blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
-        lines += [code for code in self.code if re.match(r"(?:tensor-wasm|tensor-wasm-release|git|curl|jq|make) ", code)]
+        lines += [code for code in self.code if re.match(r"(?:tensor-wasm(?:-release)?|git|curl|jq|make) ", code)]
         return [command for line in lines for command in commands(line)]
 
     @cached_property
