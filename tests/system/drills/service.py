@@ -7,8 +7,10 @@ environment file and a restart, or ``tensor-wasm-release rollback``.
 from __future__ import annotations
 
 import json
+import random
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +33,7 @@ PATIENCE_S = 120.0
 _END_S = 60.0
 #: A node that does not start is tried again, as systemd does: another release may be current by then.
 _FAILURES_MAX, _AFTER_FAILURE_S = 10, 0.5
+_PORTS = 20_000, 32_000
 
 
 class Service:
@@ -49,7 +52,7 @@ class Service:
         self._variables = environment_variables
         self._log = root / "node.log"
         self._pid_file = root / "node.pid"
-        self._address = "127.0.0.1:0"
+        self._address = f"127.0.0.1:{_free_port()}"
         self._closing = False
         self._changed = threading.Condition()
         self.process: subprocess.Popen[str] | None = None
@@ -168,5 +171,16 @@ class Service:
     def _note_start(self, url: str) -> None:
         with self._changed:
             self.url, self.starts, self.started_s = url, self.starts + 1, time.monotonic()
-            self._address = url.removeprefix("http://")
             self._changed.notify_all()
+
+
+def _free_port() -> int:
+    """A port that stays the node's over restarts: below those that the system gives to connections."""
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
