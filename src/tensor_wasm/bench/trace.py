@@ -14,8 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tensor_wasm.bench.background import bench_config
@@ -65,25 +65,40 @@ def _compare(report: Report, call: Callable[[], None], what: str, endpoint: str,
     for name, sampler in (("every call", _EVERY), ("1 % of the calls", _SOME)):
         ratios: list[float] = []
         traced: list[float] = []
-        until_s = time.perf_counter() + duration_s
-        while not ratios or time.perf_counter() < until_s:
-            before = _turn(call, NoTracing())
-            tracing = Tracing(endpoint, sampler, 0.0)
-            tracing.start()
-            try:
-                if sampler is _EVERY:
-                    _fill(call, tracing)
-                found = _turn(call, tracing)
-            finally:
-                tracing.close()
-            after = _turn(call, NoTracing())
-            untraced += before + after
-            traced += found
-            ratios.append(_undisturbed_s(found) / _undisturbed_s(before + after))
+        with ExitStack() as whole:
+            # With every call traced there is always something to export: that must not go on beside the others.
+            tracing = None if sampler is _EVERY else whole.enter_context(_exporting(call, endpoint, sampler))
+            until_s = time.perf_counter() + duration_s
+            while not ratios or time.perf_counter() < until_s:
+                before = _turn(call, NoTracing())
+                with ExitStack() as turn:
+                    found = _turn(call, tracing or turn.enter_context(_exporting(call, endpoint, sampler)))
+                after = _turn(call, NoTracing())
+                untraced += before + after
+                traced += found
+                ratios.append(_undisturbed_s(found) / _undisturbed_s(before + after))
         report.add(f"{what}, {name} traced", [each * 1e6 for each in traced], "us", peer=f"{what}, none traced")
         ratio = f"{what}, {name} traced: its time to none traced"
         report.add_value(ratio, statistics.median(ratios), "", bar=_BARS[name])
     report.add(f"{what}, none traced", [each * 1e6 for each in untraced], "us")
+
+
+@contextmanager
+def _exporting(call: Callable[[], None], endpoint: str, sampler: Mapping[str, str]) -> Iterator[Tracing]:
+    """Tracing whose spans come out at the other end: calls were made until they did."""
+    tracing = Tracing(endpoint, sampler, 0.0)
+    tracing.start()
+    try:
+        until_s = 0.0
+        for number in itertools.count():
+            _traced_call(call, tracing, number)
+            if not until_s and tracing.counts()["exported"]:
+                until_s = time.perf_counter() + _SETTLE_S
+            if until_s and time.perf_counter() >= until_s:
+                break
+        yield tracing
+    finally:
+        tracing.close()
 
 
 def _undisturbed_s(calls: Sequence[float]) -> float:
@@ -110,17 +125,6 @@ def _traced_call(call: Callable[[], None], tracing: Tracing | NoTracing, number:
     if trace is not None:
         trace.spans[0].end()
         trace.finish()
-
-
-def _fill(call: Callable[[], None], tracing: Tracing) -> None:
-    """Make calls until spans come out at the other end."""
-    until_s = 0.0
-    for number in itertools.count():
-        _traced_call(call, tracing, number)
-        if not until_s and tracing.counts()["exported"]:
-            until_s = time.perf_counter() + _SETTLE_S
-        if until_s and time.perf_counter() >= until_s:
-            return
 
 
 # --- the collector's stand-in -----------------------------------------------------------------------------

@@ -8,7 +8,6 @@ it takes beyond that, because a client says so or has chosen a trace id that lie
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ _ROOTS: dict[str, float | None] = {"always_on": 1.0, "always_off": 0.0, "traceid
 _PARENT_BASED = "parentbased_"
 #: A ratio is compared with the last 8 bytes of a trace id, as OpenTelemetry's own sampler does.
 _BITS = 64
+_LOW = (1 << _BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class Sampler:
     def decide(self, context: TraceContext | None, tenant: int | None) -> Decision | None:
         """What becomes of a tenant's request, or an administrator's (None); None when it is not traced."""
         if context is None:
-            trace_id = _new_trace_id()
-            return Decision(trace_id, "", "") if self._takes(trace_id) else None
+            number = random.getrandbits(128) or 1
+            return Decision(f"{number:032x}", "", "") if number & _LOW < self._bound else None
         wanted = context.is_sampled if self._is_parent_based else self._takes(context.trace_id)
         if not wanted:
             return None
@@ -70,7 +70,7 @@ class Sampler:
         return Decision(context.trace_id, context.span_id, context.state)
 
     def _takes(self, trace_id: str) -> bool:
-        return int(trace_id[16:], 16) < self._bound
+        return int(trace_id, 16) & _LOW < self._bound
 
     def _may_ask(self, tenant: int | None) -> bool:
         return self._asked is not None and self._limiter.check(time.monotonic(), [(tenant, self._asked)]) == 0
@@ -87,9 +87,3 @@ def _read_ratio(environ: Mapping[str, str]) -> float:
     if not 0 <= ratio <= 1:
         raise ConfigurationError(f"{ARGUMENT}={text[:80]!r}: must be a ratio; range: 0 to 1")
     return ratio
-
-
-def _new_trace_id() -> str:
-    while not (number := int.from_bytes(os.urandom(16))):
-        pass
-    return f"{number:032x}"
