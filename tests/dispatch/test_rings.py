@@ -71,6 +71,8 @@ def test_nothing_is_noted_before_and_after_the_trace(guest: RigGuest) -> None:
     begin(guest)
     assert end(guest).count == 0
     assert guest.slot.dispatches == 8
+    # A launch that still believed in a ring would have written where none is: at the ledger's beginning.
+    assert guest.rig.ledger.read().permits == 4
 
 
 @pytest.mark.parametrize("count", [1, FIRST, FIRST + 1, FIRST + LAST, FIRST + LAST + 1, 1000, 3 * LAST + FIRST])
