@@ -29,6 +29,7 @@ def promtool(*arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # needs promtool
 def test_promtool_finds_the_rules_and_the_example_in_order():
     assert f"{len(RECORDED)} rules found" in promtool("check", "rules", RULES / "recording.yml")
     assert f"{len(ALERTING)} rules found" in promtool("check", "rules", RULES / "alerts.yml")
@@ -84,6 +85,7 @@ def test_each_runbook_is_there():
 
 
 @pytest.mark.parametrize("name", ["recording.yml", "alerts.yml"])
+@pytest.mark.slow  # needs promtool
 def test_on_a_faster_clock_only_the_durations_are_others(name, tmp_path):
     text = (RULES / name).read_text("utf-8")
     fast = scaled(text, 60)

@@ -35,6 +35,7 @@ def units(tmp_path):
 
 
 @pytest.mark.parametrize(("drop_in", "most"), [(None, EXPOSURE_MAX), ("cuda.conf", CUDA_EXPOSURE_MAX)])
+@pytest.mark.slow  # needs systemd-analyze
 def test_systemd_reads_the_unit_without_a_word_and_finds_it_well_confined(units, drop_in, most):
     if drop_in is not None:
         (units / f"{UNIT.name}.d").mkdir()

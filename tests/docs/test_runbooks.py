@@ -67,6 +67,7 @@ def test_everything_the_dashboard_names_is_there() -> None:
     assert found == []
 
 
+@pytest.mark.slow  # needs promtool
 def test_every_query_is_one(tmp_path: Path) -> None:
     """Promtool reads them as rules, all at once."""
     expressions = [(name, expression) for name, page in PAGES.items() for expression in page.blocks("promql")]

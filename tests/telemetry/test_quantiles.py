@@ -37,6 +37,7 @@ def test_six_digits_are_enough():
     assert rounded(0.000123456789) == 0.000123457
 
 
+@pytest.mark.slow  # needs promtool
 def test_prometheus_reckons_the_same(tmp_path):
     promtool = shutil.which("promtool")
     assert promtool is not None, "this test needs promtool: apt-get install prometheus"
