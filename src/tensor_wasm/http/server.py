@@ -160,7 +160,6 @@ class Server:
         # Guests that call the host all the time hold the interpreter lock in turns; at Python's 5 ms a turn the event
         # loop, which needs it several times a request, would answer after seconds.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        operator: OperatorListener | None = None
         try:
             self._observer.start()
             self._tracing.start()
