@@ -57,6 +57,7 @@ def no_statistics():
     nothing = Distribution((0.1, 1.0), (0, 0, 0), 0.0)
     return StatisticsView(
         kernel_compile=nothing,
+        kernel_load=nothing,
         spawn=nothing,
         cache_hits={"memory": 0, "disk": 0},
         cache_misses={"memory": 0, "disk": 0},

@@ -92,9 +92,14 @@ def test_a_restarted_node_compiles_nothing_anew(tmp_path: Path) -> None:
     with a_node(tmp_path) as node:
         function = node.deploy("long", loader(long_kernel(3000))).id
         assert node.invoke(function).results == [0]
-        assert sum(node.statistics.read().kernel_compile.counts) == 1
+        assert node.invoke(function).results == [0]
+        view = node.statistics.read()
+        assert sum(view.kernel_compile.counts) == 1
+        assert sum(view.kernel_load.counts) == 1, "the second time it was in memory"
+        assert view.kernel_load.sum_s >= view.kernel_compile.sum_s
     with a_node(tmp_path) as node:
         assert node.invoke(function).results == [0]
         view = node.statistics.read()
         assert sum(view.kernel_compile.counts) == 0
         assert view.cache_hits == {"memory": 0, "disk": 1}
+        assert sum(view.kernel_load.counts) == 1

@@ -41,6 +41,7 @@ CONTRACT = {
     "dispatch_rejections_total": ("counter", "tenant reason"),
     "kernel_faults_total": ("counter", "tenant"),
     "kernel_compile_seconds": ("histogram", ""),
+    "kernel_load_seconds": ("histogram", ""),
     "kernel_cache_hits_total": ("counter", "tier"),
     "kernel_cache_misses_total": ("counter", "tier"),
     "active_instances": ("gauge", "tenant"),
@@ -210,6 +211,7 @@ def test_a_tenants_launches_are_its_own_series():
 def test_instances_and_kernels_are_counted():
     statistics = StatisticsView(
         kernel_compile=Distribution((0.1, 1.0), (1, 2, 3), 9.5),
+        kernel_load=Distribution((0.1, 1.0), (4, 2, 3), 9.25),
         spawn=Distribution((0.001,), (5, 1), 0.25),
         cache_hits={"memory": 8, "disk": 1},
         cache_misses={"memory": 2, "disk": 3},
@@ -228,6 +230,8 @@ def test_instances_and_kernels_are_counted():
     found = samples(scrape(node_with(statistics=statistics, queued={3: 4, 1 << 40: 1})))
     assert value(found, "kernel_compile_seconds_bucket", le="1.0") == 3
     assert value(found, "kernel_compile_seconds_sum") == 9.5
+    assert value(found, "kernel_load_seconds_bucket", le="1.0") == 6
+    assert value(found, "kernel_load_seconds_sum") == 9.25
     assert value(found, "instance_spawn_seconds_count") == 6
     assert value(found, "kernel_cache_hits_total", tier="memory") == 8
     assert value(found, "kernel_cache_misses_total", tier="disk") == 3

@@ -65,6 +65,8 @@ def test_a_node_at_work_gives_a_document_of_the_schema(server):
     function = server.deploy()
     for _ in range(4):
         assert server.run(function, "launch").status == 200
+    loaded_s = server.wait_for(lambda: observed(server)["kernels"]["load_p95_s"], "no kernel was loaded")
+    assert 0 < loaded_s < 10
     assert server.run(function, "nothing", who="two").status == 404
     server.wait_for(lambda: observed(server)["covered_s"] > 0.2, "there is no history")
     document = observed(server, "?history=true")

@@ -96,12 +96,15 @@ class CpuDevice:
         if flight is None:
             assert kernel is not None
             return kernel
+        began_s = time.monotonic()
         try:
             if is_first:
                 self._begin(digest, flight, ptx, entry)
-            return _wait(flight.kernel, interrupt)
+            kernel = _wait(flight.kernel, interrupt)
         finally:
             self._leave(digest, flight)
+        self.statistics.count_load(time.monotonic() - began_s)
+        return kernel
 
     def has(self, ptx: bytes, entry: str) -> bool:
         """Whether a kernel is there compiled, in memory or on disk."""

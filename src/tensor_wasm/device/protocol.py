@@ -14,6 +14,8 @@ from tensor_wasm.runtime import Module
 
 #: Upper bounds, in seconds, of the histogram of compile times.
 COMPILE_BUCKETS_S: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Those of the time until a kernel that was not in memory is there.
+LOAD_BUCKETS_S: tuple[float, ...] = (0.0001, 0.00025, 0.0005, *COMPILE_BUCKETS_S)
 
 #: The newest instructions that the CPU device claims to have; compilers ask.
 SM = "sm_80"
@@ -74,18 +76,29 @@ class Device(Protocol):
 
 @dataclass(slots=True)
 class KernelStatistics:
-    """Counts of a device's compilations; ``compile_counts`` are per bucket of ``COMPILE_BUCKETS_S``, the last above."""
+    """Counts of a device's compilations, and of the loads of kernels that were not in memory.
+
+    ``compile_counts`` are per bucket of ``COMPILE_BUCKETS_S``, the last above; ``load_counts`` of ``LOAD_BUCKETS_S``.
+    """
 
     hits: dict[str, int] = field(default_factory=lambda: {"memory": 0, "disk": 0})
     misses: dict[str, int] = field(default_factory=lambda: {"memory": 0, "disk": 0})
     compile_counts: list[int] = field(default_factory=lambda: [0] * (len(COMPILE_BUCKETS_S) + 1))
     compile_sum_s: float = 0.0
+    load_counts: list[int] = field(default_factory=lambda: [0] * (len(LOAD_BUCKETS_S) + 1))
+    load_sum_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count_lookup(self, tier: str, *, hit: bool) -> None:
         """Count one look into a tier of the cache."""
         with self._lock:
             (self.hits if hit else self.misses)[tier] += 1
+
+    def count_load(self, duration_s: float) -> None:
+        """Count one kernel that came from disk or a compiler, by how long its caller waited."""
+        with self._lock:
+            self.load_counts[bisect_left(LOAD_BUCKETS_S, duration_s)] += 1
+            self.load_sum_s += duration_s
 
     def count_compilation(self, duration_s: float) -> None:
         """Count one compilation."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tensor_wasm.device import COMPILE_BUCKETS_S, KernelStatistics
+from tensor_wasm.device import COMPILE_BUCKETS_S, LOAD_BUCKETS_S, KernelStatistics
 from tensor_wasm.errors import Ending
 from tensor_wasm.host import Stream
 from tensor_wasm.runtime import Budget
@@ -49,6 +49,7 @@ class StatisticsView:
     """The counts at one moment. The tenant None stands for all that are not counted by themselves."""
 
     kernel_compile: Distribution
+    kernel_load: Distribution
     spawn: Distribution
     cache_hits: dict[str, int]
     cache_misses: dict[str, int]
@@ -197,6 +198,7 @@ class Statistics:
                 memory[key] += live.used_bytes
             return StatisticsView(
                 kernel_compile=Distribution(COMPILE_BUCKETS_S, tuple(kernels.compile_counts), kernels.compile_sum_s),
+                kernel_load=Distribution(LOAD_BUCKETS_S, tuple(kernels.load_counts), kernels.load_sum_s),
                 spawn=self._spawn.read(),
                 cache_hits=dict(kernels.hits),
                 cache_misses=dict(kernels.misses),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tensor_wasm.device import COMPILE_BUCKETS_S
+from tensor_wasm.device import COMPILE_BUCKETS_S, LOAD_BUCKETS_S
 from tensor_wasm.dispatch.layout import BUCKETS, COUNTERS, HISTOGRAM_SUM
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, LedgerTable
 from tensor_wasm.errors import Ending
@@ -41,6 +41,13 @@ WAITING = Family("dispatch_waiting", "gauge", "Launches that wait for a permit."
 REJECTIONS = Family("dispatch_rejections_total", "counter", "Launches refused, by reason.", ("tenant", "reason"))
 FAULTS = Family("kernel_faults_total", "counter", "Kernels that faulted.", _TENANT)
 COMPILE = Family("kernel_compile_seconds", "histogram", "Time to compile one kernel from PTX.", (), COMPILE_BUCKETS_S)
+LOAD = Family(
+    "kernel_load_seconds",
+    "histogram",
+    "Time that a guest waited for a kernel that was not in memory: from the disk, or compiled.",
+    (),
+    LOAD_BUCKETS_S,
+)
 CACHE_HITS = Family("kernel_cache_hits_total", "counter", "Kernels found compiled, by tier of the cache.", ("tier",))
 CACHE_MISSES = Family("kernel_cache_misses_total", "counter", "Kernels not found in a tier of the cache.", ("tier",))
 ACTIVE = Family("active_instances", "gauge", "Instances that live now.", _TENANT)
@@ -203,6 +210,7 @@ def _kernels(view: StatisticsView) -> list[Metric]:
 
     return [
         _distribution(COMPILE, view.kernel_compile),
+        _distribution(LOAD, view.kernel_load),
         tiers(CACHE_HITS, view.cache_hits),
         tiers(CACHE_MISSES, view.cache_misses),
     ]

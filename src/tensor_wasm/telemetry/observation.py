@@ -181,7 +181,7 @@ class KernelLoad(msgspec.Struct, kw_only=True):
     compile_p95_s: _Seconds
     cache_hits_per_s: Annotated[float, _count("Kernels found compiled a second, in memory or on the disk.")]
     cache_misses_per_s: Annotated[float, _count("Kernels found nowhere a second.")]
-    load_p95_s: Annotated[float | None, _told("95th percentile of a guest's load of a kernel; null when not known.")]
+    load_p95_s: Annotated[float | None, _told("95th percentile of the wait for a kernel that was not in memory; null when none was.")]
 
 
 class SnapshotLoad(msgspec.Struct, kw_only=True):

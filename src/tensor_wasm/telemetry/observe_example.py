@@ -94,7 +94,7 @@ EXAMPLE = Observation(
     event_loop=EventLoopState(lag_p95_s=0.00095, lag_max_s=0.0021, stalled_s=0.0),
     workers=WorkerLoad(total=8, busy=1, queued=0),
     kernels=KernelLoad(
-        compiles_per_s=0.01, compile_p95_s=0.09, cache_hits_per_s=4.99, cache_misses_per_s=0.01, load_p95_s=None
+        compiles_per_s=0.01, compile_p95_s=0.09, cache_hits_per_s=4.99, cache_misses_per_s=0.01, load_p95_s=0.11
     ),
     snapshots=SnapshotLoad(in_progress=0, captures_per_s=0.0, capture_p95_s=None, same_disk_as_cache=True),
     disk=DiskLoad(busy_ratio=0.02, read_bytes_per_s=0.0, write_bytes_per_s=40_960.0, free_bytes=41_943_040_000),

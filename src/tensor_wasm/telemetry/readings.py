@@ -85,6 +85,7 @@ class WorkMark:
     refusals: Mapping[Tenant, int]
     active: Mapping[Tenant, int]
     compile: Distribution
+    load: Distribution
     cache_hits: int
     cache_misses: int
     capture: Distribution
@@ -242,6 +243,7 @@ def mark_work(view: StatisticsView) -> WorkMark:
         refusals=refusals,
         active={tenant: count for tenant, count in view.active.items() if count},
         compile=view.kernel_compile,
+        load=view.kernel_load,
         cache_hits=sum(view.cache_hits.values()),
         # What is not in memory is looked for on the disk: only what is not there either is missed.
         cache_misses=view.cache_misses.get("disk", 0),

@@ -332,12 +332,13 @@ def _kernels(span: Span) -> KernelLoad:
         )
     before, now = both
     compiled = latency(now.compile.bounds_s, since(now.compile.counts, before.compile.counts), span.duration_s)
+    loaded = latency(now.load.bounds_s, since(now.load.counts, before.load.counts), span.duration_s)
     return KernelLoad(
         compiles_per_s=compiled.per_s,
         compile_p95_s=compiled.p95_s,
         cache_hits_per_s=span.per_s(before.cache_hits, now.cache_hits),
         cache_misses_per_s=span.per_s(before.cache_misses, now.cache_misses),
-        load_p95_s=None,
+        load_p95_s=loaded.p95_s,
     )
 
 
