@@ -3,8 +3,8 @@
 from tensor_wasm.host import Stream
 from tensor_wasm.node.administration import Administration, TenantView, Termination, Usage
 from tensor_wasm.node.instances import InstanceView
+from tensor_wasm.node.job_model import EndedJob, JobPage, Submission
 from tensor_wasm.node.job_results import read_result
-from tensor_wasm.node.jobs import EndedJob, JobPage, Submission
 from tensor_wasm.node.kernels import KernelPage, KernelView
 from tensor_wasm.node.model import Export, Function, Import, InvocationResult, KeptInstance, Page, Snapshot
 from tensor_wasm.node.models import MODEL_NAME_PATTERN, Model, Models

@@ -11,15 +11,11 @@ milliseconds, for a thread that goes to sleep after each would cost more than mo
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import threading
 import time
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
 
 from tensor_wasm.errors import (
     Cancelled,
@@ -35,12 +31,29 @@ from tensor_wasm.errors import (
     StoreError,
     TensorWasmError,
 )
-from tensor_wasm.host.trace import Trace
 from tensor_wasm.node.accounts import Refused, TooManyInstances
 from tensor_wasm.node.arguments import convert
 from tensor_wasm.node.catalog import Catalog
 from tensor_wasm.node.instances import new_id
 from tensor_wasm.node.invocation import choose_export
+from tensor_wasm.node.job_changes import (
+    End,
+    Insert,
+    JobChange,
+    JobChanges,
+    JobLine,
+    Outcomes,
+    QueuedJob,
+    Return,
+    Stalled,
+    Start,
+    Waiter,
+    ended_job,
+    ending,
+    line_of,
+    tell,
+)
+from tensor_wasm.node.job_model import EndedJob, InBackground, JobLimits, JobPage, OnEnd, Submission
 from tensor_wasm.node.job_results import bounded, write_result
 from tensor_wasm.node.model import InvocationResult
 from tensor_wasm.node.origin import ORIGIN, Origin, acting_for
@@ -61,7 +74,6 @@ from tensor_wasm.store import (
 )
 from tensor_wasm.store.jobs import ROW_BYTES, Forgotten
 
-_Result = TypeVar("_Result")
 _log = logging.getLogger("tensor_wasm.node")
 
 #: How long a thread runs a tenant's jobs before others have a turn on it.
@@ -70,8 +82,7 @@ _SLICE_S = 0.005
 #: jobs threads would else wait for the disk. After a crash these are among those that are taken for begun.
 _AHEAD_S = 0.05
 _AHEAD_MAX = 128
-#: What a job is taken to last before any of its tenant's has run, and how much a new duration counts.
-_USUAL_S = 0.05
+#: How much a new duration counts in the mean of a tenant's.
 _NEWEST = 0.1
 #: Requests of waiting jobs up to this are kept in memory; larger ones are read again when their turn comes.
 _KEPT_REQUEST_BYTES = ROW_BYTES + 1024
@@ -81,176 +92,9 @@ _SPARE_PART = 64
 _FORGOTTEN_AT_ONCE = 500
 #: Pause before changes are written again that could not be.
 _RETRY_S = 0.5
-_MESSAGE_MAX = 4000
 #: Errors whose message was written for the caller.
 _TOLD = (RequestError, EndingError, CapacityError, KernelError)
 _GENERIC = "the node failed; its log has the details under the job's request id"
-
-
-class InBackground(Protocol):
-    """Runs a blocking function of a tenant off the event loop."""
-
-    def __call__(self, tenant: int, function: Callable[..., _Result], *args: object) -> Awaitable[_Result]:
-        """What it gives."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class JobLimits:
-    """Bounds of each tenant's jobs.
-
-    ``queue_depth`` may wait; ``stored_bytes`` is what all count for on the disk; ``at_once`` run; they are kept for
-    ``retention_s`` after their end; ``deadline_s`` is the longest a job may run.
-    """
-
-    queue_depth: int
-    stored_bytes: int
-    retention_s: float
-    at_once: int
-    deadline_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A job that was accepted. ``is_replay``: by an earlier request with the same key."""
-
-    job_id: str
-    is_replay: bool
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """A page of a list; ``next`` is what to pass as ``after`` for the following one, None at the end."""
-
-    items: list[JobRecord]
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class EndedJob:
-    """A job that has ended, for the audit log. ``error_kind`` None when it completed; None elsewhere: not known."""
-
-    id: str
-    tenant: int
-    function_id: str
-    request_id: str
-    export: str | None
-    error_kind: str | None
-    duration_s: float | None
-    launches: int | None
-
-
-OnEnd = Callable[[EndedJob], None]
-
-
-class _Line:
-    """A tenant's jobs. ``coming`` are not on the disk yet; ``claimed`` have begun there and not ended."""
-
-    __slots__ = (
-        "claimed", "coming", "finished_bytes", "mean_s", "pending", "ready", "runners", "tenant", "unfinished_bytes",
-    )  # fmt: skip
-
-    def __init__(self, tenant: int) -> None:
-        self.tenant = tenant
-        self.coming = 0
-        self.pending: OrderedDict[int, _Job] = OrderedDict()
-        self.claimed = 0
-        self.ready: deque[_Job] = deque()
-        self.runners = 0
-        self.mean_s = _USUAL_S
-        self.unfinished_bytes = 0
-        self.finished_bytes = 0
-
-
-class _Job:
-    """A job that has not ended. ``request`` is None when it is to be read from the disk.
-
-    ``trace`` is that of the request which left it, when that is traced and this node still the same.
-    """
-
-    __slots__ = (
-        "export", "function_id", "id", "is_cancelled", "is_claimed", "line", "position", "request", "request_id",
-        "size_bytes", "trace",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        line: _Line,
-        position: int,
-        id: str,  # noqa: A002 - the field's word
-        function_id: str,
-        request_id: str,
-        export: str | None,
-        size_bytes: int,
-        request: JobRequest | None = None,
-        trace: Trace | None = None,
-    ) -> None:
-        self.line = line
-        self.trace = trace
-        self.position = position
-        self.id = id
-        self.function_id = function_id
-        self.request_id = request_id
-        self.export = export
-        self.size_bytes = size_bytes
-        self.request = request
-        self.is_claimed = False
-        self.is_cancelled = False
-
-
-class _Waiter:
-    """Somebody on an event loop who waits until a change is on the disk."""
-
-    __slots__ = ("future", "loop")
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-
-
-# --- changes that wait for the disk ---
-
-
-@dataclass(slots=True)
-class _Insert:
-    job: NewJob
-    line: _Line
-    waiter: _Waiter
-    trace: Trace | None = None
-
-
-@dataclass(slots=True)
-class _Start:
-    job: _Job
-    started_at: float
-
-
-@dataclass(slots=True)
-class _Return:
-    """A job that was about to begin and waits again."""
-
-    job: _Job
-
-
-@dataclass(slots=True)
-class _End:
-    job: _Job
-    end: JobEnd
-    duration_s: float | None = None
-    launches: int | None = None
-    waiter: _Waiter | None = None
-
-
-@dataclass(slots=True)
-class _Stalled:
-    """A thread that was to run a tenant's jobs, and that there cannot be."""
-
-    line: _Line
-
-
-_Change = _Insert | _Start | _Return | _End | _Stalled
-_Changes = list[_Change]
-_Told = list[tuple[_Waiter, object]]
 
 
 class Jobs:
@@ -284,17 +128,17 @@ class Jobs:
         self._on_end: OnEnd | None = None
         self._is_started = self._is_paused = False
         self._lock = threading.Lock()  # everything below; workers' lock is taken inside it, never the other way round
-        self._lines: dict[int, _Line] = {}
-        self._unfinished: dict[str, _Job] = {}
+        self._lines: dict[int, JobLine] = {}
+        self._unfinished: dict[str, QueuedJob] = {}
         self._restarted = store.fail_running(time.time())
         for tenant, (unfinished, finished) in store.sizes().items():
             line = self._line(tenant)
             line.unfinished_bytes, line.finished_bytes = unfinished, finished
         for row in store.pending():
             line = self._line(row.tenant)
-            job = _Job(line, row.position, row.id, row.function_id, row.request_id, row.export, row.size_bytes)
+            job = QueuedJob(line, row.position, row.id, row.function_id, row.request_id, row.export, row.size_bytes)
             line.pending[row.position] = self._unfinished[row.id] = job
-        self._group: Group[_Change] = Group(self._write, "jobs")
+        self._group: Group[JobChange] = Group(self._write, "jobs")
 
     # --- use cases --------------------------------------------------------------------------------------
 
@@ -332,7 +176,7 @@ class Jobs:
         job = NewJob(new_id(), tenant, function_id, request_id, request, time.time(), key)
         origin = ORIGIN.get()
         trace = None if origin is None or origin.trace is None else origin.trace.of_job()
-        insert = _Insert(job, self._admit(tenant, request.size_bytes), _Waiter(), trace)
+        insert = Insert(job, self._admit(tenant, request.size_bytes), Waiter(), trace)
         self._group.put([insert])
         kept: str = await insert.waiter.future
         return Submission(kept, is_replay=kept != job.id)
@@ -364,14 +208,14 @@ class Jobs:
 
         Raises :class:`~tensor_wasm.errors.NotFound`.
         """
-        waiter: _Waiter | None = None
+        waiter: Waiter | None = None
         with self._lock:
             job = self._unfinished.get(id)
             if job is not None and job.line.tenant == tenant:
                 job.is_cancelled = True
                 if job.line.pending.pop(job.position, None) is not None:
-                    waiter = _Waiter()
-                    self._group.put([_ending(job, Cancelled("the job was cancelled before it began"), waiter=waiter)])
+                    waiter = Waiter()
+                    self._group.put([ending(job, Cancelled("the job was cancelled before it began"), waiter=waiter)])
         if waiter is not None:
             await waiter.future
         self._look_soon()
@@ -399,7 +243,7 @@ class Jobs:
         with self._lock:
             self._is_paused = True
             for line in self._lines.values():
-                self._group.put(_Return(job) for job in line.ready)
+                self._group.put(Return(job) for job in line.ready)
                 line.ready.clear()
 
     def resume(self) -> None:
@@ -437,7 +281,7 @@ class Jobs:
         if self._is_paused:
             raise NotReady("the node is draining and takes no more work")
 
-    def _admit(self, tenant: int, size_bytes: int) -> _Line:
+    def _admit(self, tenant: int, size_bytes: int) -> JobLine:
         """Count a job that comes. Raises :class:`CapacityExhausted` when it is one too many."""
         limits = self._limits
         with self._lock:
@@ -455,11 +299,11 @@ class Jobs:
 
     # --- on the writing thread --------------------------------------------------------------------------
 
-    def _write(self, changes: _Changes) -> None:
-        inserts = [change for change in changes if isinstance(change, _Insert)]
-        starts = [change for change in changes if isinstance(change, _Start)]
-        returns = [change for change in changes if isinstance(change, _Return)]
-        ends = [change for change in changes if isinstance(change, _End)]
+    def _write(self, changes: JobChanges) -> None:
+        inserts = [change for change in changes if isinstance(change, Insert)]
+        starts = [change for change in changes if isinstance(change, Start)]
+        returns = [change for change in changes if isinstance(change, Return)]
+        ends = [change for change in changes if isinstance(change, End)]
         batch = Changes(
             [insert.job for insert in inserts],
             [(start.job.position, start.started_at) for start in starts],
@@ -472,7 +316,7 @@ class Jobs:
             _log.error("jobs cannot be written: %s", error)
             self._not_written(changes, error)
             return
-        told: _Told = []
+        told: Outcomes = []
         with self._lock:
             for insert, outcome in zip(inserts, kept, strict=True):
                 told.append((insert.waiter, self._inserted(insert, outcome)))
@@ -481,44 +325,44 @@ class Jobs:
             for returned in returns:
                 self._returned(returned.job)
             for change in changes:
-                if isinstance(change, _Stalled):
+                if isinstance(change, Stalled):
                     change.line.runners -= 1
             for end in ends:
                 self._ended(end)
                 if end.waiter is not None:
                     told.append((end.waiter, None))
-            lines = {_line_of(change): None for change in changes}
+            lines = {line_of(change): None for change in changes}
             for line in lines:
                 self._advance(line)
-        _tell(told)
+        tell(told)
         if self._on_end is not None:
             for end in ends:
-                self._on_end(_seen(end))
+                self._on_end(ended_job(end))
         for line in lines:
             self._keep_bounded(line)
 
-    def _not_written(self, changes: _Changes, error: StoreError) -> None:
+    def _not_written(self, changes: JobChanges, error: StoreError) -> None:
         """Refuse what somebody waits for; write the rest again a moment later."""
-        again: _Changes = []
-        told: _Told = []
+        again: JobChanges = []
+        told: Outcomes = []
         with self._lock:
             for change in changes:
-                if isinstance(change, _Insert):
+                if isinstance(change, Insert):
                     self._give_back(change)
                     told.append((change.waiter, error))
-                elif isinstance(change, _End) and change.waiter is not None:
+                elif isinstance(change, End) and change.waiter is not None:
                     change.job.is_cancelled = False
                     change.job.line.pending[change.job.position] = change.job
                     change.job.line.pending.move_to_end(change.job.position, last=False)
                     told.append((change.waiter, error))
                 else:
                     again.append(change)
-        _tell(told)
+        tell(told)
         if again and not self._group.is_closing:
             time.sleep(_RETRY_S)
             self._group.put(again)
 
-    def _inserted(self, insert: _Insert, outcome: int | str | TensorWasmError) -> str | TensorWasmError:
+    def _inserted(self, insert: Insert, outcome: int | str | TensorWasmError) -> str | TensorWasmError:
         job, line = insert.job, insert.line
         if not isinstance(outcome, int):
             self._give_back(insert)
@@ -526,41 +370,41 @@ class Jobs:
         line.coming -= 1
         size_bytes = job.request.size_bytes
         request = job.request if size_bytes <= _KEPT_REQUEST_BYTES else None
-        waiting = _Job(
+        waiting = QueuedJob(
             line, outcome, job.id, job.function_id, job.request_id, job.request.export, size_bytes, request,
             insert.trace,
         )  # fmt: skip
         line.pending[outcome] = self._unfinished[job.id] = waiting
         return job.id
 
-    def _give_back(self, insert: _Insert) -> None:
+    def _give_back(self, insert: Insert) -> None:
         insert.line.coming -= 1
         insert.line.unfinished_bytes -= insert.job.request.size_bytes
 
-    def _started(self, start: _Start) -> None:
+    def _started(self, start: Start) -> None:
         if self._is_paused:
-            self._group.put([_Return(start.job)])
+            self._group.put([Return(start.job)])
         else:
             start.job.line.ready.append(start.job)
 
-    def _returned(self, job: _Job) -> None:
+    def _returned(self, job: QueuedJob) -> None:
         line = job.line
         job.is_claimed = False
         line.claimed -= 1
         if job.is_cancelled:  # while it was about to begin; what was promised holds after a restart too
-            self._group.put([_ending(job, Cancelled("the job was cancelled before it began"))])
+            self._group.put([ending(job, Cancelled("the job was cancelled before it began"))])
             return
         line.pending[job.position] = job
         line.pending.move_to_end(job.position, last=False)
 
-    def _ended(self, change: _End) -> None:
+    def _ended(self, change: End) -> None:
         job, line = change.job, change.job.line
         line.claimed -= job.is_claimed
         line.unfinished_bytes -= job.size_bytes
         line.finished_bytes += change.end.size_bytes
         del self._unfinished[job.id]
 
-    def _advance(self, line: _Line) -> None:
+    def _advance(self, line: JobLine) -> None:
         """Begin as many of a tenant's jobs as may; have threads run those that have begun on the disk."""
         if self._is_paused or not self._is_started:
             return
@@ -573,17 +417,17 @@ class Jobs:
             for _ in range(count):
                 job = line.pending.popitem(last=False)[1]
                 job.is_claimed = True
-                starts.append(_Start(job, now))
+                starts.append(Start(job, now))
             line.claimed += count
             self._group.put(starts)
         for _ in range(min(at_once - line.runners, len(line.ready))):
             line.runners += 1
             self._post(line)
 
-    def _post(self, line: _Line) -> None:
-        self._workers.post(line.tenant, lambda: self._slice(line), lambda _: self._group.put([_Stalled(line)]))
+    def _post(self, line: JobLine) -> None:
+        self._workers.post(line.tenant, lambda: self._slice(line), lambda _: self._group.put([Stalled(line)]))
 
-    def _keep_bounded(self, line: _Line) -> None:
+    def _keep_bounded(self, line: JobLine) -> None:
         """Forget a tenant's oldest results when all its jobs take more than they may."""
         most_bytes = self._limits.stored_bytes
         while (over_bytes := line.unfinished_bytes + line.finished_bytes - most_bytes) > 0:
@@ -605,18 +449,18 @@ class Jobs:
                 self._line(tenant).finished_bytes -= size_bytes
         return sum(count for count, _ in gone.values()) == _FORGOTTEN_AT_ONCE
 
-    def _line(self, tenant: int) -> _Line:
+    def _line(self, tenant: int) -> JobLine:
         line = self._lines.get(tenant)
         if line is None:
-            line = self._lines[tenant] = _Line(tenant)
+            line = self._lines[tenant] = JobLine(tenant)
         return line
 
     # --- on a worker ------------------------------------------------------------------------------------
 
-    def _slice(self, line: _Line) -> None:
+    def _slice(self, line: JobLine) -> None:
         """Run a tenant's jobs one after the other for a while; then others have their turn."""
         until_s = time.monotonic() + _SLICE_S
-        ends: _Changes = []
+        ends: JobChanges = []
         is_held_up = False
         while True:
             with self._lock:
@@ -628,7 +472,7 @@ class Jobs:
             if end is None:
                 with self._lock:
                     if self._is_paused:
-                        ends.append(_Return(job))
+                        ends.append(Return(job))
                     else:
                         line.ready.appendleft(job)
                 is_held_up = True
@@ -644,11 +488,11 @@ class Jobs:
                 line.runners += 1
                 self._post(line)
 
-    def _perform(self, job: _Job) -> _End | None:
+    def _perform(self, job: QueuedJob) -> End | None:
         """Run a job; its end, or None when the tenant or the node has no place for it now."""
         line = job.line
         if job.is_cancelled:
-            return _ending(job, Cancelled("the job was cancelled before it began"))
+            return ending(job, Cancelled("the job was cancelled before it began"))
         started_at, began_s = time.time(), time.perf_counter()
         error: TensorWasmError
         result: InvocationResult | None = None
@@ -667,16 +511,16 @@ class Jobs:
         duration_s = time.perf_counter() - began_s
         line.mean_s += _NEWEST * (duration_s - line.mean_s)
         if result is None:
-            ended = _ending(job, error, started_at)
+            ended = ending(job, error, started_at)
             del error
             ended.duration_s = duration_s
             return ended
         text = write_result(bounded(result))
         size_bytes = ROW_BYTES + len(text)
         end = JobEnd(job.position, JobStatus.COMPLETED, started_at, time.time(), size_bytes, text)
-        return _End(job, end, result.duration_s, result.launches)
+        return End(job, end, result.duration_s, result.launches)
 
-    def _call(self, job: _Job) -> Call:
+    def _call(self, job: QueuedJob) -> Call:
         request = job.request or self._store.request(job.position)
         if request is None:
             raise InternalError("a job's row is gone from the database")
@@ -689,50 +533,7 @@ class Jobs:
         )  # fmt: skip
 
     @staticmethod
-    def _told(job: _Job, error: Exception) -> InternalError | StoreError:
+    def _told(job: QueuedJob, error: Exception) -> InternalError | StoreError:
         """An error whose message is for the log alone, as the caller may see it."""
         _log.error("job %s failed: %s", job.id, error, exc_info=error, extra={"request_id": job.request_id})
         return StoreError(_GENERIC) if isinstance(error, StoreError) else InternalError(_GENERIC)
-
-
-def _ending(job: _Job, error: TensorWasmError, started_at: float | None = None, waiter: _Waiter | None = None) -> _End:
-    """The end of a job that did not complete."""
-    status = JobStatus.CANCELLED if isinstance(error, Cancelled) else JobStatus.FAILED
-    message = error.message.encode("utf-8", "replace").decode()[:_MESSAGE_MAX]
-    size_bytes = ROW_BYTES + len(message)
-    end = JobEnd(job.position, status, started_at, time.time(), size_bytes, None, error.kind, message)
-    return _End(job, end, waiter=waiter)
-
-
-def _line_of(change: _Change) -> _Line:
-    return change.line if isinstance(change, _Insert | _Stalled) else change.job.line
-
-
-def _seen(change: _End) -> EndedJob:
-    job = change.job
-    return EndedJob(
-        job.id, job.line.tenant, job.function_id, job.request_id, job.export, change.end.error_kind,
-        change.duration_s, change.launches,
-    )  # fmt: skip
-
-
-def _tell(told: Iterable[tuple[_Waiter, object]]) -> None:
-    """Tell who waits, with one wake of each event loop."""
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], object]]] = defaultdict(list)
-    for waiter, outcome in told:
-        by_loop[waiter.loop].append((waiter.future, outcome))
-    for loop, outcomes in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_settle, outcomes)
-        except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
-            continue
-
-
-def _settle(outcomes: Iterable[tuple[asyncio.Future[Any], object]]) -> None:
-    for future, outcome in outcomes:
-        if future.done():
-            continue
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)

@@ -22,7 +22,8 @@ from tensor_wasm.node.catalog import Catalog, Deployment
 from tensor_wasm.node.housekeeping import Chore, Housekeeping
 from tensor_wasm.node.instances import Instances
 from tensor_wasm.node.invocation import Invoker
-from tensor_wasm.node.jobs import JobLimits, Jobs
+from tensor_wasm.node.job_model import JobLimits
+from tensor_wasm.node.jobs import Jobs
 from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.kernels import Kernels
 from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page, Snapshot
