@@ -36,6 +36,8 @@ ALERT_PAGES = [
         "invoke-latency-spike",
         "healthz-slow",
         "dispatch-latency-spike",
+        "node-down",
+        "audit-write-failing",
     )
 ]
 #: After the header's table, which is the first of the nine parts.
@@ -104,9 +106,15 @@ def test_the_header_of_a_runbook_is_the_alert_s(name: str) -> None:
     for rule in found:
         assert rule["annotations"]["runbook_url"].endswith(f"/{name}")
         assert re.search(rf"\b{rule['labels']['severity']}\b", rows["Severity"])
-        number, unit = re.fullmatch(r"(\d+)([mh])", rule["for"]).groups()  # type: ignore[union-attr]
-        assert f"for {number} {'hour' if unit == 'h' else 'minute'}" in rows["Condition"]
-        assert f"`{rule['labels']['slo']}`" in rows["Objective"]
+        if "for" in rule:
+            number, unit = re.fullmatch(r"(\d+)([mh])", rule["for"]).groups()  # type: ignore[union-attr]
+            assert f"for {number} {'hour' if unit == 'h' else 'minute'}" in rows["Condition"]
+        else:
+            assert rows["Condition"].endswith("; at once")
+        if "slo" in rule["labels"]:
+            assert f"`{rule['labels']['slo']}`" in rows["Objective"]
+        else:
+            assert rows["Objective"].startswith("none: ")
     assert re.match(rf"{found[0]['labels']['severity']}\b", rows["Severity"])
 
 

@@ -30,6 +30,7 @@ QUIET = {
     "topk(5, tensor_wasm_queued_invocations > 0)",
     "topk(5, sum by (tenant, quota) (rate(tensor_wasm_quota_rejections_total[5m])) > 0)",
     'up{job="tensor-wasm"} == 0',
+    'absent(up{job="tensor-wasm"})',
     "increase(tensor_wasm_audit_write_failures_total[5m]) > 0",
     " and ".join(
         f"histogram_quantile(0.95, sum by (le) (rate(tensor_wasm_kernel_latency_seconds_bucket[{window}]))) > 0.00005"
