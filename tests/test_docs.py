@@ -68,14 +68,18 @@ def resolve(command_line: str) -> tuple[click.Command, list[str]]:
 
 
 def child(group: click.Group, name: str) -> click.Command:
-    following = group.get_command(click.Context(group), name)
+    following = group.get_command(click.Context(group, help_option_names=["-h", "--help"]), name)
     assert following is not None, f"{group.name} has no command {name!r}"
     return following
 
 
 def option(command: click.Command, word: str) -> click.Option:
     name = word.partition("=")[0]
-    known = {n: p for p in command.get_params(click.Context(command)) for n in (*p.opts, *p.secondary_opts)}
+    known = {
+        n: p
+        for p in command.get_params(click.Context(command, help_option_names=["-h", "--help"]))
+        for n in (*p.opts, *p.secondary_opts)
+    }
     assert name in known, f"{command.name} has no option {name}; it has {sorted(known)}"
     return known[name]
 
@@ -110,7 +114,7 @@ def test_the_reference_of_commands_is_complete():
     for entry in COMMANDS:
         command = child(root, entry.name)
         if isinstance(command, click.Group):
-            children = command.list_commands(click.Context(command))
+            children = command.list_commands(click.Context(command, help_option_names=["-h", "--help"]))
             assert {f"{entry.name} {child}" for child in children} <= leaves
 
 

@@ -57,7 +57,7 @@ def _commands(context: click.Context) -> Iterator[click.Context]:
 def cli_page() -> str:
     """Every command with its usage, its help and its options."""
     lines = ["# Commands", "", f"{_MADE} [cli.md](../cli.md) introduces them.", ""]
-    for context in _commands(click.Context(root, info_name="tensor-wasm")):
+    for context in _commands(click.Context(root, info_name="tensor-wasm", **root.context_settings)):
         command, path = context.command, context.command_path
         lines += [f"## `{path}`", "", "```text"]
         lines += [f"{path} {' '.join(command.collect_usage_pieces(context))}".rstrip(), "```", ""]

@@ -50,7 +50,7 @@ def test_help_is_quick():
 
 @pytest.mark.parametrize("entry", root.COMMANDS, ids=lambda entry: entry.name)
 def test_each_command_can_be_imported_and_has_help(entry, cli):
-    command = root.root.get_command(click.Context(root.root), entry.name)
+    command = root.root.get_command(click.Context(root.root, help_option_names=["-h", "--help"]), entry.name)
     assert isinstance(command, click.Command)
     if entry.name != "bench":
         result = cli(entry.name, "--help")
@@ -182,7 +182,7 @@ def every_command(group: click.Group, context: click.Context, above: tuple[str, 
             yield from every_command(command, context, (*above, name))
 
 
-COMMAND_PATHS = [(), *every_command(root.root, click.Context(root.root))]
+COMMAND_PATHS = [(), *every_command(root.root, click.Context(root.root, help_option_names=["-h", "--help"]))]
 
 
 @pytest.mark.parametrize("path", COMMAND_PATHS, ids=" ".join)

@@ -166,7 +166,11 @@ def command_line(words: list[str]) -> Iterator[str]:
     words = words[:]
     while words:
         word = words.pop(0)
-        options = {n: p for p in command.get_params(click.Context(command)) for n in (*p.opts, *p.secondary_opts)}
+        options = {
+            n: p
+            for p in command.get_params(click.Context(command, help_option_names=["-h", "--help"]))
+            for n in (*p.opts, *p.secondary_opts)
+        }
         if word.startswith("-") and word != "-":
             option = options.get(word.partition("=")[0])
             if option is None:
@@ -174,7 +178,7 @@ def command_line(words: list[str]) -> Iterator[str]:
             elif not getattr(option, "is_flag", False) and "=" not in word and words:
                 words.pop(0)
         elif isinstance(command, click.Group):
-            following = command.get_command(click.Context(command), word)
+            following = command.get_command(click.Context(command, help_option_names=["-h", "--help"]), word)
             if following is None:
                 yield f"tensor-wasm has no command {word!r} in {command.name}"
                 return
@@ -207,7 +211,7 @@ def _unit(words: list[str]) -> Iterator[str]:
 
 
 def _all_options(command: click.Command) -> Iterator[str]:
-    context = click.Context(command)
+    context = click.Context(command, help_option_names=["-h", "--help"])
     for parameter in command.get_params(context):
         yield from (*parameter.opts, *parameter.secondary_opts)
     if isinstance(command, click.Group):
