@@ -32,7 +32,7 @@ def man(context: click.Context, names: tuple[str, ...]) -> None:
     To read one: tensor-wasm man invoke | man -l -
     """
     root = context.find_root()
-    found = click.Context(root.command, info_name=_PROGRAM)
+    found = click.Context(root.command, info_name=_PROGRAM, **root.command.context_settings)
     for name in names:
         group = found.command
         command = group.get_command(found, name) if isinstance(group, click.Group) else None
