@@ -181,7 +181,7 @@ class KernelLoad(msgspec.Struct, kw_only=True):
     compile_p95_s: _Seconds
     cache_hits_per_s: Annotated[float, _count("Kernels found compiled a second, in memory or on the disk.")]
     cache_misses_per_s: Annotated[float, _count("Kernels found nowhere a second.")]
-    load_p95_s: Annotated[float | None, _told("95th percentile of the wait for a kernel that was not in memory; null when none was.")]
+    load_p95_s: Annotated[float | None, _told("95th percentile of the wait for a kernel not in memory; null for none.")]
 
 
 class SnapshotLoad(msgspec.Struct, kw_only=True):
