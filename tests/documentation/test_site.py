@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -108,6 +109,12 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(si
 
 @pytest.mark.slow
 def test_a_browser_asks_for_nothing_else_and_finds_what_it_searches(site):
+    # On a thread of its own: other tests' browsers have an event loop on this one.
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(search, site).result()
+
+
+def search(site):
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
