@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route
 from browser.document import observed
 from browser.screenshots import chromium
 from serving import Running, running
-from system.front_door import Served
+from system.front_door import Served, nodes
 
 #: Waits are for what must happen, not for how soon.
 PATIENCE_MS = 60_000
@@ -109,13 +109,5 @@ def shown(watch: Callable[..., Watched], files: Running) -> Callable[..., Watche
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start nodes on one home; what still runs at the end is killed."""
-    started: list[Served] = []
-
-    def start(*flags: str, **settings: str) -> Served:
-        started.append(Served(tmp_path / "home", *flags, **settings))
-        return started[-1]
-
-    yield start
-    for served in started:
-        if served.process.poll() is None:
-            served.kill()
+    with nodes(tmp_path / "home") as start:
+        yield start

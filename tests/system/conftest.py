@@ -7,23 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from system.front_door import Served
+from system.front_door import Served, nodes
 from system.guests import guest
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start nodes on one home; what still runs at the end is killed."""
-    started: list[Served] = []
-
-    def start(*flags: str, **settings: str) -> Served:
-        started.append(Served(tmp_path / "home", *flags, **settings))
-        return started[-1]
-
-    yield start
-    for served in started:
-        if served.process.poll() is None:
-            served.kill()
+    with nodes(tmp_path / "home") as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,3 +92,20 @@ class Served:
     def kill(self) -> int:
         self.process.kill()
         return self.wait()
+
+
+@contextmanager
+def nodes(home: Path) -> Iterator[Callable[..., Served]]:
+    """Starts nodes on one home; what still runs at the end is killed."""
+    started: list[Served] = []
+
+    def start(*flags: str, **settings: str) -> Served:
+        started.append(Served(home, *flags, **settings))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for served in started:
+            if served.process.poll() is None:
+                served.kill()

@@ -41,13 +41,6 @@ class Code:
         self.out.append(Instruction(root, tuple(modifiers), (kind,), (target,), values, guard, self.line, 1))
         return target
 
-    def convert(self, direction: str, space: Space, value: Operand) -> Register:
-        """``cvta.space.u64`` or, with ``direction`` "to", ``cvta.to.space.u64``."""
-        target = self.register(U64)
-        modifiers = (direction,) if direction else ()
-        self.out.append(Instruction("cvta", modifiers, (U64,), (target,), (value,), None, self.line, 1, space=space))
-        return target
-
     def is_in(self, space: Space, address: Operand) -> Register:
         """``isspacep.space``."""
         target = self.register(PRED)

@@ -81,14 +81,19 @@ def fence(
     and for an image that does not fit.
     """
     image = lay_out(program)
-    kernel = confine(program, entry, partition, image_base, is_checked=is_checked)
+    kernel = _confined(program, entry, partition, image, image_base, is_checked=is_checked)
     version = max(program.version, _VERSION_LEAST, key=_version)
     return FencedKernel(write(kernel, version, target or program.target), kernel.name, image.data(image_base))
 
 
 def confine(program: Program, entry: str, partition: Partition, image_base: int, *, is_checked: bool = False) -> Kernel:
     """As :func:`fence`, before the text is written."""
-    image = lay_out(program)
+    return _confined(program, entry, partition, lay_out(program), image_base, is_checked=is_checked)
+
+
+def _confined(
+    program: Program, entry: str, partition: Partition, image: Image, image_base: int, *, is_checked: bool
+) -> Kernel:
     if not partition.holds(image_base, image.size_bytes) or image_base % image.alignment:
         raise PtxError("the kernel's variables do not fit into the tenant's memory")
     kernel = find_kernel(program, entry)
