@@ -283,6 +283,9 @@ class _Soak:
                 next_word += 30
                 self.say(f"{time.monotonic() - began:.0f} s, {len(self.stage.tally.findings)} findings")
         self.stage.over.set()
+        # The operator may have left a tenant without a single instance: what others still wait for would never come.
+        operator.thread.join(_STOP_S)
+        self.operator.lift_quotas()
         for actor in actors:
             actor.thread.join(_STOP_S)
             if actor.thread.is_alive():
