@@ -7,6 +7,7 @@ HTTP answers, the HTTP status, the guest ABI code when a guest can see it, and t
 
     TensorWasmError
     ├── ConfigurationError               a setting that cannot be used
+    │   └── DeviceUnavailable
     ├── RequestError                     the caller must change the request
     │   ├── InvalidName  InvalidBase64  InvalidWasm  InvalidJson  InvalidTenant
     │   ├── BodyTooLarge  RequestTimeout
@@ -20,7 +21,7 @@ HTTP answers, the HTTP status, the guest ABI code when a guest can see it, and t
     │   ├── GuestTrap ── KernelFault
     │   └── DeadlineExceeded  Terminated  QuotaExceeded  Cancelled  NodeRestarted
     ├── CapacityError                    try again later
-    │   └── Saturated  CapacityExhausted  NotReady  RateLimited
+    │   └── Saturated  CapacityExhausted  NotReady  RateLimited  DeviceRestarting
     ├── KernelError                      PTX or a launch that cannot be
     │   └── PtxError  KernelArgumentError
     ├── StoreError                       the node's own files cannot be used
@@ -66,6 +67,12 @@ class ConfigurationError(TensorWasmError):
 
     kind = "invalid_configuration"
     exit_code = 2
+
+
+class DeviceUnavailable(ConfigurationError):
+    """This machine does not have the GPU that was asked for, or it cannot be used; the message says why."""
+
+    kind = "device_unavailable"
 
 
 # --- the caller must change the request -------------------------------------------------------------------
@@ -380,6 +387,13 @@ class RateLimited(CapacityError):
     def __init__(self, text: str, retry_after_s: int = 1) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(text)
+
+
+class DeviceRestarting(EndingError, CapacityError):
+    """The GPU lost everything that was on it, and starts anew; try again shortly."""
+
+    kind = "device_restarting"
+    ending = Ending.CANCELLED
 
 
 # --- kernels ----------------------------------------------------------------------------------------------
