@@ -272,6 +272,32 @@ def test_a_wrong_address_says_where(
     assert caught.value.line == line_of(text, _access(kind, is_load, ".global"))
 
 
+@pytest.mark.parametrize("mask", [0, 3])
+def test_local_variables_and_constants_have_addresses_of_32_bits_too(machine: Machine, mask: int) -> None:
+    body = f"""
+    .local .align 4 .b8 places[32];
+    mov.u32 %r1, %tid.x;
+    and.b32 %r2, %r1, {mask};
+    shl.b32 %r2, %r2, 2;
+    mov.u32 %r3, places;
+    add.u32 %r3, %r3, %r2;
+    st.local.u32 [%r3+4], %r1;
+    ld.local.u32 %r4, [%r3+4];
+    mov.u32 %r5, table;
+    add.u32 %r5, %r5, %r2;
+    ld.const.u32 %r6, [%r5];
+    mad.lo.u32 %r4, %r6, 1000, %r4;
+    mul.wide.u32 %rd2, %r1, 4;
+    ld.param.u64 %rd1, [out];
+    add.u64 %rd1, %rd1, %rd2;
+    st.global.u32 [%rd1], %r4;
+    ret;"""
+    text = kernel_text(body).replace(".visible", ".const .align 4 .b32 table[4] = {5, 6, 7, 8};\n.visible", 1)
+    out, thread = np.zeros(40, np.uint32), np.arange(40)
+    machine.run(compiled(text), 1, 40, out)
+    assert (out == thread + 1000 * (5 + (thread & mask))).all()
+
+
 def test_the_last_bytes_of_guest_memory_can_be_used(machine: Machine) -> None:
     body = _OUT + "    ld.global.u32 %r1, [%rd1];\n    add.u32 %r1, %r1, 1;\n    st.global.u32 [%rd1], %r1;\n    ret;"
     machine.run(compiled(kernel_text(body)), 1, 1, _PAGE - 4, guest_pages=1)

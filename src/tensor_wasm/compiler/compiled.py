@@ -10,7 +10,7 @@ from tensor_wasm.compiler.records import Record, RecordBuffer
 from tensor_wasm.errors import InternalError
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
-COMPILER_VERSION = "13"
+COMPILER_VERSION = "14"
 
 _HEAD = struct.Struct("<II")
 

@@ -15,14 +15,16 @@ from typing import NamedTuple
 
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.frame import Frame
-from tensor_wasm.compiler.region import SHARED_WINDOW
+from tensor_wasm.compiler.region import SHARED_WINDOW, WINDOW
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Instruction, Kernel, Parameter, Register, ScalarType, Space, Variable
-from tensor_wasm.wasm import Local, ValType
+from tensor_wasm.wasm import Body, Local, ValType
 
 _GUEST, _SCRATCH = 0, 1
 _HIGH_HALF = 0xFFFFFFFF_00000000
 _WRITERS = ("st", "atom", "red")
+#: Spaces whose variables may be addressed in 32 bits: the lower half of the windowed address.
+_NARROWED = (Space.LOCAL, Space.CONST)
 
 #: What 32-bit addresses reach.
 GUEST_END = 1 << 32
@@ -186,6 +188,7 @@ def push_address(frame: Frame, instruction: Instruction) -> None:
             return
         case Register():
             frame.push(address.base, ScalarType.U64)
+            widen(body, address.base, instruction.space)
         case Variable():
             frame.push_variable(address.base, offset)
             return
@@ -195,6 +198,13 @@ def push_address(frame: Frame, instruction: Instruction) -> None:
     if offset:
         body.i64_const(offset)
         body.op("i64.add")
+
+
+def widen(body: Body, base: Register, space: Space | None) -> None:
+    """Make the windowed address on the stack whole again where the register ``base`` has its lower half only."""
+    if base.type.bits == 32 and space in _NARROWED:
+        body.i64_const(WINDOW)
+        body.op("i64.or")
 
 
 def _to_guest(access: _Access, *, is_load: bool) -> None:

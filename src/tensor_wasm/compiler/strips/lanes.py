@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tensor_wasm.compiler import memory
 from tensor_wasm.compiler.carriers import carrier
 from tensor_wasm.compiler.contexts import LaneContext
 from tensor_wasm.compiler.faults import push_thread_place
@@ -237,6 +238,7 @@ def _at_offset(
     registers.push(body, base)
     if not is_double(base.type):
         body.op("i64.extend_i32_u")
+    memory.widen(body, base, instruction.space)
     body.get(offset)
     body.op("i64.add")
     body.set(registers.locals[address])
