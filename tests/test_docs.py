@@ -291,6 +291,7 @@ def test_every_error_kind_is_described_with_its_status():
     # These never reach a caller of the API: a start that stops, base classes, and what guests see as codes.
     assert statuses.keys() - documented.keys() == {
         "invalid_configuration",
+        "device_unavailable",
         "kernel_error",
         "invalid_kernel_args",
     }
