@@ -119,7 +119,10 @@ class Driver(Protocol):
         """Give physical memory back once nothing maps it."""
 
     def map_memory(self, address: int, size_bytes: int, memory: int, offset: int) -> None:
-        """Have reserved addresses show physical memory, readable and writable; several may show the same."""
+        """Have reserved addresses show physical memory, readable and writable; several may show the same.
+
+        NVIDIA's reference has it that ``offset`` is 0, so that what is shown apart is physical memory of its own.
+        """
 
     def unmap_memory(self, address: int, size_bytes: int) -> None:
         """Have addresses show nothing, in the pieces that were mapped."""
