@@ -305,13 +305,15 @@ def test_jobs_wait_for_an_instance_that_the_quota_has_no_room_for(node):
     blocker.start()
     (instance,) = running(node, 1, 1)
     start(node)
-    job_id = submit(node, function, "count", tenant=1)
-    wait_for(lambda: node.jobs.show(job_id, 1).status is JobStatus.RUNNING, "it has not begun")
-    time.sleep(0.1)
-    assert node.jobs.show(job_id, 1).finished_at is None
+    jobs = [submit(node, function, "count", tenant=1) for _ in range(3)]
+    wait_for(lambda: node.statistics.read().refusals[1, "instances"] >= 2, "no place is looked for again")
+    # They wait as before: none has begun, or would count as begun if the node ended now.
+    pending = JobStatus.PENDING
+    wait_for(lambda: [job.id for job in node.jobs.list(1, status=pending).items] == jobs, "they are not left waiting")
     asyncio.run(node.administration.terminate(instance.id))
     blocker.join()
-    assert end_of(node, job_id, 1).status is JobStatus.COMPLETED
+    for job_id in jobs:
+        assert end_of(node, job_id, 1).status is JobStatus.COMPLETED
 
 
 def test_a_key_makes_one_job_however_many_ask_at_once(node):

@@ -21,10 +21,14 @@ _MESSAGE_MAX = 4000
 
 
 class JobLine:
-    """A tenant's jobs. ``coming`` are not on the disk yet; ``claimed`` have begun there and not ended."""
+    """A tenant's jobs. ``coming`` are not on the disk yet; ``claimed`` have begun there and not ended.
+
+    ``is_held`` while there was no place for the last that was to run; ``is_trying`` while one is tried again.
+    """
 
     __slots__ = (
-        "claimed", "coming", "finished_bytes", "mean_s", "pending", "ready", "runners", "tenant", "unfinished_bytes",
+        "claimed", "coming", "finished_bytes", "is_held", "is_trying", "mean_s", "pending", "ready", "runners",
+        "tenant", "unfinished_bytes",
     )  # fmt: skip
 
     def __init__(self, tenant: int) -> None:
@@ -34,6 +38,7 @@ class JobLine:
         self.claimed = 0
         self.ready: deque[QueuedJob] = deque()
         self.runners = 0
+        self.is_held = self.is_trying = False
         self.mean_s = _USUAL_S
         self.unfinished_bytes = 0
         self.finished_bytes = 0

@@ -250,6 +250,7 @@ class Jobs:
         """Begin what may begin; to be called now and then, for jobs that could not when their turn came."""
         with self._lock:
             for line in self._lines.values():
+                line.is_trying, line.is_held = line.is_trying or line.is_held, False
                 self._advance(line)
 
     def sweep(self, now: float | None = None) -> None:
@@ -406,10 +407,10 @@ class Jobs:
 
     def _advance(self, line: JobLine) -> None:
         """Begin as many of a tenant's jobs as may; have threads run those that have begun on the disk."""
-        if self._is_paused or not self._is_started:
+        if self._is_paused or not self._is_started or line.is_held:
             return
-        at_once = self._limits.at_once
-        ahead = min(_AHEAD_MAX, int(_AHEAD_S / max(line.mean_s, 1e-6)))
+        at_once = 1 if line.is_trying else self._limits.at_once
+        ahead = 0 if line.is_trying else min(_AHEAD_MAX, int(_AHEAD_S / max(line.mean_s, 1e-6)))
         count = min(at_once + ahead - line.claimed, len(line.pending))
         if count > 0:
             now = time.time()
@@ -470,13 +471,13 @@ class Jobs:
             with acting_for(Origin(job.request_id, line.tenant, job.trace)):
                 end = self._perform(job)
             if end is None:
-                with self._lock:
-                    if self._is_paused:
-                        ends.append(Return(job))
-                    else:
-                        line.ready.appendleft(job)
                 is_held_up = True
+                with self._lock:
+                    line.ready.appendleft(job)
+                    if line.runners == 1:  # else what another thread runs may make room when it ends
+                        ends += self._hold(line)
                 break
+            line.is_trying = False
             ends.append(end)
             if time.monotonic() >= until_s or is_spent():
                 break
@@ -487,6 +488,16 @@ class Jobs:
             if line.ready and not is_held_up:
                 line.runners += 1
                 self._post(line)
+
+    def _hold(self, line: JobLine) -> JobChanges:
+        """Begin nothing more until :meth:`resume`; what has begun on the disk only is to wait there again.
+
+        So after a crash none of it counts as begun. The first of them comes last, to be put before the others.
+        """
+        line.is_held = True
+        returns: JobChanges = [Return(job) for job in reversed(line.ready)]
+        line.ready.clear()
+        return returns
 
     def _perform(self, job: QueuedJob) -> End | None:
         """Run a job; its end, or None when the tenant or the node has no place for it now."""
