@@ -20,6 +20,7 @@ from tensor_wasm.tenancy import Tenants, TokenBook
 class FakeDevice:
     name: str = "cpu"
     kind: str = "cpu"
+    restarts: int | None = None
 
 
 class Reading:

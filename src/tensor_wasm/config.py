@@ -108,6 +108,19 @@ def _rate(low: float, high: float) -> Form:
     return Form("rate", "a number of requests a second", f"{low:g} to {high:g}", _seconds(low, high).parse)
 
 
+def _power_of_two(low: int, high: int) -> Form:
+    whole = _integer(low, high).parse
+
+    def parse(text: str) -> object:
+        value = whole(text)
+        assert isinstance(value, int)
+        if value & (value - 1):
+            raise ValueError
+        return value
+
+    return Form("integer", "a power of two", f"{low} to {high}", parse)
+
+
 def parse_size(text: str) -> int:
     """Bytes of a whole number, alone or with KiB, MiB or GiB. Raises ValueError."""
     match = _SIZE.fullmatch(text)
@@ -286,6 +299,19 @@ SETTINGS: tuple[Setting, ...] = (
         _default_kernel_threads,
         "Cores that one kernel launch with enough work uses. Also the default of `open_device` in Python.",
         shown="the cores",
+    ),
+    Setting(
+        "cuda_partition_mib",
+        _power_of_two(4, 1 << 20),
+        1024,
+        "Memory of a GPU, in MiB, that each tenant has for itself while it uses the GPU: what its guests allocate, the"
+        " windows of their launches, the variables of their kernels.",
+    ),
+    Setting(
+        "cuda_staging_mib",
+        _integer(16, 65_536),
+        256,
+        "Memory of the machine, in MiB, that is pinned for copies to and from a GPU, over all tenants.",
     ),
     Setting(
         "workers",
@@ -519,6 +545,8 @@ class Config:
     dispatch_permits: int
     dispatch_max_wait_ms: int | None
     kernel_threads: int
+    cuda_partition_mib: int
+    cuda_staging_mib: int
     workers: int
     snapshot_dir: Path | None
     snapshot_concurrency: int

@@ -55,6 +55,7 @@ CONTRACT = {
     "functions": ("gauge", ""),
     "jobs_active": ("gauge", ""),
     "jobs_pending": ("gauge", ""),
+    "device_restarts_total": ("counter", "device"),
     "queued_invocations": ("gauge", "tenant"),
     "quota_rejections_total": ("counter", "tenant quota"),
     "rate_limited_total": ("counter", "tenant"),

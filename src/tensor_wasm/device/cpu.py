@@ -15,7 +15,7 @@ from tensor_wasm.compiler import COMPILER_VERSION, CompiledKernel
 from tensor_wasm.device.compilation import compile_ptx
 from tensor_wasm.device.compiler_jobs import KernelCode
 from tensor_wasm.device.compilers import Compilers
-from tensor_wasm.device.protocol import Interrupt, KernelStatistics, LoadedKernel
+from tensor_wasm.device.protocol import SM, Interrupt, KernelStatistics, LoadedKernel
 from tensor_wasm.dispatch import KernelEntry
 from tensor_wasm.errors import InternalError, InvalidWasm
 from tensor_wasm.runtime import KEPT_CODE_BYTES, Module, ModuleCache, Recent, SealedFiles, asleep
@@ -65,6 +65,9 @@ class CpuDevice:
 
     name = "cpu"
     kind = "cpu"
+    sm = SM
+    restarts = None
+    gpu = None
 
     def __init__(self, modules: ModuleCache, files: SealedFiles, compilers: Compilers | None = None) -> None:
         self._modules = modules

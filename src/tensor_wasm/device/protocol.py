@@ -6,11 +6,14 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.dispatch import KernelEntry
 from tensor_wasm.runtime import Module
+
+if TYPE_CHECKING:
+    from tensor_wasm.device.cuda.device import CudaDevice
 
 #: Upper bounds, in seconds, of the histogram of compile times.
 COMPILE_BUCKETS_S: tuple[float, ...] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -49,6 +52,18 @@ class Device(Protocol):
     @property
     def kind(self) -> str:
         """``cpu`` or ``cuda``."""
+
+    @property
+    def sm(self) -> str:
+        """The newest architecture whose instructions it takes, ``sm_80``."""
+
+    @property
+    def restarts(self) -> int | None:
+        """How often it lost everything that was on it; None for one that cannot."""
+
+    @property
+    def gpu(self) -> CudaDevice | None:
+        """What guests use a GPU by; None for the CPU device."""
 
     @property
     def statistics(self) -> KernelStatistics:

@@ -275,6 +275,21 @@ EVENTS: tuple[Event, ...] = (
         (_FUNCTION_ID, _EXPORT, _DURATION, _LAUNCHES),
     ),
     Event(
+        "device.restart",
+        "A GPU lost everything that was on it, of every tenant, and starts anew; no call asked for that. `tenant` is the"
+        " one whose kernel caused it, null where none did or nobody knows; `request_id` is empty.",
+        "the device",
+        (
+            Detail("reason", "string", "What happened."),
+            Detail("kernel", "string|null", "The kernel that caused it."),
+            Detail(
+                "victims",
+                "string",
+                "The other tenants that had something on the GPU, as decimal numbers with commas between them.",
+            ),
+        ),
+    ),
+    Event(
         "request",
         "Any other call that was refused: one that only reads, a route or a method that does not exist, bytes that are "
         "no request.",

@@ -21,6 +21,7 @@ from tensor_wasm.telemetry.sheet import Sheet
 from tensor_wasm.telemetry.tenants import OTHER, Tenant, TenantLabels
 
 if TYPE_CHECKING:
+    from tensor_wasm.device import Device
     from tensor_wasm.node import Distribution, Node, StatisticsView
 
 _TENANT = ("tenant",)
@@ -74,6 +75,12 @@ JOBS_PENDING = Family("jobs_pending", "gauge", "Background jobs that wait for th
 FUNCTIONS = Family("functions", "gauge", "Functions deployed.")
 GUEST_MEMORY = Family("guest_memory_bytes", "gauge", "Memory of live instances.", _TENANT)
 GPU_MEMORY = Family("gpu_memory_used_bytes", "gauge", "Device memory that guests allocated.", _ON_DEVICE)
+RESTARTS = Family(
+    "device_restarts_total",
+    "counter",
+    "How often a GPU lost everything that was on it and started anew; on a node whose device is one.",
+    ("device",),
+)
 BUILD_INFO = Family(
     "build_info", "gauge", "Always 1; the labels say what runs.",
     ("version", "git_sha", "python", "wasmtime", "device"),
@@ -121,6 +128,7 @@ class Collector:
             *_refusals(statistics, self._node.queued(), labels, sheet, series),
             Metric(JOBS_ACTIVE, sample(JOBS_ACTIVE, "", self._node.jobs.busy)),
             Metric(JOBS_PENDING, sample(JOBS_PENDING, "", self._node.jobs.waiting)),
+            _restarts(self._node.device),
             Metric(BUILD_INFO, sample(BUILD_INFO, _build_labels(device), 1)),
         ]
 
@@ -147,6 +155,11 @@ class _Series:
             tuple(labels_text(tenant=label, outcome=outcome) for label in shown for outcome in _OUTCOMES),
             tuple(labels_text(tenant=label, quota=quota) for label in shown for quota in _FULL_QUOTAS),
         )
+
+
+def _restarts(device: Device) -> Metric:
+    count = device.restarts
+    return Metric(RESTARTS, "" if count is None else sample(RESTARTS, labels_text(device=device.name), count))
 
 
 def _build_labels(device: str) -> str:

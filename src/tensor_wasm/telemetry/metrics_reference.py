@@ -37,7 +37,8 @@ def _words(values: Iterable[str]) -> str:
 
 #: What each label may say.
 LABELS: dict[str, str] = {
-    "device": "the node's device, `cpu`; what tells of a GPU has its name, `cuda:0`, in the order of the PCI bus",
+    "device": "the node's device, `cpu` or `cuda:0`; on a node whose device is the CPU, what tells of a GPU has its"
+    " name, `cuda:0`, in the order of the PCI bus",
     "git_sha": "the commit that the program was built from, or `unknown`",
     "method": f"the request's method, `{OTHER}` for one that no HTTP standard names",
     "outcome": f"how an instance ended: {_words(ending.value for ending in Ending)}; what became of a trace's spans:"
@@ -96,8 +97,8 @@ _INTRODUCTION = (
     "`python -m tensor_wasm.telemetry.metrics_reference > docs/metrics.md`; a test holds a running node to it.",
     "",
     "Families are there from the first scrape, with zeros, so that ratios have data. Those of GPUs have a series for",
-    "each GPU that NVIDIA's driver shows, read by NVML (the package `nvidia-ml-py`, extra `cuda`), and none without",
-    "it. A driver that hangs holds no scrape up: its last values are shown for ten seconds, then none.",
+    "the GPU that the node uses, or, where its device is the CPU, for each that NVIDIA's driver shows, read by NVML",
+    "(the package `nvidia-ml-py`, extra `cuda`), and none without it. A driver that hangs holds no scrape up: its last values are shown for ten seconds, then none.",
     "",
     "Who asks for `application/openmetrics-text` gets OpenMetrics, as Prometheus does by itself. There",
     "`tensor_wasm_http_request_duration_seconds` has *exemplars*: with each bucket the id of the newest trace that",

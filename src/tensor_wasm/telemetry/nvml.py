@@ -56,7 +56,8 @@ _log = logging.getLogger("tensor_wasm.telemetry")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU at one moment. ``device`` is ``cuda:N``, in the order of the PCI bus; None for what this GPU cannot tell.
+    """A GPU at one moment. ``device`` is ``cuda:N``: the node's own name of it, where its node uses one, else in the
+    order of the PCI bus. None for what this GPU cannot tell.
 
     ``throttle_reasons`` are names of ``THROTTLE_REASONS``; ``ecc_errors`` are counted since the driver was loaded.
     """
@@ -68,10 +69,30 @@ class Gpu:
     ecc_errors: int | None
 
 
-class GpuReader:
-    """Reads the machine's GPUs. May be used from any thread; :meth:`read` waits ``wait_s`` at the longest."""
+@dataclass(frozen=True, slots=True)
+class NamedGpu:
+    """A GPU that a node uses: its UUID, ``GPU-…``, and what the node calls it."""
 
-    def __init__(self, *, wait_s: float = _WAIT_S, hangs_s: float = _HANGS_S, retry_s: float = _RETRY_S) -> None:
+    uuid: str
+    device: str
+
+
+class GpuReader:
+    """Reads the machine's GPUs. May be used from any thread; :meth:`read` waits ``wait_s`` at the longest.
+
+    With ``only`` it reads that GPU alone, and calls it so: CUDA may count GPUs in another order than NVML, or see only
+    some of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        only: NamedGpu | None = None,
+        wait_s: float = _WAIT_S,
+        hangs_s: float = _HANGS_S,
+        retry_s: float = _RETRY_S,
+    ) -> None:
+        self._only = only
         self._wait_s = wait_s
         self._hangs_s = hangs_s
         self._retry_s = retry_s
@@ -81,7 +102,7 @@ class GpuReader:
         #: Set when the reading that is under way ends; None when none is.
         self._ended: threading.Event | None = None
         self._began_s = 0.0
-        self._driver = _Driver()
+        self._driver = _Driver(only)
         self._has_answered = False
         self._has_complained = False
 
@@ -133,7 +154,7 @@ class GpuReader:
             gpus, problem = self._driver.read()
         except Exception as error:
             problem, wait_s = str(error), self._retry_s
-            self._driver = _Driver()
+            self._driver = _Driver(self._only)
         self._end(ended, gpus, wait_s)
         if problem is None:
             self._has_answered, self._has_complained = True, False
@@ -154,10 +175,11 @@ class GpuReader:
 
 
 class _Driver:
-    """NVML, opened at its first use. Used by one thread at a time."""
+    """NVML, opened at its first use. Used by one thread at a time. ``only`` is as :class:`GpuReader` has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: NamedGpu | None) -> None:
         self._nvml: Any = None
+        self._only = only
 
     def read(self) -> tuple[tuple[Gpu, ...], str | None]:
         """All GPUs that answer, and what the first of the others says. Raises when there is no driver, or none answer.
@@ -174,19 +196,25 @@ class _Driver:
         nvml = self._nvml
         gpus: list[Gpu] = []
         failure: Exception | None = None
-        count = min(nvml.nvmlDeviceGetCount(), _GPUS_MAX)
-        for index in range(count):
+        for device, handle_of in self._handles():
             try:
-                gpus.append(self._gpu(index))
+                gpus.append(self._gpu(device, handle_of()))
             except nvml.NVMLError as error:
                 failure = failure or error
         if failure is not None and not gpus:
             raise failure
         return tuple(gpus), None if failure is None else str(failure)
 
-    def _gpu(self, index: int) -> Gpu:
+    def _handles(self) -> list[tuple[str, Callable[[], Any]]]:
+        """The GPUs to read: what each is called, and how to have its handle."""
+        nvml, only = self._nvml, self._only
+        if only is not None:
+            return [(only.device, partial(nvml.nvmlDeviceGetHandleByUUID, only.uuid))]
+        count = min(nvml.nvmlDeviceGetCount(), _GPUS_MAX)
+        return [(f"cuda:{index}", partial(nvml.nvmlDeviceGetHandleByIndex, index)) for index in range(count)]
+
+    def _gpu(self, device: str, handle: Any) -> Gpu:
         nvml = self._nvml
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
         temperature = self._first(
             lambda: nvml.nvmlDeviceGetTemperatureV(handle, nvml.NVML_TEMPERATURE_GPU),
             lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
@@ -197,7 +225,7 @@ class _Driver:
             lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
         )
         return Gpu(
-            device=f"cuda:{index}",
+            device=device,
             temperature_celsius=temperature,
             utilization_ratio=None if load_percent is None else load_percent / 100,
             throttle_reasons=tuple(name for name, bit in THROTTLE_REASONS.items() if (bits or 0) & bit),
