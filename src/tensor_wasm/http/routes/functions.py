@@ -6,6 +6,7 @@ from tensor_wasm.errors import (
     BodyTooLarge,
     CapacityExhausted,
     DeadlineExceeded,
+    DeviceRestarting,
     GuestTrap,
     IdempotencyConflict,
     InvalidArguments,
@@ -150,7 +151,7 @@ def operations(node: Node) -> list[Operation]:
             errors=(
                 RequestError, InvalidName, InvalidBase64, InvalidWasm, InvalidJson, UnsupportedMediaType, BodyTooLarge,
                 NotReady, QuotaExceeded, CapacityExhausted, DeadlineExceeded, IdempotencyConflict, MissingExport,
-                InvalidArguments, GuestTrap, Terminated, InvalidSnapshot,
+                InvalidArguments, GuestTrap, Terminated, InvalidSnapshot, DeviceRestarting,
             ),
             accepts_wasm=True,
             request_headers=(KEY_HEADER,),

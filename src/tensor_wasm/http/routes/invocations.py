@@ -11,6 +11,7 @@ from tensor_wasm.errors import (
     Cancelled,
     CapacityExhausted,
     DeadlineExceeded,
+    DeviceRestarting,
     GuestTrap,
     InvalidArguments,
     InvalidBase64,
@@ -49,7 +50,7 @@ _WATCH_AFTER_S = 0.1
 CALL_ERRORS: tuple[type[TensorWasmError], ...] = (
     MissingExport, InvalidArguments, TooManyArguments, InvalidDeadline, InvalidBase64, InvalidJson,
     UnsupportedMediaType, BodyTooLarge, GuestTrap, DeadlineExceeded, Terminated, QuotaExceeded, Cancelled, Saturated,
-    CapacityExhausted, NotReady,
+    CapacityExhausted, NotReady, DeviceRestarting,
 )  # fmt: skip
 
 

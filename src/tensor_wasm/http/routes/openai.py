@@ -9,6 +9,7 @@ from tensor_wasm.errors import (
     Cancelled,
     CapacityExhausted,
     DeadlineExceeded,
+    DeviceRestarting,
     GuestTrap,
     InvalidJson,
     MissingExport,
@@ -38,7 +39,7 @@ _SMALL_BYTES = 64 * 1024
 _STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 _CALL_ERRORS: tuple[type[TensorWasmError], ...] = (
     ModelNotFound, InvalidJson, UnsupportedMediaType, BodyTooLarge, MissingExport, GuestTrap, DeadlineExceeded,
-    Terminated, QuotaExceeded, Cancelled, Saturated, CapacityExhausted, NotReady,
+    Terminated, QuotaExceeded, Cancelled, Saturated, CapacityExhausted, NotReady, DeviceRestarting,
 )  # fmt: skip
 
 
