@@ -11,18 +11,24 @@ import pytest
 from compiler.launch import Machine
 from kernels.cores import CoresMachine
 from kernels.fenced import FencedMachine
+from kernels.gpu import GpuMachine, gpu_name, open_gpu
 from kernels.loading import kernel
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.runtime import Engine
 
+_MACHINES = [1, 2, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (3, "fenced"))]
 
-@pytest.fixture(
-    scope="session",
-    params=[1, 2, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (3, "fenced"))],
-    ids="on_{}".format,
-)
-def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Machine | CoresMachine]:
-    """Launches compiled kernels, on one core and on several: what they compute must be the same."""
+
+@pytest.fixture(scope="session", params=["gpu"] if gpu_name() else _MACHINES, ids="on_{}".format)
+def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Machine | CoresMachine | GpuMachine]:
+    """Launches compiled kernels, on one core and on several: what they compute must be the same.
+
+    Where ``TENSOR_WASM_TEST_GPU`` names a GPU, on that alone.
+    """
+    if request.param == "gpu":
+        with open_gpu() as device:
+            yield GpuMachine(device, engine)
+        return
     if request.param == "fenced":
         yield FencedMachine(engine)
         return
@@ -43,6 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # pytest calls this with the items of all folders.
         parameters = item.callspec.params if here in item.path.parents and hasattr(item, "callspec") else {}
         cores = parameters.get("machine")
+        if gpu_name():
+            (kept if cores == "gpu" else left).append(item)
+            if cores == "gpu" and config.pluginmanager.hasplugin("xdist"):
+                # One process has all launches of what one compiler made of a source, and assembles it once.
+                item.add_marker(pytest.mark.xdist_group("/".join(parameters.get("code", (item.path.stem,))[::2])))
+            continue
         is_first = "code" not in parameters or not parameters["code"][2]
         if cores == 2 and not is_first:
             item.add_marker(pytest.mark.slow)

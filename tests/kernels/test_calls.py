@@ -9,6 +9,7 @@ import tensor_wasm
 from compiler.launch import LaunchFault, Machine
 from kernels.build import VARIANTS
 from kernels.cores import CoresMachine
+from kernels.gpu import GpuMachine
 from kernels.loading import generator, normal, refused, variants
 from kernels.products import FOLDER, Product
 from tensor_wasm.compiler import CompiledKernel, Fault
@@ -90,10 +91,12 @@ def test_exit_in_a_function_ends_the_thread(machine: Machine, code: CompiledKern
 
 
 @variants("calls", "insist")
-def test_a_failed_assertion_has_a_fault_of_its_own(machine: Machine | CoresMachine, code: CompiledKernel) -> None:
+def test_a_failed_assertion_has_a_fault_of_its_own(
+    machine: Machine | CoresMachine | GpuMachine, code: CompiledKernel
+) -> None:
     values = np.arange(64, dtype=np.int32)
     machine.run(code, 2, 32, values, 64)
-    if isinstance(machine, CoresMachine):
+    if isinstance(machine, CoresMachine | GpuMachine):
         with pytest.raises(KernelFault, match=r"assertion .* failed .* block \(1, 0, 0\), thread \(8, 0, 0\)"):
             machine.run(code, 2, 32, values, 40)
         return
