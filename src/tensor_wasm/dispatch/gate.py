@@ -25,7 +25,7 @@ from tensor_wasm.dispatch.crew import CrewPool, Memories
 from tensor_wasm.dispatch.gate_module import LAUNCH, TRACED_LAUNCH, gate_module
 from tensor_wasm.dispatch.ledger import Ledger, Slot
 from tensor_wasm.dispatch.link_module import CLOCK_EXPORT, HIRE_EXPORT, LAUNCH_TABLE, LinkedImport, link_module
-from tensor_wasm.dispatch.scratch import Helpers, KernelEntry
+from tensor_wasm.dispatch.scratch import Helpers, KernelEntry, Placement, Window
 from tensor_wasm.errors import QuotaExceeded
 from tensor_wasm.runtime import Annex, Engine, Instance, Linker, Module, Spans, Store, TableEntry
 from tensor_wasm.runtime import bindings as native
@@ -60,12 +60,14 @@ class GateFactory:
     """Binds gates: the compiled gate of one engine, and the ledger it writes.
 
     ``helpers`` threads are lent to guests whose launches are large; ``crews`` is None when there are none.
+    ``has_windows`` is for a device that does not see the guests' memory.
     """
 
-    def __init__(self, engine: Engine, ledger: Ledger, helpers: int = 0) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger, helpers: int = 0, *, has_windows: bool = False) -> None:
         self.ledger = ledger
+        self.has_windows = has_windows
         self.crews = CrewPool(engine, ledger.memory, layout.BOARDS, helpers) if helpers else None
-        self._module = engine.compile(gate_module())
+        self._module = engine.compile(gate_module(has_windows))
 
     def bind(self, store: Store, link: Instance, guest_memory: Any, slot: Slot, left_ns: int | None) -> Gate:
         """Make the gate of one guest and put it in the link's table.
@@ -75,7 +77,8 @@ class GateFactory:
         """
         launch_table, clock, hire = (link.extern(name) for name in (LAUNCH_TABLE, CLOCK_EXPORT, HIRE_EXPORT))
         imports = [guest_memory, self.ledger.memory.extern, launch_table, clock, hire]
-        gate = Gate(store, store.instantiate(self._module, imports), guest_memory, launch_table)
+        instance = store.instantiate(self._module, imports)
+        gate = Gate(store, instance, guest_memory, launch_table, has_windows=self.has_windows)
         gate.helpers = Helpers.NEVER if self.crews is None else Helpers.ASK
         gate.start_clock(self.ledger, slot, left_ns)
         return gate
@@ -118,7 +121,9 @@ class LoadableKernel:
 class Gate:
     """One guest's gate, seen from the host: kernels go in, the code of the last refusal comes out."""
 
-    def __init__(self, store: Store, instance: Instance, guest_memory: Any, launch_table: Any) -> None:
+    def __init__(
+        self, store: Store, instance: Instance, guest_memory: Any, launch_table: Any, *, has_windows: bool = False
+    ) -> None:
         self._store = store
         self._launch_table = launch_table
         #: The functions that can stand there, plain and traced, once an instance was traced.
@@ -131,7 +136,7 @@ class Gate:
         self._shares = instance.extern("shares")
         self._loaded: dict[int, LoadedRegions] = {}
         self._uses: dict[int, int] = {}  # how often a kernel's number was used and given back
-        self._heap = Spans(scratch.HEAP, _SCRATCH_MAX_BYTES)
+        self._heap = Spans(scratch.WINDOWS_END if has_windows else scratch.HEAP, _SCRATCH_MAX_BYTES)
         self._device_table = 0
         self._retired_bytes = 0
         self.helpers = Helpers.NEVER
@@ -148,6 +153,15 @@ class Gate:
         """From now on note launches in the ring that the slot has; what to add to the gate's clock to have
         :func:`time.monotonic_ns`'s.
         """
+        offset_ns = self.clock_offset_ns(ledger, slot)
+        if self._launches is None:
+            plain, traced = (self._instance.function(name) for name in (LAUNCH, TRACED_LAUNCH))
+            self._launches = TableEntry(self._launch_table, 0, plain), TableEntry(self._launch_table, 0, traced)
+        self._launches[1].put(self._store)
+        return offset_ns
+
+    def clock_offset_ns(self, ledger: Ledger, slot: Slot) -> int:
+        """What to add to the gate's clock to have :func:`time.monotonic_ns`'s."""
         enter, slot_offset = self._enter, slot.offset
         shortest_ns = offset_ns = 0
         for _ in range(_CLOCK_READINGS):
@@ -158,10 +172,6 @@ class Gate:
                 shortest_ns, offset_ns = took_ns, before_ns + took_ns // 2 - ledger.clock_ns(slot)
             if took_ns < _CLOCK_READING_NS:
                 break
-        if self._launches is None:
-            plain, traced = (self._instance.function(name) for name in (LAUNCH, TRACED_LAUNCH))
-            self._launches = TableEntry(self._launch_table, 0, plain), TableEntry(self._launch_table, 0, traced)
-        self._launches[1].put(self._store)
         return offset_ns
 
     def end_trace(self) -> None:
@@ -173,12 +183,15 @@ class Gate:
         """The ids of the kernels that there are, by number."""
         return {number: loaded.kernel for number, loaded in self._loaded.items()}
 
-    def add(self, module: Module, work_bytes: int, entry: KernelEntry) -> tuple[int, Instance, int]:
+    def add(
+        self, module: Module, work_bytes: int, entry: KernelEntry, more_imports: Sequence[Any] = ()
+    ) -> tuple[int, Instance, int]:
         """Instantiate a kernel with a region of ``work_bytes`` in scratch memory; its id, its instance, and where its
         region starts.
 
-        Raises :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate
-        takes ``KERNELS_MAX`` kernels: whoever calls counts them.
+        ``more_imports`` are C externs of this store that its module imports after those of every kernel. Raises
+        :class:`~tensor_wasm.errors.QuotaExceeded` when its memory does not fit the instance's limit. A gate takes
+        ``KERNELS_MAX`` kernels: whoever calls counts them.
         """
         number = next(number for number in range(KERNELS_MAX) if number not in self._loaded)
         descriptor = entry.encode(self.helpers)
@@ -191,7 +204,7 @@ class Gate:
         with self.scratch() as view:
             view[at : at + len(descriptor)] = descriptor
         region = self._store.i32_global(base)
-        kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, region, region])
+        kernel = self._store.instantiate(module, [self._guest_memory, self._scratch, region, region, *more_imports])
         identity = number + KERNELS_MAX * self._uses.get(number, 0)
         self._loaded[number] = LoadedRegions(identity, at, len(descriptor), work_bytes, [base])
         self._store.table_set(self._kernels, number, kernel.function("run"))
@@ -304,7 +317,8 @@ class Gate:
         return Annex(pool, memory, self._store.budget)
 
     def set_device(self, handle: int, address: int, size_bytes: int) -> None:
-        """Have launches know a device allocation.
+        """Have launches know a device allocation. On a GPU ``address`` is its offset in the partition, in units of
+        ``1 << scratch.DEVICE_ADDRESS_SHIFT`` bytes.
 
         Raises :class:`~tensor_wasm.errors.QuotaExceeded` when there is no room for the table of them.
         """
@@ -321,6 +335,21 @@ class Gate:
         at = self._device_table + scratch.DEVICE_BYTES * ((handle - 1) & (ALLOCATIONS_MAX - 1))
         with self.scratch() as view:
             view[at : at + len(entry)] = entry
+
+    # --- a GPU: only for gates that have windows ------------------------------------------------------------
+
+    def place(self, placement: Placement) -> None:
+        """Say where launches go."""
+        words = placement.encode()
+        with self.scratch() as view:
+            view[scratch.GPU_LANE : scratch.GPU_LANE + len(words)] = words
+
+    def windows(self) -> list[Window]:
+        """The guest pointers of the launch that runs, also those with no bytes."""
+        count = self._peek(scratch.WINDOW_COUNT)
+        with self.scratch() as view:
+            entries = bytes(view[scratch.WINDOWS : scratch.WINDOWS + count * scratch.WINDOW_BYTES])
+        return [Window(*fields) for fields in struct.iter_unpack("<3I", entries)]
 
     # --- words --------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from tensor_wasm.wasm import Body, Function, Label, Local, Module
 class _Walk:
     """Locals of the walk over argv: the record at ``at``, its ``value``, the parameter's ``entry``.
 
-    ``last_tag`` is the last one that is known.
+    ``last_tag`` is the last one that is known; ``window`` is where the next window's entry goes, if they are listed.
     """
 
     last_tag: Local
@@ -26,17 +26,25 @@ class _Walk:
     entry: Local
     left: Local
     mismatch: Local
+    window: Local | None
 
 
-def lower(module: Module) -> Function:
+def lower(module: Module, *, has_windows: bool = False) -> Function:
     """``(descriptor, argv, length, last tag) -> code``: check argv against the kernel, and pack the parameter block.
 
-    The form of every record comes before its fit to the kernel, so a mismatch is only noted during the walk.
+    With ``has_windows`` guest pointers are listed in scratch memory, as they are on a device that does not see the
+    guest's memory, and device pointers have 64 bits. The form of every record comes before its fit to the kernel, so a
+    mismatch is only noted during the walk.
     """
     function = module.function([I32] * 4, [I32], name="lower")
     body, (descriptor, at, length, last_tag) = function.code, function.parameters
-    walk = _Walk(last_tag, at, *(body.local(I32) for _ in range(6)))
+    end, tag, value, entry, left, mismatch = (body.local(I32) for _ in range(6))
     records = body.local(I32)
+    window = body.local(I32) if has_windows else None
+    walk = _Walk(last_tag, at, end, tag, value, entry, left, mismatch, window)
+    if window is not None:
+        body.i32_const(scratch.WINDOWS)
+        body.set(window)
     _return_if(body, Code.ARGV_TOO_LARGE, length, limits.ARGV_MAX_BYTES)
     _sum(body, at, length, walk.end)
     body.get(descriptor)
@@ -58,6 +66,8 @@ def lower(module: Module) -> Function:
         _step(body, walk.entry, scratch.PARAMETER_ENTRY_BYTES)
         _step(body, walk.left, -1)
         body.br(again)
+    if window is not None:
+        _count_windows(body, window)
     body.i32_const(Code.INVALID_ARGUMENTS)
     body.i32_const(Code.OK)
     body.get(walk.mismatch)
@@ -133,6 +143,8 @@ def _take_record(body: Body, walk: _Walk) -> None:
             _step_over(body, walk, 8)
             _check_window(body, walk)
             _store_parameter(body, walk, "i64.load32_u", "i64.store", next_record)
+            if walk.window is not None:
+                _list_window(body, walk, walk.window)
             body.br(next_record)
         _take_newer_record(body, walk, next_record)
 
@@ -207,6 +219,12 @@ def _take_device_pointer(body: Body, walk: _Walk, mismatched: Label) -> None:
     _push_place(body, walk, mismatched)
     body.get(found)
     body.memory("i64.load32_u", scratch.DEVICE_ADDRESS, memory=SCRATCH)
+    if walk.window is not None:
+        body.i64_const(scratch.DEVICE_ADDRESS_SHIFT)
+        body.op("i64.shl")
+        body.i32_const(0)
+        body.memory("i64.load", scratch.GPU_BASE, memory=SCRATCH)
+        body.op("i64.add")
     body.get(walk.value)
     body.memory("i64.load", 8, align=0, memory=GUEST)
     body.op("i64.add")
@@ -277,6 +295,29 @@ def _check_window(body: Body, walk: _Walk) -> None:
     with body.if_():
         body.i32_const(Code.INVALID_POINTER)
         body.op("return")
+
+
+def _list_window(body: Body, walk: _Walk, window: Local) -> None:
+    """Enter the pointer that was taken. There are no more of them than argv may have records."""
+    body.get(window)
+    body.get(walk.entry)
+    body.memory("i32.load16_u", scratch.PARAMETER_OFFSET, memory=SCRATCH)
+    body.memory("i32.store", scratch.WINDOW_PARAMETER, memory=SCRATCH)
+    body.get(window)
+    body.get(walk.value)
+    body.memory("i64.load", align=0, memory=GUEST)
+    body.memory("i64.store", scratch.WINDOW_START, align=2, memory=SCRATCH)
+    _step(body, window, scratch.WINDOW_BYTES)
+
+
+def _count_windows(body: Body, window: Local) -> None:
+    body.i32_const(0)
+    body.get(window)
+    body.i32_const(scratch.WINDOWS)
+    body.op("i32.sub")
+    body.i32_const(scratch.WINDOW_BYTES)
+    body.op("i32.div_u")
+    body.memory("i32.store", scratch.WINDOW_COUNT, memory=SCRATCH)
 
 
 def _store_parameter(body: Body, walk: _Walk, load: str, store: str, mismatched: Label) -> None:

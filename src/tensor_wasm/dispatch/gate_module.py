@@ -50,6 +50,7 @@ class _Parts:
     run: FunctionType
     kernels: Table
     crew: _Crew
+    has_windows: bool
 
 
 class _Crew:
@@ -65,11 +66,12 @@ class _Crew:
 
 
 @cache
-def gate_module() -> bytes:
+def gate_module(has_windows: bool = False) -> bytes:
     """The gate. Imports in order: guest memory, ledger, launch table, clock, hire.
 
     Exports scratch, kernels, shares, enter, and both launches: the one that is in the launch table from the start, and
-    the one that is to be there while the instance is traced.
+    the one that is to be there while the instance is traced. ``has_windows`` is for a device that does not see the
+    guest's memory: guest pointers are listed, see :func:`lower`, and what a launch waits for the driver is its latency.
     """
     module = Module()
     module.import_memory("guest", "memory")
@@ -89,10 +91,11 @@ def gate_module() -> bytes:
         observe=observe_function,
         arbiter=arbiter_function,
         acquire=acquire(module, clock, observe_function, arbiter_function),
-        lower=lower(module),
+        lower=lower(module, has_windows=has_windows),
         run=module.type(_RUN_PARAMETERS),
         kernels=kernels,
         crew=_Crew(module, hire, write_lead(module, LEDGER, SCRATCH, shares)),
+        has_windows=has_windows,
     )
     # A global, because nothing but the gate may ever reach it: kernels can write to scratch memory.
     slot = module.global_(I32)
@@ -323,7 +326,42 @@ def _run_kernel(body: Body, launch: _Launch, parts: _Parts, notes: Notes | None)
     body.call(parts.clock)
     body.set(launch.ended)
     _measure(body, launch)
+    if parts.has_windows:
+        _begin_when_accepted(body, launch)
     release(body, launch.slot, parts.arbiter)
+
+
+def _begin_when_accepted(body: Body, launch: _Launch) -> None:
+    """Say that the kernel began when the driver had taken it, where the host has said how the clocks differ.
+
+    A driver that has not told was not back from the call when the kernel had ended already.
+    """
+    accepted = body.local(I64)
+    body.i32_const(0)
+    body.memory("i64.load", scratch.GPU_CLOCK_NS, memory=SCRATCH)
+    body.op("i64.eqz", "i32.eqz")
+    with body.if_():
+        body.i32_const(0)
+        body.memory("i64.load", scratch.GPU_ACCEPTED_NS, memory=SCRATCH)
+        body.i32_const(0)
+        body.memory("i64.load", scratch.GPU_CLOCK_NS, memory=SCRATCH)
+        body.op("i64.sub")
+        body.get(launch.ended)
+        body.i32_const(0)
+        body.memory("i64.load", scratch.GPU_ACCEPTED_NS, memory=SCRATCH)
+        body.op("i64.eqz", "i32.eqz", "select")
+        body.set(accepted)
+        # Not before the launch, nor after its end: what the board says is another process's.
+        for bound, relation in ((launch.started, "i64.gt_s"), (launch.ended, "i64.lt_s")):
+            body.get(accepted)
+            body.get(bound)
+            body.get(accepted)
+            body.get(bound)
+            body.op(relation, "select")
+            body.set(accepted)
+        body.get(accepted)
+        body.set(launch.started)
+    body.release(accepted)
 
 
 def _push_launch(body: Body, launch: _Launch) -> None:

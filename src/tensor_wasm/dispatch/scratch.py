@@ -10,8 +10,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from tensor_wasm.abi.limits import ALLOCATIONS_MAX, BLOCK_THREADS_MAX, KERNELS_MAX
+from tensor_wasm.abi.limits import ALLOCATIONS_MAX, ARGV_MAX_RECORDS, BLOCK_THREADS_MAX, KERNELS_MAX
 
 LAST_CODE = 24  # i32: code of the latest refused launch, 0 after a success or a call of the host's
 DEVICE_TABLE = 28  # i32: address of the table of device allocations, 0 when there is none yet
@@ -22,6 +23,31 @@ PARAMETERS = 4224  # the parameter block of the launch now running
 PARAMETERS_BYTES = 4096
 HEAP = PARAMETERS + PARAMETERS_BYTES  # descriptors, kernels' regions and the table of allocations from here on
 
+# Where launches go to a GPU. The host writes these, see Placement; only WINDOW_COUNT is the gate's, and GPU_ACCEPTED_NS
+# the trampoline's. A kernel is not in this store then, so what leads out of the instance is safe here.
+WINDOW_COUNT = 4160  # u32: guest pointers of the launch now running
+GPU_LANE = 4164  # u32: the lane of the board
+GPU_BASE = 4168  # u64: where the tenant's partition starts, as its kernels see it
+GPU_EMPTY = 4176  # u64: what becomes of a guest pointer with no bytes
+GPU_ARENA = 4184  # u64: where the bytes of guest pointers go on the device, a multiple of ARENA_ALIGNMENT
+GPU_ARENA_BYTES = 4192  # u32
+GPU_STAGING = 4196  # u32: where they pass, counted from the start of the staging area
+GPU_STAGING_BYTES = 4200  # u32
+GPU_CLOCK_NS = 4208  # i64: what to add to the gate's clock to have CLOCK_MONOTONIC
+GPU_ACCEPTED_NS = 4216  # i64: when the driver had taken the launch, by CLOCK_MONOTONIC; 0 when it is not known
+WINDOWS = HEAP  # an entry for each guest pointer, see below; the heap of a gate that has windows starts after them
+
+# A window's entry.
+WINDOW_PARAMETER = 0  # u32: where in the parameter block the pointer stands
+WINDOW_START = 4  # u32: where it points in guest memory
+WINDOW_SIZE = 8  # u32: its bytes
+WINDOW_BYTES = 12
+WINDOWS_END = WINDOWS + WINDOW_BYTES * ARGV_MAX_RECORDS
+#: What lies in guest memory at a multiple of this does on the device.
+ARENA_ALIGNMENT = 256
+#: Addresses on the device are this many bits longer than what stands in the table of allocations.
+DEVICE_ADDRESS_SHIFT = 8
+
 # A kernel's entry. Its number is the low bits of its id; what is above counts how often the number was used before, so
 # an id that was unloaded is not the next kernel's.
 KERNEL_ID = 0  # i64: its id plus 1, 0 where there is none
@@ -30,12 +56,13 @@ KERNEL_BYTES = 16
 
 # A device allocation's entry, at the place that the low bits of its handle less 1 say.
 DEVICE_HANDLE = 0  # i64: 0 where there is none
-DEVICE_ADDRESS = 8  # i32: where kernels see it
+DEVICE_ADDRESS = 8  # i32: where kernels see it; on a GPU, where in the partition, without DEVICE_ADDRESS_SHIFT bits
 DEVICE_SIZE = 12  # i32: its bytes
 DEVICE_BYTES = 16
 DEVICE_TABLE_BYTES = DEVICE_BYTES * ALLOCATIONS_MAX
 
-assert KERNELS + KERNEL_BYTES * KERNELS_MAX <= PARAMETERS
+assert KERNELS + KERNEL_BYTES * KERNELS_MAX <= WINDOW_COUNT
+assert GPU_ACCEPTED_NS + 8 <= PARAMETERS
 assert KERNELS_MAX & (KERNELS_MAX - 1) == ALLOCATIONS_MAX & (ALLOCATIONS_MAX - 1) == 0
 
 #: A launch that takes one core this long is worth waking helpers, which costs some 20 µs.
@@ -61,6 +88,37 @@ class Helpers:
     KNOW = 1
     NEVER = 2
     AGAIN = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where launches of a guest go on a GPU, as :meth:`Gate.place` writes it; each field is a word of the same name.
+
+    ``staging`` counts from the start of the staging area. ``clock_ns`` is what to add to the gate's clock to have
+    CLOCK_MONOTONIC's, 0 when that is not known.
+    """
+
+    lane: int
+    base: int
+    empty: int
+    arena: int = 0
+    arena_bytes: int = 0
+    staging: int = 0
+    staging_bytes: int = 0
+    clock_ns: int = 0
+
+    def encode(self) -> bytes:
+        """The words from ``GPU_LANE`` to before ``GPU_ACCEPTED_NS``."""
+        sizes = (self.arena_bytes, self.staging, self.staging_bytes)
+        return struct.pack("<IQQQ3I4xq", self.lane, self.base, self.empty, self.arena, *sizes, self.clock_ns)
+
+
+class Window(NamedTuple):
+    """A guest pointer of the launch now running: the place in the parameter block, in guest memory, and its bytes."""
+
+    parameter: int
+    start: int
+    size_bytes: int
 
 
 @dataclass(slots=True)
