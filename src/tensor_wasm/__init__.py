@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from tensor_wasm.device.array import DeviceArray as DeviceArray
     from tensor_wasm.device.kernel import Kernel as Kernel
     from tensor_wasm.device.kernel import KernelParameter as KernelParameter
-    from tensor_wasm.device.session import DeviceInfo as DeviceInfo
     from tensor_wasm.device.session import OpenDevice as OpenDevice
     from tensor_wasm.device.session import open_device as open_device
+    from tensor_wasm.device.session_protocol import DeviceInfo as DeviceInfo
 
 #: What a source tree that was never installed calls itself; the version has its one home in the package's metadata.
 _UNINSTALLED_VERSION = "0+source"
@@ -92,7 +92,7 @@ _MODULES = {
     "Captured": "tensor_wasm.api.model",
     "Client": "tensor_wasm.api.client",
     "DeviceArray": "tensor_wasm.device.array",
-    "DeviceInfo": "tensor_wasm.device.session",
+    "DeviceInfo": "tensor_wasm.device.session_protocol",
     "Export": "tensor_wasm.api.model",
     "Function": "tensor_wasm.api.model",
     "Import": "tensor_wasm.api.model",

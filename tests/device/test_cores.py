@@ -308,7 +308,7 @@ def _assert_works(dev: tw.OpenDevice) -> None:
 
 
 def helper_threads(dev: tw.OpenDevice) -> list[threading.Thread]:
-    team = dev._machine._team
+    team = dev._session.machine._team
     return [] if team is None else [t._thread for t in team._threads if t._thread.is_alive()]
 
 
@@ -347,7 +347,7 @@ def test_what_a_launch_must_cost_to_use_helpers():
 def test_the_setting_is_the_default(monkeypatch):
     monkeypatch.setenv("TENSOR_WASM_KERNEL_THREADS", "5")
     with tw.open_device("cpu") as dev:
-        assert dev._machine.threads == 5
+        assert dev._session.machine.threads == 5
     monkeypatch.setenv("TENSOR_WASM_KERNEL_THREADS", "none")
     with pytest.raises(tw.errors.ConfigurationError, match="TENSOR_WASM_KERNEL_THREADS"):
         tw.open_device("cpu")

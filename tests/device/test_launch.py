@@ -359,5 +359,5 @@ def test_many_loads_do_not_add_up(dev):
     for _ in range(60):
         kernel = dev.load_ptx(COUNTER)
         kernel.launch(1, 1, [target, 0])
-        used.append(dev._machine.scratch.used_bytes)
+        used.append(dev._session.machine.scratch.used_bytes)
     assert max(used[10:]) <= max(used[:10])

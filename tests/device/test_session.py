@@ -22,8 +22,8 @@ from device.ptx_texts import ENDLESS, INCREMENT
 def used_bytes(dev: tw.OpenDevice) -> int:
     """Device memory in use, once the garbage collector's returns are taken."""
     gc.collect()
-    with dev._machine.turn():
-        return dev._machine.memory.used_bytes
+    with dev._session.machine.turn():
+        return dev._session.machine.memory.used_bytes
 
 
 @pytest.mark.parametrize("name", ["cpu", "auto"])
@@ -344,7 +344,7 @@ def test_a_cache_directory_keeps_kernels(tmp_path):
             array = np.zeros(4, np.uint32)
             dev.load_ptx(INCREMENT, "increment").launch(1, 4, [array, array])
             assert (array == 1).all()
-            assert dev._machine.device.statistics.hits["disk"] == hits
+            assert dev._session.machine.device.statistics.hits["disk"] == hits
     assert (directory / "cache.key").stat().st_mode & 0o777 == 0o600
 
 

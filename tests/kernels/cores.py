@@ -10,6 +10,7 @@ import numpy as np
 import tensor_wasm as tw
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.device.cpu import tags
+from tensor_wasm.device.cpu_session import CpuKernel
 from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.dispatch import KernelEntry, crew
@@ -32,13 +33,13 @@ class CoresMachine:
         shared_bytes: int = 0,
     ) -> None:
         """Launch once; arrays hold afterwards what the kernel wrote."""
-        machine = self.device._machine
+        machine = self.device._session.machine
         loaded = self._kernels.get(kernel.wasm)
         if loaded is None:
             entry = KernelEntry([(tags(p.kind), p.offset, p.size_bytes) for p in kernel.parameters])
             loaded = LoadedKernel(kernel, machine.engine.compile(kernel.wasm), entry)
             self._kernels[kernel.wasm] = loaded
-        ready = Kernel(self.device, machine, loaded)
+        ready = Kernel(self.device, self.device._session, CpuKernel(machine, loaded))
         with patch.object(crew, "WORTH_NS", 0):
             ready.launch(grid, block, [_plain(argument) for argument in arguments], shared_bytes, timeout=120)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tensor_wasm.compiler.records import Record, RecordBuffer
 from tensor_wasm.errors import InternalError
+from tensor_wasm.ptx.program import Parameter
 
 #: Changes whenever the compiler's output does: part of the key of cached kernels.
 COMPILER_VERSION = "14"
@@ -26,6 +27,13 @@ class ParameterLayout:
     kind: str
     size_bytes: int
     offset: int
+
+    @classmethod
+    def of(cls, parameter: Parameter) -> ParameterLayout:
+        """That of a parameter as it was read."""
+        name = parameter.type.ptx_name
+        kind = f"{name}[{parameter.size_bytes}]" if parameter.is_array else name
+        return cls(parameter.name, kind, parameter.size_bytes, parameter.offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from tensor_wasm.compiler.strips.plan import WIDTHS, KernelPlan, plan
 from tensor_wasm.compiler.synchronisation import Region, cut, has_synchronisation
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import support
-from tensor_wasm.ptx.program import Kernel, Parameter, Program
+from tensor_wasm.ptx.program import Kernel, Program
 from tensor_wasm.wasm import Global, Memory, Module, ValType
 
 
@@ -103,7 +103,7 @@ def _compile(
     return CompiledKernel(
         wasm=encoded.wasm,
         name=kernel.name,
-        parameters=tuple(_parameter(parameter) for parameter in kernel.parameters),
+        parameters=tuple(map(ParameterLayout.of, kernel.parameters)),
         parameter_bytes=kernel.parameter_bytes,
         work_bytes=size_bytes,
         reqntid=kernel.reqntid,
@@ -147,9 +147,3 @@ def _write_pointers(module: Module, base: Global, scratch: Memory, pointers: Map
     if body.size > FUNCTION_BYTES_MAX:
         raise PtxError(f"variables with {len(pointers)} addresses in their initial values are not supported")
     module.start(start)
-
-
-def _parameter(parameter: Parameter) -> ParameterLayout:
-    name = parameter.type.ptx_name
-    kind = f"{name}[{parameter.size_bytes}]" if parameter.is_array else name
-    return ParameterLayout(parameter.name, kind, parameter.size_bytes, parameter.offset)

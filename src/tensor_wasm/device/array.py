@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tensor_wasm.device.guarded import copy_bytes
-from tensor_wasm.errors import KernelArgumentError, KernelError
-
-if TYPE_CHECKING:
-    from tensor_wasm.device.guarded import Piece
-    from tensor_wasm.device.machine import Machine
+from tensor_wasm.device.session_protocol import Session, SessionArray
+from tensor_wasm.errors import KernelArgumentError
 
 
 def check_array(array: NDArray[Any]) -> None:
@@ -48,19 +44,16 @@ class DeviceArray:
         nbytes: Bytes of all elements.
     """
 
-    __slots__ = ("__weakref__", "_device", "_loan", "_machine", "_piece", "dtype", "nbytes", "shape")
+    __slots__ = ("__weakref__", "_device", "_kept", "_session", "dtype", "nbytes", "shape")
 
-    def __init__(self, device: object, machine: Machine, array: NDArray[Any]) -> None:
+    def __init__(self, device: object, session: Session, array: NDArray[Any]) -> None:
         self._device = device  # open as long as its arrays are in use
         check_array(array)
         self.shape: tuple[int, ...] = array.shape
         self.dtype: np.dtype[Any] = array.dtype
         self.nbytes: int = array.nbytes
-        self._machine = machine
-        with machine.turn():
-            self._piece: Piece | None = machine.memory.take(array.nbytes)
-            self._loan = machine.lend(self, self._piece)
-            copy_bytes(self._piece.host_address, array.ctypes.data, array.nbytes)
+        self._session = session
+        self._kept = session.keep(array)
 
     @property
     def size(self) -> int:
@@ -75,26 +68,21 @@ class DeviceArray:
     def to_numpy(self) -> NDArray[Any]:
         """A copy of the elements as they are now. Raises :class:`KernelError` when the array is closed."""
         result: NDArray[Any] = np.empty(self.shape, self.dtype)
-        with self._machine.turn():
-            copy_bytes(result.ctypes.data, self.piece().host_address, self.nbytes)
+        self._kept.copy_out(result)
         return result
 
     def close(self) -> None:
         """Give the memory back. Safe to call twice."""
-        if self._piece is not None and not self._machine.is_closed:
-            with self._machine.turn():  # not while a kernel uses it
-                self._piece = None
-                self._machine.give_back(self._loan)
+        self._kept.close()
 
-    def piece(self) -> Piece:
-        """Where the array is. Raises :class:`KernelError` when it is closed."""
-        if self._piece is None:
-            raise KernelError("the device array is closed")
-        return self._piece
-
-    def belongs_to(self, machine: Machine) -> bool:
-        """Whether it is in that device's memory."""
-        return self._machine is machine
+    def kept_in(self, session: Session) -> SessionArray:
+        """What it is for a launch. Raises :class:`KernelError` when it is closed, :class:`KernelArgumentError` when
+        it is another device's.
+        """
+        if self._session is not session:
+            raise KernelArgumentError("the device array is in another device's memory")
+        self._kept.place()
+        return self._kept
 
     def __len__(self) -> int:
         if not self.shape:
@@ -108,5 +96,5 @@ class DeviceArray:
         self.close()
 
     def __repr__(self) -> str:
-        state = ", closed" if self._piece is None else ""
+        state = ", closed" if self._kept.is_closed else ""
         return f"<DeviceArray {self.dtype}, shape {self.shape}{state}>"

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tensor_wasm.compiler import ParameterLayout
 from tensor_wasm.device import shape
 from tensor_wasm.device.array import DeviceArray, check_array
-from tensor_wasm.device.fault import Placed
-from tensor_wasm.device.guarded import Piece
-from tensor_wasm.device.machine import KernelInstance, KernelTrap, Machine
-from tensor_wasm.device.protocol import LoadedKernel
 from tensor_wasm.device.scalars import POINTER_KINDS, described, expected, scalar_bytes
-from tensor_wasm.device.transfer import EMPTY_ADDRESS, Transfer
-from tensor_wasm.errors import CapacityExhausted, KernelArgumentError
+from tensor_wasm.device.session_protocol import Arguments, Session, SessionKernel
+from tensor_wasm.errors import KernelArgumentError
 
 _NS_PER_S = 1_000_000_000
 _TIMEOUT_MAX_S = 1e9
@@ -38,17 +31,6 @@ class KernelParameter(NamedTuple):
     size: int
 
 
-class _Arguments:
-    """Checked arguments: the parameter block, and the arrays whose addresses are still to be written into it."""
-
-    __slots__ = ("arrays", "block", "kept")
-
-    def __init__(self, size_bytes: int) -> None:
-        self.block = bytearray(size_bytes)
-        self.arrays: list[tuple[int, NDArray[Any]]] = []
-        self.kept: list[tuple[int, DeviceArray]] = []
-
-
 class Kernel:
     """A kernel on a device; :meth:`tensor_wasm.OpenDevice.load_ptx` makes one.
 
@@ -60,16 +42,12 @@ class Kernel:
         parameters: What :meth:`launch` takes, in order.
     """
 
-    def __init__(self, device: object, machine: Machine, loaded: LoadedKernel) -> None:
+    def __init__(self, device: object, session: Session, kernel: SessionKernel) -> None:
         self._device = device  # open as long as its kernels are in use
-        self.name = loaded.compiled.name
-        self.parameters = tuple(KernelParameter(p.name, p.kind, p.size_bytes) for p in loaded.compiled.parameters)
-        self._machine = machine
-        self._loaded = loaded
-        self._instance: KernelInstance | None = None
-        self._regions: list[Piece] = []  # one for each core that it ran on
-        with machine.turn():
-            self._take_region()
+        self.name = kernel.facts.name
+        self.parameters = tuple(KernelParameter(p.name, p.kind, p.size_bytes) for p in kernel.facts.parameters)
+        self._session = session
+        self._kernel = kernel
 
     def launch(
         self,
@@ -106,39 +84,22 @@ class Kernel:
         deadline_ns = _deadline_ns(timeout)
         grid_axes = shape.axes("grid", grid, shape.GRID_MAX)
         block_axes = shape.axes("block", block, shape.BLOCK_MAX)
-        compiled = self._loaded.compiled
-        shape.check_block(self.name, block_axes, compiled.reqntid, compiled.maxntid)
-        shared_bytes = shape.shared_bytes(shared_mem)
-        arguments = self._check(args)
-        printed: list[bytes] = []
-        try:
-            with self._machine.turn(deadline_ns):
-                transfer = Transfer(self._machine.memory, [array for _, array in arguments.arrays])
-                try:
-                    transfer.copy_in()
-                    self._point(arguments, transfer)
-                    try:
-                        self._run(grid_axes, block_axes, shared_bytes, arguments.block, printed)
-                    except KernelTrap as trap:
-                        raise trap.fault(self._placed(arguments, transfer)) from None
-                    transfer.copy_back()
-                finally:
-                    transfer.release()
-        finally:
-            for text in printed:
-                _write_to_stderr(text)
+        facts = self._kernel.facts
+        shape.check_block(self.name, block_axes, facts.reqntid, facts.maxntid)
+        shared_bytes = shape.shared_bytes(shared_mem, self._session.info.max_shared_bytes)
+        self._kernel.launch(grid_axes, block_axes, shared_bytes, self._check(args), deadline_ns)
 
-    def _check(self, args: Sequence[object]) -> _Arguments:
+    def _check(self, args: Sequence[object]) -> Arguments:
         """Arguments by value in the parameter block, arrays noted. Raises :class:`KernelArgumentError`."""
-        compiled = self._loaded.compiled
-        if not isinstance(args, Sequence) or len(args) != len(compiled.parameters):
+        facts = self._kernel.facts
+        if not isinstance(args, Sequence) or len(args) != len(facts.parameters):
             given = f"{len(args)}" if isinstance(args, Sequence) else described(args)
-            inside = ", ".join(f"{parameter.name}: {parameter.kind}" for parameter in compiled.parameters)
+            inside = ", ".join(f"{parameter.name}: {parameter.kind}" for parameter in facts.parameters)
             raise KernelArgumentError(
-                f"{self.name} takes {len(compiled.parameters)} arguments in a list, not {given}: ({inside})"
+                f"{self.name} takes {len(facts.parameters)} arguments in a list, not {given}: ({inside})"
             )
-        arguments = _Arguments(compiled.parameter_bytes)
-        for position, (parameter, argument) in enumerate(zip(compiled.parameters, args, strict=True)):
+        arguments = Arguments(facts.parameter_bytes)
+        for position, (parameter, argument) in enumerate(zip(facts.parameters, args, strict=True)):
             try:
                 self._check_one(position, parameter, argument, arguments)
             except KernelArgumentError as error:
@@ -146,7 +107,7 @@ class Kernel:
                 raise KernelArgumentError(f"{label}: {error}") from None
         return arguments
 
-    def _check_one(self, position: int, parameter: ParameterLayout, argument: object, arguments: _Arguments) -> None:
+    def _check_one(self, position: int, parameter: ParameterLayout, argument: object, arguments: Arguments) -> None:
         if not isinstance(argument, np.ndarray | DeviceArray):
             start = parameter.offset
             arguments.block[start : start + parameter.size_bytes] = scalar_bytes(parameter, argument)
@@ -156,83 +117,12 @@ class Kernel:
         if isinstance(argument, np.ndarray):
             check_array(argument)
             arguments.arrays.append((position, argument))
-        elif not argument.belongs_to(self._machine):
-            raise KernelArgumentError("the device array is in another device's memory")
         else:
-            argument.piece()  # raises when it is closed
-            arguments.kept.append((position, argument))
-
-    def _point(self, arguments: _Arguments, transfer: Transfer) -> None:
-        """Write the arrays' addresses into the parameter block."""
-        parameters = self._loaded.compiled.parameters
-        for (position, _), address in zip(arguments.arrays, transfer.addresses, strict=True):
-            start = parameters[position].offset
-            arguments.block[start : start + 8] = address.to_bytes(8, "little")
-        for position, array in arguments.kept:
-            start = parameters[position].offset
-            arguments.block[start : start + 8] = _address(array).to_bytes(8, "little")
-
-    def _placed(self, arguments: _Arguments, transfer: Transfer) -> list[Placed]:
-        """Where the arrays are, for messages."""
-        found = [
-            Placed(position, self.parameters[position].name, address, array.nbytes, transfer.is_read_only(index))
-            for index, ((position, array), address) in enumerate(zip(arguments.arrays, transfer.addresses, strict=True))
-        ]
-        for position, array in arguments.kept:
-            found.append(Placed(position, self.parameters[position].name, _address(array), array.nbytes))
-        return found
-
-    def _run(
-        self,
-        grid: shape.Axes,
-        block: shape.Axes,
-        shared_bytes: int,
-        parameters: bytearray,
-        printed: list[bytes],
-    ) -> None:
-        instance = self._instance
-        if instance is None:
-            instance = self._instance = self._machine.start(self._loaded, self._regions[0])
-        try:
-            instance.run(grid, block, shared_bytes, bytes(parameters), self._helper_regions)
-        except BaseException:
-            self._instance = None  # whatever it left behind, the next launch starts anew
-            raise
-        finally:
-            if instance.printed:
-                printed.append(instance.printed)
-                instance.printed = b""
-
-    def _take_region(self) -> None:
-        """Have one region more. The caller has the turn."""
-        region = self._machine.take_region(self._loaded)
-        self._machine.lend(self, region, is_scratch=True)
-        self._regions.append(region)
-
-    def _helper_regions(self, helpers: int) -> list[Piece]:
-        """Regions for so many helpers, or none when they do not fit. The caller has the turn."""
-        try:
-            while len(self._regions) <= helpers:
-                self._take_region()
-        except CapacityExhausted:
-            return []
-        return self._regions[1 : helpers + 1]
+            arguments.kept.append((position, argument.kept_in(self._session)))
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{parameter.name}: {parameter.type}" for parameter in self.parameters)
         return f"<Kernel {self.name}({inside})>"
-
-
-def _write_to_stderr(text: bytes) -> None:
-    """Write what a kernel printed; a program without stderr does not hear it."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(text.decode("utf-8", "replace"))
-            sys.stderr.flush()
-
-
-def _address(array: DeviceArray) -> int:
-    return array.piece().address if array.nbytes else EMPTY_ADDRESS
 
 
 def _deadline_ns(timeout: float | None) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,44 +13,14 @@ from numpy.typing import NDArray
 from tensor_wasm.abi import limits
 from tensor_wasm.config import KERNEL_THREADS_MAX, kernel_threads
 from tensor_wasm.device.array import DeviceArray
+from tensor_wasm.device.cpu_session import CpuSession
 from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.keyfile import directory_key
-from tensor_wasm.device.machine import Machine
-from tensor_wasm.device.processor import processor_name
-from tensor_wasm.device.protocol import SM
 from tensor_wasm.device.scalars import described
-from tensor_wasm.device.shape import BLOCK_MAX, GRID_MAX, Axes
+from tensor_wasm.device.session_protocol import Session
 from tensor_wasm.errors import ConfigurationError, KernelArgumentError, KernelError, PtxError
 from tensor_wasm.ptx import read
-from tensor_wasm.ptx.constants import WARP_SIZE
 from tensor_wasm.runtime import SealedFiles
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
-    """What a device is, and the limits of a launch on it.
-
-    Attributes:
-        name: The processor.
-        kind: ``cpu``.
-        sm: The architecture whose PTX it takes, and that of older ones.
-        memory_bytes: The most that all arrays together can have.
-        warp_size: Lanes of a warp.
-        max_threads_per_block: Threads, over all axes.
-        max_block: Threads on each axis.
-        max_grid: Blocks on each axis.
-        max_shared_bytes: Dynamic shared memory of a block.
-    """
-
-    name: str
-    kind: str
-    sm: str
-    memory_bytes: int
-    warp_size: int
-    max_threads_per_block: int
-    max_block: Axes
-    max_grid: Axes
-    max_shared_bytes: int
 
 
 def open_device(
@@ -76,9 +45,9 @@ def open_device(
     if type(cores) is not int or not 1 <= cores <= KERNEL_THREADS_MAX:
         raise ConfigurationError(f"threads must be 1 to {KERNEL_THREADS_MAX}, not {described(threads)}")
     if cache_dir is None:
-        return OpenDevice(Machine(_NoFiles(), cores))
+        return OpenDevice(CpuSession(_NoFiles(), cores))
     directory = Path(cache_dir)
-    return OpenDevice(Machine(SealedFiles(directory, directory_key(directory)), cores))
+    return OpenDevice(CpuSession(SealedFiles(directory, directory_key(directory)), cores))
 
 
 class OpenDevice:
@@ -88,20 +57,10 @@ class OpenDevice:
     its arrays any more. Threads may share it: their launches take turns.
     """
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.info = DeviceInfo(
-            name=processor_name(),
-            kind=machine.device.kind,
-            sm=SM,
-            memory_bytes=machine.memory.capacity_bytes,
-            warp_size=WARP_SIZE,
-            max_threads_per_block=limits.BLOCK_THREADS_MAX,
-            max_block=BLOCK_MAX,
-            max_grid=GRID_MAX,
-            max_shared_bytes=limits.SHARED_MAX_BYTES,
-        )
-        self._finalizer = weakref.finalize(self, machine.close)
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.info = session.info
+        self._finalizer = weakref.finalize(self, session.close)
 
     def load_ptx(self, text: str | bytes, entry: str | None = None) -> Kernel:
         """Compile a kernel of a PTX text; the same text again comes from memory.
@@ -115,7 +74,7 @@ class OpenDevice:
                 such kernel.
             KernelError: The device is closed.
         """
-        if self._machine.is_closed:
+        if self._session.is_closed:
             raise KernelError("the device is closed")
         if not isinstance(text, str | bytes):
             raise PtxError(f"PTX is a str or bytes, not {described(text)}")
@@ -124,8 +83,8 @@ class OpenDevice:
             raise PtxError("an entry's name is a str of ASCII characters")
         if len(ptx) > limits.PTX_MAX_BYTES:
             raise PtxError(f"the text has {len(ptx):,} bytes; at most {limits.PTX_MAX_BYTES:,} are taken")
-        loaded = self._machine.device.load(ptx, only_kernel(ptx) if entry is None else entry)
-        return Kernel(self, self._machine, loaded)
+        loaded = self._session.load(ptx, only_kernel(ptx) if entry is None else entry)
+        return Kernel(self, self._session, loaded)
 
     def array(self, array: NDArray[Any]) -> DeviceArray:
         """Copy a NumPy array to the device, to be kept there between launches.
@@ -137,7 +96,7 @@ class OpenDevice:
         """
         if not isinstance(array, np.ndarray):
             raise KernelArgumentError(f"array takes a NumPy array, not {described(array)}; numpy.asarray makes one")
-        return DeviceArray(self, self._machine, array)
+        return DeviceArray(self, self._session, array)
 
     def close(self) -> None:
         """End a launch that runs and give all memory back; kernels and arrays cannot be used any more.
@@ -153,7 +112,7 @@ class OpenDevice:
         self.close()
 
     def __repr__(self) -> str:
-        state = ", closed" if self._machine.is_closed else ""
+        state = ", closed" if self._session.is_closed else ""
         return f"<OpenDevice {self.info.kind}: {self.info.name}{state}>"
 
 

@@ -52,14 +52,14 @@ def check_block(kernel: str, block: Axes, required: Axes | None, maximum: Axes |
             )
 
 
-def shared_bytes(value: SupportsIndex) -> int:
-    """A size of dynamic shared memory. Raises :class:`KernelArgumentError`."""
+def shared_bytes(value: SupportsIndex, maximum: int = limits.SHARED_MAX_BYTES) -> int:
+    """A size of dynamic shared memory, at most the device's. Raises :class:`KernelArgumentError`."""
     try:
         size = operator.index(value)
     except TypeError:
         raise KernelArgumentError(f"shared_mem must be an int, not {_shown(value)}") from None
-    if not 0 <= size <= limits.SHARED_MAX_BYTES:
-        raise KernelArgumentError(f"shared_mem must be from 0 to {limits.SHARED_MAX_BYTES:,} bytes, not {size:,}")
+    if not 0 <= size <= maximum:
+        raise KernelArgumentError(f"shared_mem must be from 0 to {maximum:,} bytes, not {size:,}")
     return size
 
 

@@ -1,4 +1,4 @@
-"""NumPy arrays of one launch: into device memory, and back."""
+"""NumPy arrays of one launch: into the CPU device's memory, and back."""
 
 from __future__ import annotations
 
@@ -8,25 +8,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tensor_wasm.device.guarded import GUARD_BYTES, GuardedMemory, Piece, copy_bytes
+from tensor_wasm.device.overlap import groups_of
 
 #: What an array without elements has for an address: none that may be touched, and no null pointer.
 EMPTY_ADDRESS = GUARD_BYTES // 2
-
-
-class _Group:
-    """Arrays whose bytes overlap in this process: one piece of device memory, so they stay aliases there.
-
-    ``start`` and ``end`` are addresses in this process; ``writable`` the ranges (start, bytes) to copy back.
-    """
-
-    __slots__ = ("end", "members", "piece", "start", "writable")
-
-    def __init__(self, start: int, end: int) -> None:
-        self.start = start
-        self.end = end
-        self.members: list[tuple[int, int]] = []
-        self.writable: list[tuple[int, int]] = []
-        self.piece: Piece | None = None
 
 
 class Transfer:
@@ -38,7 +23,8 @@ class Transfer:
 
     def __init__(self, memory: GuardedMemory, arrays: Sequence[NDArray[Any]]) -> None:
         self._memory = memory
-        self._groups = _groups(arrays)
+        self._groups = groups_of(arrays)
+        self._pieces: list[Piece] = []  # of the groups, in order
         self.addresses = [EMPTY_ADDRESS] * len(arrays)
 
     def copy_in(self) -> None:
@@ -46,7 +32,8 @@ class Transfer:
         memory = self._memory
         for group in self._groups:
             size = group.end - group.start
-            group.piece = piece = memory.take(size)
+            piece = memory.take(size)
+            self._pieces.append(piece)
             copy_bytes(piece.host_address, group.start, size)
             if not group.writable:
                 memory.forbid_writing(piece)
@@ -55,10 +42,9 @@ class Transfer:
 
     def copy_back(self) -> None:
         """Copy what the kernel left in device memory into the writable arrays."""
-        for group in self._groups:
-            assert group.piece is not None
+        for group, piece in zip(self._groups, self._pieces, strict=True):
             for start, size in group.writable:
-                copy_bytes(start, group.piece.host_address + start - group.start, size)
+                copy_bytes(start, piece.host_address + start - group.start, size)
 
     def is_read_only(self, index: int) -> bool:
         """Whether writing to array ``index`` faults."""
@@ -66,31 +52,8 @@ class Transfer:
 
     def release(self) -> None:
         """Give the device memory back."""
-        for group in self._groups:
-            piece, group.piece = group.piece, None
-            if piece is not None:
-                if not group.writable:
-                    self._memory.allow_writing(piece)
-                self._memory.give(piece, keep=True)
-
-
-def _groups(arrays: Sequence[NDArray[Any]]) -> list[_Group]:
-    """Arrays with elements, those that overlap together. Arrays that only touch are not."""
-    spans = []
-    for index, array in enumerate(arrays):
-        size = array.nbytes
-        if size:
-            spans.append((array.__array_interface__["data"][0], size, index, array.flags.writeable))
-    spans.sort()
-    groups: list[_Group] = []
-    group = _Group(0, 0)
-    for start, size, index, is_writable in spans:
-        if start >= group.end:
-            group = _Group(start, start + size)
-            groups.append(group)
-        elif start + size > group.end:
-            group.end = start + size
-        group.members.append((index, start))
-        if is_writable:
-            group.writable.append((start, size))
-    return groups
+        for group, piece in zip(self._groups, self._pieces, strict=False):
+            if not group.writable:
+                self._memory.allow_writing(piece)
+            self._memory.give(piece, keep=True)
+        self._pieces.clear()
