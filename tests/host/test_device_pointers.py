@@ -17,7 +17,7 @@ from host.rig import HostRig
 from tensor_wasm.abi import CUDA_3_MODULE, Code, Tag, limits, pack
 from tensor_wasm.dispatch import GateFactory, Ledger
 from tensor_wasm.errors import EndingError, KernelFault
-from tensor_wasm.host.device_memory import DeviceMemory
+from tensor_wasm.host.device_memory import CpuMemory
 from tensor_wasm.runtime import CallFailed, Engine, Piece
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -110,13 +110,19 @@ def get(rig: HostRig, handle: int, size: int, offset: int = 0) -> bytes:
     return rig.read(DATA_AT, size)
 
 
-def memory(rig: HostRig) -> DeviceMemory:
-    assert rig.guest.device_memory is not None
-    return rig.guest.device_memory
+def content(rig: HostRig, handle: int) -> bytearray:
+    """The bytes of an allocation; none when there is no such."""
+    memory = rig.guest.device_memory
+    assert memory is not None
+    found = bytearray(memory.size_of(handle) or 0)
+    memory.read(handle, 0, memoryview(found))
+    return found
 
 
 def pieces(rig: HostRig) -> dict[int, Piece]:
-    return memory(rig)._pieces
+    memory = rig.guest.device_memory
+    assert isinstance(memory, CpuMemory)
+    return memory._pieces
 
 
 def device(handle: int, offset: int = 0) -> tuple[Tag, int, int]:
@@ -187,7 +193,7 @@ def test_a_kernel_that_leaves_an_allocation_faults(engine: Engine, tmp_path: Pat
         line = POKE.decode().splitlines().index("    st.global.u8 [%rd1], 7;") + 1
         assert text == f"kernel poke faulted: {reason}; block (0,0,0), thread (0,0,0), PTX line {line}"
         for neighbour in (before, after):
-            assert not any(memory(rig).get(neighbour) or b"x")
+            assert not any(content(rig, neighbour) or b"x")
         rig.close()
         assert rig.ledger.read().used == 0
 
@@ -278,9 +284,9 @@ def test_several_cores_use_the_same_device_memory(engine: Engine, tmp_path: Path
     for times in (1, 2, 3):
         rig.take_for_large(kernel)
         assert launch(rig, kernel, device(second), grid=count // 128, block=128) == Code.OK
-        words = np.frombuffer(memory(rig).get(second), "<u4")
+        words = np.frombuffer(content(rig, second), "<u4")
         assert (words == times).all()
-    assert (np.frombuffer(memory(rig).get(first), "<u4") == 1).all()
+    assert (np.frombuffer(content(rig, first), "<u4") == 1).all()
     assert rig.guest.crew.lessons == 1
     rig.take_for_large(kernel)
     text = fault(rig, kernel, device(second), grid=count // 128 + 64, block=128)

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tensor_wasm.abi import Code
-from tensor_wasm.device.guarded import copy_buffer, fill_bytes
 from tensor_wasm.errors import QuotaExceeded
-from tensor_wasm.host.device_memory import DeviceMemory
+from tensor_wasm.host.device_memory import CpuMemory, DeviceMemory
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.host.results import finish, refuse_for_quota
 
@@ -38,7 +35,7 @@ def _allocate(guest: Guest, size_bytes: int) -> int:
         return finish(guest, Code.NOT_AVAILABLE)
     if guest.device_memory is None:
         try:
-            guest.device_memory = DeviceMemory(guest.bind_gate(), guest.device_budget, guest.on_device_bytes)
+            guest.device_memory = CpuMemory(guest.bind_gate(), guest.device_budget, guest.on_device_bytes)
         except QuotaExceeded as error:
             return refuse_for_quota(guest, f"quota exceeded: {error}")
     handle = guest.device_memory.allocate(size_bytes)
@@ -80,23 +77,19 @@ def memcpy(guest: Guest, values: Any) -> None:
 def _copy(guest: Guest, handle: int, offset: int, pointer: int, length: int, direction: int) -> int:
     if not guest.is_capable:
         return finish(guest, Code.NOT_AVAILABLE)
-    allocation = _find(guest, handle)
-    if allocation is None:
+    memory, size_bytes = _find(guest, handle)
+    if memory is None:
         return finish(guest, Code.INVALID_HANDLE)
     window = guest.window(pointer, length)
     if window is None:
         return finish(guest, Code.INVALID_POINTER)
-    place = _place(allocation, offset, length)
-    if place is None:
-        return _refuse_range(guest, "copy", offset, length, allocation)
+    if not _is_inside(offset, length, size_bytes):
+        return _refuse_range(guest, "copy", offset, length, size_bytes)
     if direction not in (_TO_DEVICE, _FROM_DEVICE):
         return finish(
             guest, Code.INVALID_ARGUMENTS, f"invalid arguments: a copy has the direction 0 or 1, not {direction}"
         )
-    if direction == _TO_DEVICE:
-        copy_buffer(place, window)
-    else:
-        copy_buffer(window, place)
+    (memory.write if direction == _TO_DEVICE else memory.read)(handle, offset, window)
     return finish(guest, Code.OK)
 
 
@@ -109,29 +102,27 @@ def memset(guest: Guest, values: Any) -> None:
 def _set(guest: Guest, handle: int, offset: int, value: int, length: int) -> int:
     if not guest.is_capable:
         return finish(guest, Code.NOT_AVAILABLE)
-    allocation = _find(guest, handle)
-    if allocation is None:
+    memory, size_bytes = _find(guest, handle)
+    if memory is None:
         return finish(guest, Code.INVALID_HANDLE)
-    place = _place(allocation, offset, length)
-    if place is None:
-        return _refuse_range(guest, "range", offset, length, allocation)
-    if length:
-        fill_bytes(np.frombuffer(place, np.uint8).ctypes.data, value & _BYTE, length)
+    if not _is_inside(offset, length, size_bytes):
+        return _refuse_range(guest, "range", offset, length, size_bytes)
+    memory.fill(handle, offset, value & _BYTE, length)
     return finish(guest, Code.OK)
 
 
-def _find(guest: Guest, handle: int) -> memoryview | None:
-    return None if guest.device_memory is None else guest.device_memory.get(handle)
+def _find(guest: Guest, handle: int) -> tuple[DeviceMemory | None, int]:
+    """The memory that has an allocation, and the allocation's bytes; None when there is none."""
+    memory = guest.device_memory
+    size_bytes = None if memory is None else memory.size_of(handle)
+    return (None, 0) if size_bytes is None else (memory, size_bytes)
 
 
-def _place(allocation: memoryview, offset: int, length: int) -> memoryview | None:
-    """A range of an allocation, None when it is not inside."""
-    if offset < 0 or length < 0 or offset + length > len(allocation):
-        return None
-    return allocation[offset : offset + length]
+def _is_inside(offset: int, length: int, size_bytes: int) -> bool:
+    return offset >= 0 and length >= 0 and offset + length <= size_bytes
 
 
-def _refuse_range(guest: Guest, what: str, offset: int, length: int, allocation: memoryview) -> int:
+def _refuse_range(guest: Guest, what: str, offset: int, length: int, size_bytes: int) -> int:
     where = f" at byte {offset}" if offset else ""
-    text = f"invalid arguments: the {what} has {length} bytes{where}, the allocation {len(allocation)}"
+    text = f"invalid arguments: the {what} has {length} bytes{where}, the allocation {size_bytes}"
     return finish(guest, Code.INVALID_ARGUMENTS, text)

@@ -1,7 +1,7 @@
-"""Device memory of one guest on the CPU device: allocations behind handles, zeroed, gone with the guest.
+"""Device memory of one guest: allocations behind handles, zeroed, gone with the guest.
 
-They lie behind the end of the guest's memory (see :mod:`tensor_wasm.runtime.annex`), where its kernels address them.
-Launches find them by handle in a table of the gate's.
+Launches find them by handle in a table of the gate's. On the CPU device, which is here, they lie behind the end of the
+guest's memory (see :mod:`tensor_wasm.runtime.annex`), where its kernels address them. ``gpu_memory.py`` has the GPU's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import ctypes
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tensor_wasm.abi import Code
 from tensor_wasm.abi.limits import ALLOCATION_MAX_BYTES, ALLOCATIONS_MAX
+from tensor_wasm.device.guarded import copy_buffer, fill_bytes
 from tensor_wasm.dispatch import Gate
 from tensor_wasm.errors import InvalidSnapshot, QuotaExceeded
 from tensor_wasm.runtime import Budget, Piece, Region
@@ -28,7 +30,34 @@ class DeviceState:
     regions: Sequence[Region]
 
 
-class DeviceMemory:
+class DeviceMemory(Protocol):
+    """Allocations of one guest, by their handles. Ranges are inside, and views no longer than an allocation: whoever
+    calls has asked :meth:`size_of`.
+    """
+
+    def allocate(self, size_bytes: int) -> int:
+        """A handle >= 1, or a code."""
+
+    def free(self, handle: int) -> int:
+        """Give an allocation back; a code."""
+
+    def size_of(self, handle: int) -> int | None:
+        """The bytes of an allocation; None when there is none."""
+
+    def write(self, handle: int, offset: int, source: memoryview) -> None:
+        """Copy into an allocation."""
+
+    def read(self, handle: int, offset: int, target: memoryview) -> None:
+        """Copy out of an allocation."""
+
+    def fill(self, handle: int, offset: int, value: int, size_bytes: int) -> None:
+        """Set bytes of an allocation."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class CpuMemory:
     """Allocations of one guest. Their pages count against the instance's memory limit, their bytes against ``quota``,
     which is the tenant's for device memory.
 
@@ -89,11 +118,26 @@ class DeviceMemory:
         self._count(-piece.size_bytes)
         return Code.OK
 
-    def get(self, handle: int) -> memoryview | None:
-        """The bytes behind a handle, until it is freed."""
+    def size_of(self, handle: int) -> int | None:
+        """The bytes of an allocation; None when there is none."""
         piece = self._pieces.get(handle)
-        if piece is None:
-            return None
+        return None if piece is None else piece.size_bytes
+
+    def write(self, handle: int, offset: int, source: memoryview) -> None:
+        """Copy into an allocation."""
+        copy_buffer(self._bytes(handle)[offset:], source)
+
+    def read(self, handle: int, offset: int, target: memoryview) -> None:
+        """Copy out of an allocation."""
+        copy_buffer(target, self._bytes(handle)[offset : offset + len(target)])
+
+    def fill(self, handle: int, offset: int, value: int, size_bytes: int) -> None:
+        """Set bytes of an allocation."""
+        if size_bytes:
+            fill_bytes(self._pieces[handle].host_address + offset, value, size_bytes)
+
+    def _bytes(self, handle: int) -> memoryview:
+        piece = self._pieces[handle]
         return memoryview((ctypes.c_ubyte * piece.size_bytes).from_address(piece.host_address)).cast("B")
 
     # --- for snapshots ----------------------------------------------------------------------------------

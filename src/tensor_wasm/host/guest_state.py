@@ -12,7 +12,7 @@ from typing import Any
 
 from tensor_wasm.dispatch.gate import GateState, LoadableKernel, LoadedRegions
 from tensor_wasm.errors import InternalError, InvalidSnapshot, SnapshotVersion
-from tensor_wasm.host.device_memory import DeviceMemory, DeviceState
+from tensor_wasm.host.device_memory import CpuMemory, DeviceState
 from tensor_wasm.host.guest import Guest, GuestKernel
 from tensor_wasm.runtime import Region
 from tensor_wasm.runtime.image import ImageWriter, read_exactly
@@ -23,7 +23,7 @@ _KERNEL_MAX_BYTES = 64 << 20
 
 def capture(guest: Guest, writer: ImageWriter) -> dict[str, Any] | None:
     """The guest's part of a snapshot, between calls; None when it never used the device."""
-    gate = guest.gate
+    gate, memory = guest.gate, guest.device_memory
     if gate is None:
         return None
     state = gate.state()
@@ -48,11 +48,11 @@ def capture(guest: Guest, writer: ImageWriter) -> dict[str, Any] | None:
         "uses": list(state.uses.items()),
         "heap": list(state.heap),
         "device_table": state.device_table,
-        "device": None if guest.device_memory is None else _capture_memory(guest.device_memory, writer),
+        "device": _capture_memory(memory, writer) if isinstance(memory, CpuMemory) else None,
     }
 
 
-def _capture_memory(memory: DeviceMemory, writer: ImageWriter) -> dict[str, Any]:
+def _capture_memory(memory: CpuMemory, writer: ImageWriter) -> dict[str, Any]:
     state = memory.state()
     regions = []
     for region in state.regions:
@@ -123,7 +123,7 @@ def _restore_memory(guest: Guest, fields: Fields, descriptor: int) -> None:
         for start, size, room, _ in fields["regions"]
     ]
     pieces = {int(handle): (int(address), int(size_bytes)) for handle, address, size_bytes in fields["pieces"]}
-    memory = guest.device_memory = DeviceMemory(guest.bind_gate(), guest.device_budget, guest.on_device_bytes)
+    memory = guest.device_memory = CpuMemory(guest.bind_gate(), guest.device_budget, guest.on_device_bytes)
     memory.restore(DeviceState(pieces, [int(handle) for handle in fields["freed"]], int(fields["next"]), regions))
     for region, (*_, offset) in zip(regions, fields["regions"], strict=True):
         with memory.view(region) as view:
