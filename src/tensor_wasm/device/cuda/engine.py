@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _BOUNCE_BYTES: Final = 1 << 20
 #: How long a wait spins before it sleeps between looks, and how long it sleeps.
 _SPIN_S: Final = 0.002
 _SLEEP_S: Final = 50e-6
+#: Of a text: a kernel's name and what stands in its brackets; of a parameter: alignment, bits, how many.
+_ENTRY: Final = re.compile(rb"\.entry\s+([^\s(]+)\s*\(([^)]*)\)")
+_PARAMETER: Final = re.compile(rb"\.param\s+(?:\.align\s+(\d+)\s+)?\.[a-z]+(\d+)[^\[,]*(?:\[(\d+)\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class Engine:
         self._staging = host_address + BYTES
         self._staging_bytes = len(board) - BYTES
         self._tenants: dict[int, tuple[Tenant, PartitionMemory]] = {}
-        self._modules: set[int] = set()
+        #: Of modules without a kernel so far, the bytes of parameters that each entry has.
+        self._modules: dict[int, dict[str, int]] = {}
         #: Of partitions that failed to open, what could not be given back at once.
         self._remains: list[PartitionMemory] = []
         self._next_kernel = 1
@@ -144,14 +149,14 @@ class Engine:
         """The module of a fenced text, for :meth:`add_kernel` or :meth:`forget`. Any thread may call."""
         self._driver.use_context(self._context)
         module = self._driver.load_module(ptx)
-        self._modules.add(module)
+        self._modules[module] = _parameter_bytes(ptx)
         return module
 
     def forget(self, module: int) -> None:
         """Unload a module of which no kernel was taken."""
         if module in self._modules:
             self._driver.unload_module(module)
-            self._modules.discard(module)
+            del self._modules[module]
 
     def add_kernel(
         self, tenant: int, module: int, name: str, image_base: int, image: bytes, leaves_faults: bool
@@ -167,6 +172,8 @@ class Engine:
                 raise ValueError(f"tenant {tenant} takes no kernel from module {module}")
             if not owner.partition.holds(image_base, max(len(image), FAULT_BYTES)):
                 raise ValueError("the image is not inside the tenant's partition")
+            if name not in self._modules[module]:
+                raise ValueError(f"the module has no kernel {name[:64]}")
             function = self._driver.function(module, name)
             max_threads = self._driver.max_threads(function)
             self._write(image_base, image)
@@ -175,8 +182,16 @@ class Engine:
             raise
         number = self._next_kernel
         self._next_kernel += 1
-        self._modules.discard(module)
-        kernel = Kernel(number, owner, module, function, max_threads, image_base if leaves_faults else 0, name)
+        kernel = Kernel(
+            number=number,
+            tenant=owner,
+            module=module,
+            function=function,
+            name=name,
+            parameter_bytes=self._modules.pop(module)[name],
+            max_threads=max_threads,
+            fault=image_base if leaves_faults else 0,
+        )
         owner.kernels.add(kernel)
         self._lanes.kernels[number] = kernel
         return number, max_threads
@@ -305,3 +320,16 @@ class Engine:
         quietly(driver.unregister_host, self._host_address)
         quietly(driver.destroy_context, self._context)
         self._bounce.close()
+
+
+def _parameter_bytes(ptx: bytes) -> dict[str, int]:
+    """How many bytes of parameters the kernels of a text have: the driver is never told fewer."""
+    sizes = {}
+    for name, formals in _ENTRY.findall(ptx):
+        end = 0
+        for alignment, bits, count in _PARAMETER.findall(formals):
+            size = int(bits) // 8
+            unit = int(alignment or size)
+            end = -(-end // unit) * unit + size * int(count or 1)
+        sizes[name.decode("utf-8", "replace")] = end
+    return sizes

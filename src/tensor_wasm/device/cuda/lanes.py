@@ -87,18 +87,39 @@ class Tenant:
 class Kernel:
     """A kernel of a tenant. ``fault`` is where on the device its fault line is, 0 for one that leaves none."""
 
-    __slots__ = ("fault", "function", "lane", "max_threads", "module", "name", "number", "shared_bytes", "tenant")
+    __slots__ = (
+        "fault",
+        "function",
+        "lane",
+        "max_threads",
+        "module",
+        "name",
+        "number",
+        "parameter_bytes",
+        "shared_bytes",
+        "tenant",
+    )
 
     def __init__(
-        self, number: int, tenant: Tenant, module: int, function: int, max_threads: int, fault: int, name: str
+        self,
+        *,
+        number: int,
+        tenant: Tenant,
+        module: int,
+        function: int,
+        name: str,
+        parameter_bytes: int,
+        max_threads: int,
+        fault: int,
     ) -> None:
         self.number = number
         self.tenant = tenant
         self.module = module
         self.function = function
+        self.name = name
+        self.parameter_bytes = parameter_bytes
         self.max_threads = max_threads
         self.fault = fault
-        self.name = name
         #: Dynamic shared memory that the driver was told of.
         self.shared_bytes = 0
         #: Which ran it last, where it leaves faults.
@@ -342,7 +363,7 @@ class Lanes:
             or not 0 < gz <= _GRID_YZ_MAX
             or bz > _BLOCK_Z_MAX
             or not threads
-            or parameter_bytes > PARAMETERS_MAX
+            or not kernel.parameter_bytes <= parameter_bytes <= PARAMETERS_MAX
         ):
             return self._end(lane, Result.REFUSED)
         if threads > kernel.max_threads or shared_bytes > self._shared_bytes_max:
@@ -366,7 +387,13 @@ class Lanes:
                 kernel.lane = lane
                 driver.set_memory(fault, 0, _WORD, stream)
             driver.launch(
-                kernel.function, (gx, gy, gz), (bx, by, bz), shared_bytes, stream, lane.parameters, parameter_bytes
+                kernel.function,
+                (gx, gy, gz),
+                (bx, by, bz),
+                shared_bytes,
+                stream,
+                lane.parameters,
+                kernel.parameter_bytes,
             )
             for address, staging, size_bytes, direction in copies:
                 if direction & Direction.OUT:
