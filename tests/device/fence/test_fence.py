@@ -304,3 +304,20 @@ def test_what_cannot_be_confined_is_refused_with_its_place(body: str, reason: st
 def test_only_powers_of_two_at_their_multiples_are_partitions(base: int, size: int) -> None:
     with pytest.raises(ValueError, match="no partition"):
         Partition(base, size)
+
+
+@pytest.mark.parametrize(
+    ("written", "target", "told"),
+    [
+        ("9.5", None, "8.4"),
+        ("8.8", "sm_90", "8.4"),
+        ("8.3", "sm_90a", "8.3"),
+        ("7.0", "sm_90", "8.0"),
+        ("8.0", "sm_100a", "8.6"),
+        ("9.5", "sm_120", "8.7"),
+    ],
+)
+def test_the_version_is_one_that_the_gpus_drivers_read(written: str, target: str | None, told: str) -> None:
+    whole = read(f".version {written}\n.target sm_80\n.address_size 64\n.visible .entry k() {{ ret; }}")
+    text = fence(whole, "k", Partition(1 << 20, 1 << 20), 1 << 20, target=target).ptx
+    assert f".version {told}\n.target {target or 'sm_80'}\n" in text

@@ -51,8 +51,19 @@ from tensor_wasm.ptx.writer import named, write
 _ADVICE: Final = frozenset({"prefetch", "prefetchu", "applypriority", "discard", "pmevent"})
 #: Registers that tell of the driver or of what other kernels do.
 _HIDDEN: Final = ("pm", "envreg", "current_graph_exec")
-#: The version of PTX that every driver reads which the bindings work with (CUDA 12).
+#: Versions of PTX: a driver refuses texts of a newer one than its own, whatever stands in them. All that the table of
+#: opcodes has is in the latter (CUDA 12.4).
 _VERSION_LEAST: Final = "8.0"
+_VERSION_MOST: Final = "8.4"
+#: The first version of newer targets. A driver for such a GPU reads it.
+_VERSION_OF_TARGET: Final = {
+    "sm_100": "8.6",
+    "sm_101": "8.6",
+    "sm_103": "8.8",
+    "sm_110": "9.0",
+    "sm_120": "8.7",
+    "sm_121": "8.8",
+}
 _ALIGNMENT = 16
 _LOW = (1 << 64) - 1
 
@@ -82,8 +93,10 @@ def fence(
     """
     image = lay_out(program)
     kernel = _confined(program, entry, partition, image, image_base, is_checked=is_checked)
-    version = max(program.version, _VERSION_LEAST, key=_version)
-    return FencedKernel(write(kernel, version, target or program.target), kernel.name, image.data(image_base))
+    target = target or program.target
+    version = max(min(program.version, _VERSION_MOST, key=_version), _VERSION_LEAST, key=_version)
+    version = _VERSION_OF_TARGET.get(target.rstrip("af"), version)
+    return FencedKernel(write(kernel, version, target), kernel.name, image.data(image_base))
 
 
 def confine(program: Program, entry: str, partition: Partition, image_base: int, *, is_checked: bool = False) -> Kernel:
