@@ -2,7 +2,8 @@
 
 Wasmtime asks this pool for every linear memory of the engine (C API: ``wasmtime_memory_creator_t``). One mechanism
 serves bounds (guard pages), byte limits over all memories of an instance, several stores over one memory (see
-:meth:`MemoryPool.alias`), room behind a memory's end (see :mod:`.annex`), and later snapshots by mapping. Figures: a
+:meth:`MemoryPool.alias`), memory that is another process's too (see :meth:`MemoryPool.adopt`), room behind a memory's
+end (see :mod:`.annex`), and later snapshots by mapping. Figures: a
 recycled reservation makes a fresh instance 6 µs cheaper than a new mapping.
 
 Shared memories (the ledger) are Wasmtime's own and do not pass here.
@@ -11,7 +12,9 @@ Shared memories (the ledger) are Wasmtime's own and do not pass here.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +24,7 @@ from tensor_wasm.errors import InternalError
 from tensor_wasm.runtime import bindings as native
 
 _PROT_NONE, _PROT_READ_WRITE = 0, 3
-_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
+_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
 _MADV_DONTNEED = 4
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
@@ -35,10 +38,15 @@ _CLEARED_BYTES = 128 << 10
 #: allows a process by default.
 _GUARDED_PIECES = 8_192
 
+#: What the engine's settings expect behind the start of every memory that 32 bits address, and behind that. Compiled
+#: code checks no more than that; an alias of a reservation that is shorter is refused.
+_RESERVED_BYTES, _RESERVED_GUARD_BYTES = 4 << 30, 32 << 20
+
 #: Above this many bytes giving pages back takes long enough that the GIL is released for it.
 _SHORT_RELEASE_BYTES = 4 << 20
 
 _PAGE_BYTES = 4096
+_WASM_PAGE_BYTES = 65_536
 
 _DESCRIPTION_BYTES = ctypes.sizeof(native.LinearMemory)
 
@@ -177,6 +185,7 @@ class MemoryPool:
         self._live: dict[int, Reservation] = {}
         self._by_base: dict[int, Reservation] = {}
         self._free: dict[int, list[Reservation]] = {}
+        self._adopted: dict[int, Reservation] = {}
         self._keys = itertools.count(1)
         self._thread = threading.local()
         #: Counts the pieces behind memories that have closed space of their own, over all of them.
@@ -207,6 +216,44 @@ class MemoryPool:
             yield
         finally:
             self._thread.aliases = None
+
+    def adopt(self, descriptor: int, size_bytes: int) -> int:
+        """Show the first bytes of a file, shared with whoever else maps it; where they are in this process.
+
+        Stores see them through :meth:`alias`, as a memory of ``size_bytes``, whole pages of WebAssembly. It counts
+        against no budget, and is there until :meth:`disown`, or as long as the pool. The descriptor may be closed.
+
+        Raises :class:`InternalError` for a file that has fewer bytes or is not sealed against losing some, since
+        reading past its end would end the process, and when the system has no address space.
+        """
+        if size_bytes <= 0 or size_bytes % _WASM_PAGE_BYTES or size_bytes > _RESERVED_BYTES:
+            raise InternalError(f"a memory cannot have {size_bytes} bytes")
+        try:
+            is_sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+        except OSError:  # a file of a file system: anybody could cut it
+            is_sealed = 0
+        if not is_sealed or os.fstat(descriptor).st_size < size_bytes:
+            raise InternalError("a file to be shown as a memory is too short, or may become so")
+        adopted = self._take(_RESERVED_BYTES + _RESERVED_GUARD_BYTES)
+        if adopted is None:
+            raise InternalError("no address space for a shared file")
+        flags = _MAP_SHARED | _MAP_FIXED
+        # One that was used before is open as far as it was then.
+        if (
+            not self._resize(adopted, 0)
+            or _mmap(adopted.base, size_bytes, _PROT_READ_WRITE, flags, descriptor, 0) != adopted.base
+        ):
+            _munmap(adopted.base, adopted.span)
+            raise InternalError("the system refuses to map a shared file")
+        adopted.size = adopted.maximum = size_bytes
+        self._adopted[adopted.base] = self._by_base[adopted.base] = adopted
+        return adopted.base
+
+    def disown(self, base: int) -> None:
+        """Show a file no more that :meth:`adopt` showed there. No store may have it still."""
+        adopted = self._adopted.pop(base)
+        del self._by_base[base]
+        _munmap(adopted.base, adopted.span)
 
     def find(self, base: int) -> Reservation | None:
         """The memory in use whose bytes start at ``base`` in this process, None when there is none."""
@@ -255,7 +302,7 @@ class MemoryPool:
     def _on_new(self, _env: int, _type: int, minimum: int, maximum: int, reserve: int, guard: int, out: int) -> int:
         aliases: list[int] | None = getattr(self._thread, "aliases", None)
         if aliases is not None:
-            return self._on_alias(aliases, minimum, out)
+            return self._on_alias(aliases, minimum, max(reserve, minimum) + guard, out)
         budget: Budget | None = getattr(self._thread, "budget", None)
         if budget is not None and not budget.take(minimum):
             return _error(b"memory limit of the instance")
@@ -270,10 +317,10 @@ class MemoryPool:
         _memmove(out, reservation.description_address, _DESCRIPTION_BYTES)
         return 0
 
-    def _on_alias(self, bases: list[int], minimum: int, out: int) -> int:
+    def _on_alias(self, bases: list[int], minimum: int, span: int, out: int) -> int:
         base = bases.pop(0) if bases else 0
         original = self.find(base)
-        if original is None or original.maximum < minimum:
+        if original is None or original.maximum < minimum or original.span < span:
             return _error(b"there is no such memory to share")
         alias = Reservation(key := next(self._keys), base, original.span, self._description(key))
         alias.is_alias, alias.size, alias.maximum = True, minimum, minimum
@@ -366,7 +413,9 @@ class MemoryPool:
         return True
 
     def close(self) -> None:
-        """Give the kept reservations back. Memories in use stay until their stores end."""
+        """Give the kept reservations and adopted files back. Memories in use stay until their stores end."""
+        for base in tuple(self._adopted):
+            self.disown(base)
         for kept in self._free.values():
             while kept:
                 reservation = kept.pop()
