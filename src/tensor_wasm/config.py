@@ -38,7 +38,8 @@ _SIZE_UNITS = {"": 1, "b": 1, "k": 1024, "kib": 1024, "m": 1 << 20, "mib": 1 << 
 _SIZE = re.compile(r"([0-9]{1,20})\s*([A-Za-z]{0,3})", re.ASCII)
 _WHOLE = re.compile(r"[0-9]{1,20}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
-_DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,3}", re.ASCII)
+_UUID = "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_DEVICE = re.compile(f"auto|cpu|cuda:(?:[0-9]{{1,3}}|GPU-{_UUID})", re.ASCII)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 #: How the text of a public key begins; 32 bytes in base64 follow, whose last digit has two bits to spare.
 PUBLIC_KEY_PREFIX = "ed25519:"
@@ -160,8 +161,13 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def is_device(text: str) -> bool:
+    """Whether a text names a device: one that there may be."""
+    return _DEVICE.fullmatch(text) is not None
+
+
 def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text):
+    if not is_device(text):
         raise ValueError
     return text
 
@@ -281,9 +287,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "device",
-        Form("word", "auto, cpu or cuda:N", "auto, cpu, cuda:0 to cuda:999", _device),
+        Form("word", "auto, cpu, cuda:N or cuda:GPU-UUID", "auto, cpu, cuda:0 to cuda:999, cuda:GPU-UUID", _device),
         "auto",
-        "Device that runs kernels; `auto` takes the best there is.",
+        "Device that runs kernels; `auto` takes the best there is. A GPU goes by its number or its UUID.",
     ),
     Setting("dispatch_permits", _integer(1, 1_000_000), 64, "Kernel launches in flight at once, over all tenants."),
     Setting(

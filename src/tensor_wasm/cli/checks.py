@@ -110,6 +110,31 @@ def _probe_module() -> bytes:
     return module.encode().wasm
 
 
+def _gpu(config: Config) -> tuple[Status, str, str]:
+    from tensor_wasm.device.cuda.discovery import find
+    from tensor_wasm.device.selection import choose
+    from tensor_wasm.errors import DeviceUnavailable
+
+    name = config.device
+    if name == "cpu":
+        return Status.OK, "skipped: TENSOR_WASM_DEVICE=cpu", ""
+    found = find()
+    try:
+        gpu = choose(name, lambda: found).gpu
+    except DeviceUnavailable as error:
+        return Status.FAIL, error.message, "or set TENSOR_WASM_DEVICE to auto or cpu: a node does not start like this"
+    if gpu is None:
+        lack = found.lack or next(gpu.lack for gpu in found.gpus if gpu.lack is not None)
+        if lack.is_plain:
+            return Status.OK, f"skipped: {lack.text}", ""
+        return Status.WARN, f"none that can be used: {lack.text}", lack.advice
+    versions = " and ".join(
+        f"{what} for CUDA {number // 1000}.{number % 1000 // 10}"
+        for what, number in (("driver", found.driver_version), ("bindings", found.bindings_version))
+    )
+    return Status.OK, f"cuda:{gpu.index}, {gpu.name} ({gpu.sm}, {_gib(gpu.memory_bytes)}, {gpu.uuid}); {versions}", ""
+
+
 def _shared_memory(_config: Config) -> tuple[Status, str, str]:
     from tensor_wasm.runtime import Engine, SharedMemory
 
@@ -235,6 +260,7 @@ _CHECKS: tuple[tuple[str, Callable[[Config], tuple[Status, str, str]]], ...] = (
     ("address space", _address_space),
     ("shared memory", _shared_memory),
     ("sandbox and device", _sandbox),
+    ("gpu", _gpu),
     ("home", _home),
     ("cores", _cores),
     ("memory", _memory),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file")
 @call_options
-@click.option("--device", metavar="NAME", help="Device that runs kernels: auto, cpu or cuda:N.")
+@click.option("--device", metavar="NAME", help="Device that runs kernels: auto, cpu, cuda:N or cuda:GPU-UUID.")
 @with_session
 @click.pass_obj
 def run(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--listen-addr", "--listen", "listen_addr", metavar="HOST:PORT", help="Where to listen; port 0: any free."
 )
 @click.option("--home", metavar="DIRECTORY", help="Where the node keeps its state.")
-@click.option("--device", metavar="NAME", help="Device that runs kernels: auto, cpu or cuda:N.")
+@click.option("--device", metavar="NAME", help="Device that runs kernels: auto, cpu, cuda:N or cuda:GPU-UUID.")
 @click.option("--dispatch-permits", "--permits", "dispatch_permits", metavar="N", help="Launches in flight at once.")
 @click.option("--workers", metavar="N", help="Invocations that run at once.")
 @click.option("--log", metavar="LEVEL", help="Least severe level that is logged: debug, info, warning, error.")

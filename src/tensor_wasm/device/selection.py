@@ -1,23 +1,81 @@
-"""Which device a node uses, by its setting."""
+"""Which device a node or program uses, by its setting."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tensor_wasm.config import is_device
 from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cpu import CpuDevice
+from tensor_wasm.device.cuda.discovery import Discovery, Lack, find
+from tensor_wasm.device.cuda.driver import GpuFacts
 from tensor_wasm.device.protocol import Device
-from tensor_wasm.errors import ConfigurationError
+from tensor_wasm.errors import ConfigurationError, DeviceUnavailable
 from tensor_wasm.runtime import ModuleCache, SealedFiles
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The GPU to use, or None for the CPU; ``reason`` says why that one, for the log."""
+
+    gpu: GpuFacts | None
+    reason: str
+
+
+def choose(name: str, look: Callable[[], Discovery] = find) -> Choice:
+    """The device of a name: ``cpu``; ``cuda:N`` or ``cuda:GPU-…``, a GPU by its number or UUID; ``auto`` for the first
+    GPU that can be used, or else the CPU.
+
+    Raises :class:`~tensor_wasm.errors.ConfigurationError` for a name of no device, and
+    :class:`~tensor_wasm.errors.DeviceUnavailable` for a GPU that there is not or that cannot be used, with what to do.
+    """
+    if not is_device(name):
+        raise ConfigurationError(f"{name[:80]!r} names no device: use auto, cpu, cuda:N or cuda:GPU-UUID")
+    if name == "cpu":
+        return Choice(None, "the CPU was asked for")
+    found = look()
+    if name == "auto":
+        return _best(found)
+    wanted = name.removeprefix("cuda:")
+    gpu = next((gpu for gpu in found.gpus if _is(gpu.facts, wanted)), None)
+    lack = found.lack if gpu is None else gpu.lack
+    if gpu is not None and lack is None:
+        return Choice(gpu.facts, f"{name} was asked for")
+    raise DeviceUnavailable(f"{name}: {lack or _others(found)}")
+
+
+def _is(facts: GpuFacts, wanted: str) -> bool:
+    return int(wanted) == facts.index if wanted.isdigit() else wanted.lower() == facts.uuid.lower()
+
+
+def _best(found: Discovery) -> Choice:
+    for gpu in found.gpus:
+        if gpu.lack is None:
+            return Choice(gpu.facts, f"cuda:{gpu.facts.index} can be used")
+    if found.lack is not None:
+        return Choice(None, str(found.lack))
+    return Choice(None, "; ".join(f"cuda:{gpu.facts.index}: {gpu.lack}" for gpu in found.gpus))
+
+
+def _others(found: Discovery) -> Lack:
+    names = ", ".join(f"cuda:{gpu.facts.index} or cuda:{gpu.facts.uuid}" for gpu in found.gpus)
+    return Lack("there is no such GPU", f"there is {names}")
+
+
 def open_device(name: str, modules: ModuleCache, files: SealedFiles, compilers: Compilers | None = None) -> Device:
-    """The device of that name: ``cpu``, or ``auto`` for the best there is.
+    """The device of that name for a node, as :func:`choose` has it.
 
     ``compilers`` compile its kernels outside this process; the pool stays its maker's to close.
 
-    Raises :class:`~tensor_wasm.errors.ConfigurationError` for one that this build or machine does not have.
+    Raises what :func:`choose` does.
     """
     if name in ("auto", "cpu"):
         return CpuDevice(modules, files, compilers)
+    try:
+        choose(name)
+    except ConfigurationError as error:
+        raise type(error)(f"TENSOR_WASM_DEVICE={error}") from None
     raise ConfigurationError(
-        f"TENSOR_WASM_DEVICE={name}: this release runs kernels on the CPU device only; use auto or cpu"
+        f"TENSOR_WASM_DEVICE={name}: in this release a node's functions run on the CPU device only; use auto or cpu"
     )
