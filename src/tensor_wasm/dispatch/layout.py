@@ -33,6 +33,7 @@ INSTANCE_SLOTS = 4096
 
 # --- header ------------------------------------------------------------------------------------------------
 CAPACITY = 0  # i32: permits in all
+QUIET = 4  # i32: always 0, never woken; who waits for what is no word of the ledger's sleeps on it
 MAX_WAIT_NS = 8  # i64: longest a launch may wait for a permit
 AVAILABLE = 64  # i32: free permits
 LOCK = 128  # i32: the arbiter's: 0 free, 1 held, 2 held and others wait for it
