@@ -9,6 +9,7 @@ What the driver reads from the environment when it starts is set here, in the pr
 - GPUs are counted in the order of the PCI bus, as NVML counts them, not by a guess of which is the fastest.
 - Kernels are moved to the GPU when their module is loaded. By default that happens at the first launch, and can wait
   for all that runs: for another tenant's kernel that does not end.
+- There are as many queues to the GPU as there can be, 32, and not 8: streams that share one wait for each other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from typing import Any, Final
 from tensor_wasm.device.cuda.driver import NOT_READY, DriverError, GpuFacts
 
 #: Where the driver keeps to what the user has set, if anything.
-ENVIRONMENT: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_MODULE_LOADING": "EAGER"}
+ENVIRONMENT: Final = {
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "CUDA_MODULE_LOADING": "EAGER",
+    "CUDA_DEVICE_MAX_CONNECTIONS": "32",
+}
 #: What the assembler says of a text is cut off after so many bytes.
 _LOG_BYTES: Final = 8192
 _NAME_BYTES: Final = 256

@@ -25,7 +25,7 @@ from tensor_wasm.device.cuda.driver import GpuFacts
 LIMIT_S: Final = 60.0
 _INSTALL: Final = "pip install 'tensor-wasm[cuda]'"
 #: The oldest CUDA whose driver reads the PTX that the fence writes, and that the bindings work with.
-_DRIVER_LEAST: Final = 12000
+_DRIVER_LEAST: Final = 12040
 _LIBRARY: Final = "libcuda.so.1"
 #: Files of the driver's in ``/dev``: on machines, under WSL, on Tegra.
 _FILES: Final = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm", "dxg", "nvgpu", "nvhost-gpu")
@@ -131,7 +131,9 @@ def _has_package() -> bool:
 
 def _no_library(root: Path) -> Lack:
     if _is_on_bus(root):
-        advice = "install NVIDIA's driver for CUDA 12 or newer; in a container, give it the GPU (docker run --gpus all)"
+        advice = (
+            "install NVIDIA's driver for CUDA 12.4 or newer; in a container, give it the GPU (docker run --gpus all)"
+        )
         return Lack(f"there is an NVIDIA GPU, and no driver for it ({_LIBRARY} is not found)", advice)
     advice = f"on a machine that has one, install NVIDIA's driver and {_INSTALL}"
     return Lack(f"there is no NVIDIA GPU and no driver ({_LIBRARY} is not found)", advice, is_plain=True)
@@ -186,7 +188,9 @@ def _understood(answer: dict[str, Any], environ: Mapping[str, str], root: Path) 
     if failure == "package":
         return Discovery(lack=Lack(f"the package cuda-bindings does not work ({text})", _INSTALL))
     if failure == "library":
-        advice = "install NVIDIA's driver for CUDA 12 or newer; in a container, give it the GPU (docker run --gpus all)"
+        advice = (
+            "install NVIDIA's driver for CUDA 12.4 or newer; in a container, give it the GPU (docker run --gpus all)"
+        )
         return Discovery(lack=Lack(f"the driver's library {_LIBRARY} does not work ({text})", advice))
     if failure is not None:
         return Discovery(lack=Lack(f"the driver could not be asked ({text})", "see whether nvidia-smi works"))
@@ -200,7 +204,7 @@ def _understood(answer: dict[str, Any], environ: Mapping[str, str], root: Path) 
 
 def _too_old(driver: int, bindings: int) -> Lack | None:
     if driver < _DRIVER_LEAST:
-        return Lack(f"the driver is for CUDA {_version(driver)}", "update it to one for CUDA 12 or newer")
+        return Lack(f"the driver is for CUDA {_version(driver)}", "update it to one for CUDA 12.4 or newer")
     newest = driver // 1000
     if newest < bindings // 1000:
         return Lack(
