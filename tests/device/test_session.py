@@ -38,7 +38,7 @@ def test_a_device_says_what_it_is(name):
     assert "closed" in repr(dev)
 
 
-@pytest.mark.parametrize("name", ["cuda:0", "gpu", "", "CPU", None])
+@pytest.mark.parametrize("name", ["cuda", "gpu", "", "CPU", "cuda:0 ", None])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(tw.errors.ConfigurationError, match="no device"):
         tw.open_device(name)

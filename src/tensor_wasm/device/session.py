@@ -17,44 +17,75 @@ from tensor_wasm.device.cpu_session import CpuSession
 from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.keyfile import directory_key
 from tensor_wasm.device.scalars import described
+from tensor_wasm.device.selection import choose
 from tensor_wasm.device.session_protocol import Session
-from tensor_wasm.errors import ConfigurationError, KernelArgumentError, KernelError, PtxError
+from tensor_wasm.errors import (
+    CapacityExhausted,
+    ConfigurationError,
+    DeviceUnavailable,
+    KernelArgumentError,
+    KernelError,
+    PtxError,
+)
 from tensor_wasm.ptx import read
 from tensor_wasm.runtime import SealedFiles
 
 
 def open_device(
-    name: str = "auto", *, cache_dir: str | os.PathLike[str] | None = None, threads: int | None = None
+    name: str = "auto",
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    checked: bool = False,
 ) -> OpenDevice:
     """Open a device.
 
     Args:
-        name: ``cpu``, or ``auto`` for the best there is.
-        cache_dir: Where compiled kernels are kept from one program to the next; only this user may be able to write
-            there. Without it they are kept in memory, as long as the device is open.
-        threads: How many cores a launch with enough work uses, 1 to 256; None for ``TENSOR_WASM_KERNEL_THREADS``, and
-            without that all.
+        name: ``cpu``; ``cuda:0`` and so on, or ``cuda:GPU-...`` by its UUID, for a GPU; ``auto`` for the first GPU that
+            can be used, or else the CPU.
+        cache_dir: Where kernels compiled for the CPU are kept from one program to the next; only this user may be able
+            to write there. Without it they are kept in memory, as long as the device is open.
+        threads: How many cores a launch on the CPU with enough work uses, 1 to 256; None for
+            ``TENSOR_WASM_KERNEL_THREADS``, and without that all.
+        checked: Have an access outside of the device's memory be a fault on a GPU, to find bugs by. The CPU device
+            checks always.
 
     Raises:
-        ConfigurationError: This release or machine has no such device, or ``threads`` is out of range.
+        ConfigurationError: There is no device of that name, or ``threads`` is out of range.
+        DeviceUnavailable: The GPU is not there or cannot be used; the message says why, and what to do.
+        CapacityExhausted: The GPU has no memory free.
         StoreError: ``cache_dir`` cannot be used, or others can write to it.
     """
-    if name not in ("auto", "cpu"):
-        raise ConfigurationError(f'there is no device {name!r}: this release has the CPU device only; use "cpu"')
     cores = kernel_threads(os.environ) if threads is None else threads
     if type(cores) is not int or not 1 <= cores <= KERNEL_THREADS_MAX:
         raise ConfigurationError(f"threads must be 1 to {KERNEL_THREADS_MAX}, not {described(threads)}")
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{described(name)} names no device: use auto, cpu, cuda:N or cuda:GPU-UUID")
+    gpu = choose(name).gpu
+    if gpu is not None:
+        try:
+            return OpenDevice(_open_gpu(gpu.index, is_checked=checked))
+        except (DeviceUnavailable, CapacityExhausted):
+            if name != "auto":
+                raise
     if cache_dir is None:
         return OpenDevice(CpuSession(_NoFiles(), cores))
     directory = Path(cache_dir)
     return OpenDevice(CpuSession(SealedFiles(directory, directory_key(directory)), cores))
 
 
+def _open_gpu(index: int, *, is_checked: bool) -> Session:
+    # Programs that use no GPU import nothing of it.
+    from tensor_wasm.device.cuda.session import CudaSession
+
+    return CudaSession(index, is_checked=is_checked)
+
+
 class OpenDevice:
     """A device that was opened; :func:`tensor_wasm.open_device` makes one.
 
     Close it, or use it in a ``with`` block; else its memory is given back when nothing refers to it, its kernels and
-    its arrays any more. Threads may share it: their launches take turns.
+    its arrays any more. Threads may share it: their launches take turns on the CPU, and run side by side on a GPU.
     """
 
     def __init__(self, session: Session) -> None:
