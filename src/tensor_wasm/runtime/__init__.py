@@ -17,7 +17,7 @@ from tensor_wasm.runtime.priority import (
     step_back,
 )
 from tensor_wasm.runtime.recent import Recent
-from tensor_wasm.runtime.shared import SharedMemory
+from tensor_wasm.runtime.shared import FileMemory, SharedMemory
 from tensor_wasm.runtime.spans import Spans
 from tensor_wasm.runtime.store import MAX_VALUES, TABLE_ELEMENTS, CallFailed, Instance, Output, Store, TableEntry
 
@@ -35,6 +35,7 @@ __all__ = [
     "CallFailed",
     "Engine",
     "Failure",
+    "FileMemory",
     "Frame",
     "HostFunction",
     "Instance",

@@ -12,43 +12,24 @@ A guest that is ended while it waits leaves its request on the board, and the la
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from tensor_wasm.compiler.grid import LAUNCH_PARAMETERS, SHARE_PARAMETERS
 from tensor_wasm.device.cuda import board
 from tensor_wasm.device.cuda.board import Direction, Result
 from tensor_wasm.dispatch import layout, scratch
-from tensor_wasm.dispatch.link_module import BIND_MODULE
-from tensor_wasm.runtime import Engine, Linker, SharedMemory, Store
-from tensor_wasm.wasm import Body, Function, Label, Local, Module, ValType
+from tensor_wasm.wasm import Body, Function, Global, Label, Local, Module, ValType
 
 I32, I64 = ValType.I32, ValType.I64
 _GUEST, _SCRATCH, _BOARD, _LEDGER = range(4)
-_WASM_PAGE_BYTES = 65_536
 
 # A kernel's region in scratch memory, which the host writes.
 KERNEL: Final = 0  # u32: its number, as the worker gave it
 PARAMETER_BYTES: Final = 4  # u32
 REGION_BYTES: Final = 16
-
-#: Host functions of the module ``BIND_MODULE``: their parameters and results.
-#:
-#: - ``reach(low, high)``: all bytes of guest memory from ``low``, a multiple of ``ARENA_ALIGNMENT``, to before ``high``
-#:   are to have a place on the device; both are u32, and a ``high`` of 0 means 4 GiB. The host makes room, and places
-#:   the guest anew, see :meth:`Gate.place`. It gives 0 when the staging area has room for as many bytes too, or else
-#:   copies the guest pointers' bytes to the device itself and gives 1: it is then asked to ``fetch``.
-#: - ``fetch()``: copy the guest pointers' bytes back, of the launch that is now over.
-#: - ``fail(result, fault_line)``: the launch failed. Does not return.
-HOST_FUNCTIONS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "gpu_reach": (("i32", "i32"), ("i32",)),
-    "gpu_fetch": ((), ()),
-    "gpu_fail": (("i32", "i32"), ()),
-}
-REACH_NAME, FETCH_NAME, FAIL_NAME = HOST_FUNCTIONS
 
 #: So many bytes at most are copied at a time: between two times the guest can be ended.
 _COPY_BYTES: Final = 8 << 20
@@ -62,56 +43,17 @@ _SLEEP_SHIFT: Final = 3
 _SLEEP_MIN_NS, _SLEEP_MAX_NS = 50_000, 1_000_000
 
 
-def region(kernel: int, parameter_bytes: int) -> bytes:
-    """What a kernel's region begins with. ``parameter_bytes`` are those of its parameter block."""
-    return struct.pack("<II", kernel, parameter_bytes)
-
-
-class Trampolines:
-    """Trampolines for the stores of one engine.
-
-    ``descriptor`` is of the file that is shared with the worker, of ``size_bytes``; it may be closed then. ``linker``
-    has the host functions. ``ledger`` is the memory of the gates' ledger. Raises
-    :class:`~tensor_wasm.errors.InternalError` when the file cannot be shown.
-    """
-
-    def __init__(self, engine: Engine, linker: Linker, ledger: SharedMemory, descriptor: int, size_bytes: int) -> None:
-        self._engine = engine
-        self._ledger = ledger
-        #: The module of every kernel.
-        self.module = engine.compile(trampoline())
-        self._relay = linker.template(engine.compile(relay(size_bytes // _WASM_PAGE_BYTES)), runs_code=False)
-        self._base = engine.pool.adopt(descriptor, size_bytes)
-
-    def imports(self, store: Store) -> list[Any]:
-        """What :meth:`Gate.add` is to be given as ``more_imports``, for all kernels of one store; made once for each.
-
-        The store keeps the linker's functions from now on. Nothing of it counts against its budget.
-        """
-        with self._engine.pool.alias([self._base]):
-            relay_ = store.start(self._relay)
-        functions = [relay_.extern(name) for name in HOST_FUNCTIONS]
-        return [relay_.extern("board"), self._ledger.extern, *functions]
-
-    def close(self) -> None:
-        """Show the file no more. No store may be left that has it."""
-        self._engine.pool.disown(self._base)
-
-
-@cache
-def relay(board_pages: int) -> bytes:
-    """What a store has once for all its trampolines: the board's memory, to be an alias, and the host functions."""
-    module = Module()
-    functions = _import_host_functions(module, BIND_MODULE)
-    module.memory(board_pages, board_pages, export="board")
-    for function, name in zip(functions, HOST_FUNCTIONS, strict=True):
-        module.export(name, function)
-    return module.encode().wasm
-
-
 @cache
 def trampoline() -> bytes:
-    """The module. Imports what every kernel does, then the board, the ledger and the host functions."""
+    """The module. Imports what every kernel does, then the board's memory, the ledger's, and three host functions:
+
+    - ``reach(low, high) -> i32``: all bytes of guest memory from ``low``, a multiple of ``ARENA_ALIGNMENT``, to before
+      ``high`` are to have a place on the device; both are u32, and a ``high`` of 0 means 4 GiB. The host makes room and
+      places the guest anew, see :meth:`Gate.place`. It gives 0 when the staging area has room for as many bytes too,
+      or else copies the bytes of the guest pointers to the device itself, and gives 1.
+    - ``fetch()``: after a launch for which it gave 1, copy those bytes back.
+    - ``fail(result, fault line)``: the launch failed. It does not return.
+    """
     module = Module()
     module.import_memory("guest", "memory")
     module.import_memory("gate", "scratch")
@@ -119,7 +61,9 @@ def trampoline() -> bytes:
     module.import_global("gate", "variables", I32)
     module.import_memory("gpu", "board")
     module.import_memory("ledger", "memory", layout.PAGES, layout.PAGES, shared=True)
-    reach, fetch, fail = _import_host_functions(module, "gpu")
+    reach = module.import_function("host", "reach", [I32, I32], [I32])
+    fetch = module.import_function("host", "fetch", [])
+    fail = module.import_function("host", "fail", [I32, I32])
     copy_in = _copy(module, "copy_in", _BOARD, _GUEST)
     copy_out = _copy(module, "copy_out", _GUEST, _BOARD)
     run = module.function([I32] * LAUNCH_PARAMETERS, export="run")
@@ -137,14 +81,6 @@ def trampoline() -> bytes:
     # Launches on several cores are for kernels that run in WebAssembly.
     module.function([I32] * SHARE_PARAMETERS, export="share").code.op("unreachable")
     return module.encode().wasm
-
-
-def _import_host_functions(module: Module, source: str) -> Sequence[Function]:
-    kinds = {"i32": I32}
-    return [
-        module.import_function(source, name, [kinds[kind] for kind in parameters], [kinds[kind] for kind in results])
-        for name, (parameters, results) in HOST_FUNCTIONS.items()
-    ]
 
 
 def _copy(module: Module, name: str, to_memory: int, from_memory: int) -> Function:
@@ -362,7 +298,7 @@ class _Run:
             body.set(self.staging)
         body.release(span)
 
-    def write_parameters(self, base: Any, parameters: Local) -> None:
+    def write_parameters(self, base: Global, parameters: Local) -> None:
         """Copy the parameter block, and make the guest's pointers the device's."""
         body = self.body
         body.get(self.place)
@@ -459,7 +395,7 @@ class _Run:
         body.get(self.low)
         body.op("i32.sub", "i32.add")
 
-    def ask(self, base: Any, shape: Sequence[Local]) -> None:
+    def ask(self, base: Global, shape: Sequence[Local]) -> None:
         """Write the rest of the request, and then its number."""
         body = self.body
         for place, source in ((board.KERNEL, KERNEL), (board.PARAMETER_BYTES, PARAMETER_BYTES)):
