@@ -24,7 +24,7 @@ from tensor_wasm.device.cuda.tenant import GpuKernel, GpuTenant
 from tensor_wasm.device.cuda.transfer import GpuTransfer, bytes_at
 from tensor_wasm.device.fault import REASONS
 from tensor_wasm.device.protocol import SM
-from tensor_wasm.device.session_protocol import Arguments, DeviceInfo
+from tensor_wasm.device.session_protocol import Arguments, DeviceInfo, Place
 from tensor_wasm.device.shape import BLOCK_MAX, GRID_MAX, Axes
 from tensor_wasm.device.signals import HeldSignals
 from tensor_wasm.errors import (
