@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -51,9 +52,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         cores = parameters.get("machine")
         if gpu_name():
             (kept if cores == "gpu" else left).append(item)
-            if cores == "gpu" and config.pluginmanager.hasplugin("xdist"):
-                # One process has all launches of what one compiler made of a source, and assembles it once.
-                item.add_marker(pytest.mark.xdist_group("/".join(parameters.get("code", (item.path.stem,))[::2])))
             continue
         is_first = "code" not in parameters or not parameters["code"][2]
         if cores == 2 and not is_first:
@@ -64,6 +62,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (left if is_left else kept).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = kept
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where pytest-xdist has several processes test a GPU, one has all launches of a kernel, and assembles it once."""
+    if not gpu_name():
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFunction(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.split("[")[0]
+
+    return ByFunction(config, log)
 
 
 @pytest.fixture

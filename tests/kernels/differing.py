@@ -41,7 +41,7 @@ _COMMUTES = frozenset({"add", "min", "max", "and", "or", "xor", "relaxed", "gpu"
 _SHARED_BY_BLOCKS = (Space.GLOBAL, Space.GENERIC)
 
 #: An addition or product of floats that names no rounding: an assembler may make one ``fma`` of two of them.
-_UNROUNDED = re.compile(r"\b(add|sub|mul)((?:\.ftz)?(?:\.sat)?\.(?:f32|f64|f16x2|f16|bf16x2|bf16)\b)")
+_UNROUNDED = re.compile(r"(?<![.\w])(add|sub|mul)((?:\.ftz)?(?:\.sat)?\.(?:f32|f64|f16x2|f16|bf16x2|bf16)\b)")
 
 
 def reasons(kernel: Kernel) -> tuple[str, ...]:

@@ -62,10 +62,12 @@ def test_sums_in_matrices_of_floats_may_differ() -> None:
 
 
 def test_every_rounding_is_named() -> None:
-    text = "add.f32 a; sub.ftz.f32 a; mul.sat.f64 a; mul.ftz.sat.f16x2 a; add.s32 a; mul.lo.u32 a; add.rz.f32 a"
+    text = (
+        "add.f32 a; sub.ftz.f32 a; mul.sat.f64 a; mul.ftz.sat.f16x2 a; add.s32 a; mul.lo.u32; add.rz.f32; red.add.f32"
+    )
     assert differing.rounded(text) == (
-        "add.rn.f32 a; sub.rn.ftz.f32 a; mul.rn.sat.f64 a; mul.rn.ftz.sat.f16x2 a; add.s32 a; mul.lo.u32 a; "
-        "add.rz.f32 a"
+        "add.rn.f32 a; sub.rn.ftz.f32 a; mul.rn.sat.f64 a; mul.rn.ftz.sat.f16x2 a; add.s32 a; mul.lo.u32; "
+        "add.rz.f32; red.add.f32"
     )
 
 
