@@ -11,7 +11,6 @@ import re
 import numpy as np
 import pytest
 
-from compiler.launch import LaunchFault
 from kernels.fenced import CANARY, FencedMachine
 from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES, Partition, confine, fence, lay_out
 from tensor_wasm.errors import PtxError
@@ -206,10 +205,150 @@ def test_generic_addresses_beside_local_variables_are_confined(machine: FencedMa
     assert bool(machine.fault) == (not 0 <= distance < 32)
 
 
-def test_shared_memory_ends_where_the_device_says(machine: FencedMachine) -> None:
-    whole = program("mov.u32 %r1, -64; st.shared.u32 [%r1], %r1;", ".shared .align 4 .b8 buffer[16];")
-    with pytest.raises(LaunchFault):
-        launch(machine, whole)
+#: What a kernel has of shared memory: what it declares, and what a launch adds.
+SHARED = {
+    "fixed": (".shared .align 4 .b8 buffer[36]; .shared .align 1 .b8 more[3];", "", 0),
+    "open": ("", ".extern .shared .align 4 .b8 buffer[];", 52),
+    "both": (".shared .align 4 .b8 other[36];", ".extern .shared .align 1 .b8 buffer[];", 20),
+}
+SHARED_DISTANCES = (-1, -4, -36, 13, 33, 36, 48, 52, 64, 1024, 1 << 15, 1 << 18, 1 << 24, -1 << 31, (1 << 31) - 4)
+
+
+@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize("access", [
+    "st.shared.u32 [%r1], %r2; ld.shared.u32 %r3, [%r1];",
+    "st.shared.u32 [%rd4], %r2; ld.shared.u32 %r3, [%rd4];",
+    "atom.shared.exch.b32 %r4, [%r1+8], %r2; st.shared.u32 [%r1+4], %r2; ld.shared.u32 %r3, [%r1+8];",
+    "setp.eq.u32 %p1, %r2, 77; @%p1 st.shared.u32 [%r1+-12], %r2; @!%p1 trap; ld.shared.u32 %r3, [%r1+-12];",
+    "st.shared.v4.u32 [%r1+16], {%r2, %r2, %r2, %r2}; ld.shared.u8 %r3, [%r1+19]; ld.shared.u32 %r3, [%r1+16];",
+    "cvta.shared.u64 %rd5, %rd4; st.u32 [%rd5+4], %r2; ld.u32 %r3, [%rd5+4];",
+])  # fmt: skip
+def test_shared_addresses_stay_in_the_blocks_own_memory(machine: FencedMachine, kind: str, access: str) -> None:
+    """Outside, and where they are no multiple of the width, they would end the whole context."""
+    own, before, shared_bytes = SHARED[kind]
+    whole = program(
+        f"""mov.u32 %r1, buffer; cvt.u32.u64 %r5, %rd3; add.u32 %r1, %r1, %r5; mov.u64 %rd4, buffer;
+        add.s64 %rd4, %rd4, %rd3; mov.u32 %r2, 77; {access} st.global.u32 [%rd1], %r3;""",
+        own,
+        before,
+    )
+    for distance in SHARED_DISTANCES:
+        assert launch(machine, whole, distance, shared_bytes=shared_bytes)[0] == 77, distance
+        # What a generic address means outside is in the partition, perhaps just there.
+        assert not machine.fault or "cvta" in access
+
+
+@pytest.mark.parametrize(("access", "ends"), [
+    ("ld.shared.u32 %r3, [%r1];", True),
+    ("ld.shared.u32 %r3, [buffer+4];", True),
+    ("atom.shared.add.u32 %r3, [%r1], %r2;", True),
+    ("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r3}, [%r1];", True),
+    ("cp.async.ca.shared.global [%r1], [%rd1], 4;", True),
+    ("setp.eq.u32 %p1, %r2, 77; @%p1 ld.shared.u32 %r3, [%r1]; @!%p1 ld.shared.u32 %r3, [%r1+8];", False),
+    ("cvta.shared.u64 %rd5, %rd4; ld.u32 %r3, [%rd5];", False),
+])  # fmt: skip
+@pytest.mark.parametrize("shared_bytes", [0, 3])
+def test_a_launch_without_the_shared_memory_that_code_needs_ends_before_it(
+    machine: FencedMachine, access: str, ends: bool, shared_bytes: int
+) -> None:
+    whole = program(
+        f"""mov.u32 %r1, buffer; mov.u64 %rd4, buffer; mov.u32 %r2, 77; st.global.u32 [%rd1+4], %r2;
+        setp.eq.s64 %p2, %rd3, 0; @%p2 bra on; {access} on: st.global.u32 [%rd1], %r2;""",
+        before=".extern .shared .align 4 .b8 buffer[];",
+    )
+    array = launch(machine, whole, 0, shared_bytes=shared_bytes, block=32)
+    assert array[:2].tolist() == [77, 77]
+    assert not machine.fault
+    array = launch(machine, whole, 8, shared_bytes=shared_bytes, block=32)
+    assert array[:2].tolist() == [0 if ends else 77, 77]
+    assert bool(machine.fault) == ends
+
+
+def test_accesses_from_one_register_share_the_work() -> None:
+    """In a loop over a tile the cost would be most of it."""
+    many = " ".join(f"ld.shared.v2.f32 {{%f1, %f2}}, [%r1+{at}];" for at in range(-64, 64, 8))
+    whole = program(f"mov.u32 %r1, buffer; {many}", ".shared .align 16 .b8 buffer[256];")
+    ptx = fence(whole, "k", Partition(1 << 20, 1 << 13), 1 << 20).ptx
+    assert ptx.count("min.u32") == 1
+    assert len(re.findall(r"ld\.shared\.v2\.f32 \{.*\}, \[%v(\d+)(?:\+\d+)?\];", ptx)) == 16
+
+
+def test_what_they_share_holds_for_each(machine: FencedMachine) -> None:
+    """A register that changes, an access that may not happen, another alignment: each has its own."""
+    whole = program(
+        """mov.u32 %r1, buffer; mov.u32 %r2, 1; st.shared.u32 [%r1+124], %r2; add.u32 %r1, %r1, 120; mov.u32 %r2, 2;
+        st.shared.u32 [%r1], %r2; setp.eq.u32 %p1, %r2, 3; @%p1 st.shared.u32 [%r1+512], %r2; mov.u32 %r2, 5;
+        add.u32 %r1, %r1, -116; st.shared.u32 [%r1], %r2; st.shared.v2.u32 [%r1+4], {%r2, %r2};
+        mov.u32 %r1, buffer; ld.shared.u32 %r3, [%r1+4]; ld.shared.v2.u32 {%r4, %r5}, [%r1+8];
+        ld.shared.v2.u32 {%r6, %r7}, [%r1+120]; st.global.v4.u32 [%rd1], {%r3, %r4, %r5, %r6};
+        st.global.u32 [%rd1+16], %r7;""",
+        ".shared .align 16 .b8 buffer[128];",
+    )
+    assert launch(machine, whole)[:5].tolist() == [5, 5, 5, 2, 1]
+
+
+# --- misaligned -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3, 5, 7, 9, -1, (1 << 40) + 1])
+@pytest.mark.parametrize(("access", "width"), [
+    ("ld.global.u16 %h1, [%rd2];", 2),
+    ("ld.global.u32 %r1, [%rd2];", 4),
+    ("ld.global.u32 %r1, [%rd2+2];", 4),
+    ("ld.global.u64 %rd4, [%rd2+4];", 8),
+    ("ld.global.v4.u8 {%h1, %h2, %h3, %h4}, [%rd2];", 4),
+    ("ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%rd2+32];", 16),
+    ("ld.global.nc.v2.u64 {%rd4, %rd5}, [%rd2];", 16),
+    ("ld.u32 %r1, [%rd2];", 4),
+    ("st.global.u64 [%rd2], %rd1;", 8),
+    ("st.v2.u32 [%rd2], {%r1, %r2};", 8),
+    ("red.global.add.u64 [%rd2], %rd1;", 8),
+    ("atom.global.cas.b64 %rd4, [%rd2], %rd1, %rd1;", 8),
+    ("atom.add.f32 %f1, [%rd2+1], %f1;", 4),
+    ("cp.async.cg.shared.global [%r1], [%rd2], 16;", 16),
+    ("cp.async.ca.shared.global [%r1+2], [%rd2+8], 8;", 8),
+    ("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r2}, [%r1];", 16),
+    ("st.local.u64 [%rd5], %rd1;", 8),
+    ("st.local.u32 [mine+3], %r1;", 4),
+    ("st.u64 [%rd6], %rd1;", 8),
+    ("ld.const.u32 %r2, [%rd7];", 4),
+    ("ld.const.u32 %r2, [table+5];", 4),
+])  # fmt: skip
+def test_no_access_is_misaligned(machine: FencedMachine, access: str, width: int, distance: int) -> None:
+    """On a GPU that would end the context; here it would end the launch."""
+    whole = program(
+        f"""mov.u32 %r1, buffer; cvt.u32.u64 %r2, %rd3; add.u32 %r1, %r1, %r2; mov.u64 %rd5, mine;
+        add.s64 %rd5, %rd5, %rd3; cvta.local.u64 %rd6, %rd5; mov.u64 %rd7, table; add.s64 %rd7, %rd7, %rd3;
+        {access}""",
+        ".local .align 8 .b8 mine[64]; .shared .align 16 .b8 buffer[64];",
+        ".const .align 4 .u32 table[3] = {5, 6, 7};",
+    )
+    assert width
+    launch(machine, whole, distance, block=32)
+
+
+def test_a_misaligned_address_is_told_where_accesses_are_checked(machine: FencedMachine) -> None:
+    whole = program("\nld.global.u32 %r1, [%rd2];\nld.global.u64 %rd4, [%rd1+4];")
+    first, second = (
+        i.line for b in whole.kernels[0].blocks for i in b.instructions if i.address and "param" not in i.text
+    )
+    launch(machine, whole, 2, is_checked=True)
+    assert machine.fault == first
+    launch(machine, whole, 4, is_checked=True)
+    assert machine.fault == second
+
+
+@pytest.mark.parametrize(("distance", "line"), [(0, 0), (16, 1), (-4, 1), (2, 1), (1 << 20, 1)])
+def test_shared_accesses_outside_are_told_where_they_are_checked(
+    machine: FencedMachine, distance: int, line: int
+) -> None:
+    whole = program(
+        """mov.u32 %r1, buffer; cvt.u32.u64 %r2, %rd3; add.u32 %r1, %r1, %r2; ld.shared.v4.u32
+        {%r3, %r4, %r5, %r6}, [%r1+16];""",
+        ".shared .align 16 .b8 buffer[32];",
+    )
+    launch(machine, whole, distance, is_checked=True)
+    assert bool(machine.fault) == bool(line)
 
 
 # --- variables of the module ----------------------------------------------------------------------------------------
@@ -284,6 +423,7 @@ def test_the_first_line_that_was_outside_is_told(machine: FencedMachine, body: s
 
 @pytest.mark.parametrize(("body", "reason"), [
     ("ld.param.u32 %r1, [array+8];", "by its name, and inside"),
+    ("ld.param.u32 %r1, [array+2];", "at a multiple"),
     ("mov.u64 %rd4, array; ld.param.u32 %r1, [%rd4];", "parameter is not supported"),
     ("mov.u64 %rd4, array; cvta.param.u64 %rd4, %rd4;", "parameter is not supported"),
     ("mov.u32 %r1, %pm0;", "%pm0 is not a tenant's"),

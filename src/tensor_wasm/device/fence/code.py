@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tensor_wasm.ptx.program import Address, Guard, Immediate, Instruction, Operand, Register, ScalarType, Space
 
@@ -41,11 +42,18 @@ class Code:
         self.out.append(Instruction(root, tuple(modifiers), (kind,), (target,), values, guard, self.line, 1))
         return target
 
-    def is_in(self, space: Space, address: Operand) -> Register:
-        """``isspacep.space``."""
-        target = self.register(PRED)
-        self.out.append(Instruction("isspacep", (), (), (target,), (address,), None, self.line, 1, space=space))
-        return target
+    def negate_last(self, source: int) -> None:
+        """Have the last instruction take a predicate among its sources negated."""
+        self.out[-1] = replace(self.out[-1], negated=frozenset({source}))
+
+    def convert(self, to: Register, kind: ScalarType, source: Operand) -> Register:
+        """``cvt`` between integers, from ``kind``."""
+        self.out.append(Instruction("cvt", (), (to.type, kind), (to,), (source,), None, self.line, 1))
+        return to
+
+    def generic(self, space: Space, to: Register, address: Operand) -> None:
+        """``cvta.space``."""
+        self.out.append(Instruction("cvta", (), (U64,), (to,), (address,), None, self.line, 1, space=space))
 
     def store(
         self, space: Space, kind: ScalarType, address: Address, value: Operand, guard: Guard | None = None

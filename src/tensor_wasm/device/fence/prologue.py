@@ -11,6 +11,7 @@ from typing import Final
 
 from tensor_wasm.compiler.allocation import live_at_start
 from tensor_wasm.device.fence.code import B64, PRED, U32, U64, Code
+from tensor_wasm.device.fence.shared import BlockMemory
 from tensor_wasm.ptx.graph import Graph
 from tensor_wasm.ptx.program import (
     Address,
@@ -50,10 +51,12 @@ class Own:
 
 
 def prologue(
-    kernel: Kernel, code: Code, own: Own, shared: Sequence[Variable], *, uses_local: bool
+    kernel: Kernel, code: Code, own: Own, memory: BlockMemory, *, uses_local: bool, uses_shared: bool
 ) -> tuple[Block, ...]:
     """The blocks that run before block 0 of ``kernel``, which goes on after the last of them."""
-    return _Prologue(kernel.line, code).blocks(_unwritten(kernel), own if uses_local else None, shared)
+    return _Prologue(kernel.line, code).blocks(
+        _unwritten(kernel), own if uses_local else None, memory if uses_shared else None
+    )
 
 
 def _unwritten(kernel: Kernel) -> list[Register]:
@@ -70,18 +73,17 @@ class _Prologue:
         self._blocks: list[Block] = []
         code.out, code.line = [], line
 
-    def blocks(self, unwritten: Sequence[Register], own: Own | None, shared: Sequence[Variable]) -> tuple[Block, ...]:
+    def blocks(self, unwritten: Sequence[Register], own: Own | None, memory: BlockMemory | None) -> tuple[Block, ...]:
         """All of it."""
         for register in unwritten:
             self._clear(register)
         if own is not None:
             self._code.put("mov", U64, Symbol(own.local), to=own.address)
-            self._code.out.append(
-                Instruction("cvta", (), (U64,), (own.generic,), (own.address,), None, self._line, 1, space=Space.LOCAL)
-            )
+            self._code.generic(Space.LOCAL, own.generic, own.address)
             self._clear_local(own)
-        if shared:
-            self._clear_shared(shared)
+        if memory is not None:
+            self._place(memory)
+            self._clear_shared(memory.variables)
         self._end(Jump(len(self._blocks) + 1))
         return tuple(self._blocks)
 
@@ -90,12 +92,21 @@ class _Prologue:
         if kind is PRED:
             self._code.put("mov", PRED, 0, to=register)
         elif kind.bits == 8:
-            self._code.out.append(
-                Instruction("cvt", (), (ScalarType.U8, U32), (register,), (Immediate(0, U32),), None, self._line, 1)
-            )
+            self._code.convert(register, U32, Immediate(0, U32))
         else:
             plain = {16: ScalarType.B16, 32: ScalarType.B32, 64: B64}[kind.bits]
             self._code.put("mov", plain, 0, to=register)
+
+    def _place(self, memory: BlockMemory) -> None:
+        """Where shared memory starts, and how much there is."""
+        code, first = self._code, Symbol(memory.variables[0])
+        code.put("mov", U32, first, to=memory.start)
+        code.generic(Space.SHARED, memory.generic, code.put("mov", U64, first))
+        if memory.open:
+            start = code.put("mov", U32, Symbol(next(iter(memory.open.values()))))
+            end = code.put("add", U32, start, code.put("mov", U32, _DYNAMIC_BYTES))
+            code.put("sub", U32, end, memory.start, to=memory.size)
+            code.convert(memory.wide_size, U32, memory.size)
 
     def _clear_local(self, own: Own) -> None:
         size = own.local.size_bytes

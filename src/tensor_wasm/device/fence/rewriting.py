@@ -3,18 +3,20 @@
 - An access to global memory goes to the partition: the address loses its upper bits and gets the partition's instead.
   Small constant offsets are added afterwards and may lead into the guard zones.
 - So does a generic access, but where it is to the block's shared memory or to the thread's own local variables.
-- Local variables become one; what registers address in it is kept inside.
+- Local variables become one; what registers address in it is kept inside. So do shared ones, see :mod:`.shared`.
+- Every address is a multiple of the access's width: the bits that would make it another are lost as well.
 - Variables of the module, constants among them, have fixed addresses in the partition.
 - A trap would end the whole context: it leaves its line in the partition instead, and the thread ends.
 - A table of branches is entered inside.
 - What is only advice to caches is left out.
 
-With ``is_checked`` the line of an access outside is left as well, to find bugs by: it still goes nowhere else.
+With ``is_checked`` the line of an access outside, or misaligned, is left as well, to find bugs by: it still goes
+nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
@@ -22,12 +24,14 @@ from tensor_wasm.device.fence.code import B32, PRED, U32, U64, Code
 from tensor_wasm.device.fence.image import Image, lay_out
 from tensor_wasm.device.fence.partition import GUARD_BYTES, WIDEST_BYTES, Partition
 from tensor_wasm.device.fence.prologue import Own, prologue
+from tensor_wasm.device.fence.shared import BlockMemory, Group, block_groups
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import Program, find_kernel, support
 from tensor_wasm.ptx.graph import renumbered
 from tensor_wasm.ptx.program import (
     Address,
     Block,
+    Branch,
     Emit,
     Exit,
     Guard,
@@ -65,6 +69,10 @@ _VERSION_OF_TARGET: Final = {
     "sm_121": "8.8",
 }
 _ALIGNMENT = 16
+#: Bytes that ``cp.async`` may copy.
+_COPIES: Final = (4, 8, 16)
+#: What a thread's address names for ``ldmatrix``.
+_ROW_BYTES: Final = 16
 _LOW = (1 << 64) - 1
 
 
@@ -126,9 +134,13 @@ class _Rewriting:
         self._places: Mapping[Variable, int] = {v: image_base + place for v, place in image.places.items()}
         self._is_checked = is_checked
         self._code = Code(kernel.registers)
-        #: Addresses that the block's code has already confined, by what they were.
-        self._confined: dict[Register, Register] = {}
-        self._shared: dict[Variable, Variable] = {}
+        #: Addresses that the block's code has already confined, by what they were and by the width.
+        self._confined: dict[Register, dict[int, Register]] = {}
+        #: What the block's accesses to shared memory have in common, by their instructions' numbers; the one at hand's.
+        self._groups: dict[int, Group] = {}
+        self._group: Group | None = None
+        #: Shared memory without which the block of code is not entered.
+        self._needed = 0
         self._local_places, local_bytes = _united(kernel)
         self._own = Own(
             Variable("local", Space.LOCAL, ScalarType.B8, max(local_bytes, WIDEST_BYTES), _ALIGNMENT),
@@ -137,36 +149,63 @@ class _Rewriting:
             image_base,
         )
         #: Whether generic addresses may be of local or shared memory.
-        self._has_local = self._has_shared = False
         self._uses_local = False
-        for variable in dict.fromkeys((*kernel.variables, *named(kernel))):
-            self._has_local |= variable.space is Space.LOCAL
-            if variable.space is Space.SHARED:
-                self._has_shared = True
-                self._shared[variable] = _padded(variable)
+        variables = dict.fromkeys((*kernel.variables, *named(kernel)))
+        shared = [variable for variable in variables if variable.space is Space.SHARED]
+        self._has_local = any(variable.space is Space.LOCAL for variable in variables)
+        self._has_shared = self._uses_shared = bool(shared)
+        self._shared = BlockMemory(shared, self._code)
 
     def kernel(self) -> Kernel:
         """The confined kernel."""
-        bodies: list[tuple[Block, tuple[Instruction, ...], Terminator]] = []
+        bodies: list[tuple[Block, tuple[Instruction, ...], Terminator, int]] = []
         for block in self._kernel.blocks:
-            self._code.out, self._confined = [], {}
-            for instruction in block.instructions:
-                self._code.line = instruction.line
+            self._code.out, self._confined, self._needed = [], {}, 0
+            self._groups = {} if self._is_checked else self._grouped(block.instructions)
+            for number, instruction in enumerate(block.instructions):
+                self._code.line, self._group = instruction.line, self._groups.get(number)
                 self._instruction(instruction)
             self._code.line = block.line
             terminator = self._terminator(block.terminator)
-            bodies.append((block, tuple(self._code.out), terminator))
-        uses_local = self._uses_local or self._has_local
-        first = prologue(self._kernel, self._code, self._own, tuple(self._shared.values()), uses_local=uses_local)
-        order = {block.index: len(first) + block.index for block, _, _ in bodies}
-        blocks = [
-            Block(order[block.index], instructions, renumbered(terminator, order), block.line)
-            for block, instructions, terminator in bodies
-        ]
-        variables = (*self._shared.values(), *((self._own.local,) if uses_local else ()))
-        return replace(
-            self._kernel, registers=tuple(self._code.registers), variables=variables, blocks=(*first, *blocks)
+            bodies.append((block, tuple(self._code.out), terminator, self._needed))
+        uses_local, uses_shared = self._uses_local or self._has_local, self._uses_shared
+        first = prologue(
+            self._kernel, self._code, self._own, self._shared, uses_local=uses_local, uses_shared=uses_shared
         )
+        blocks = [*first, *self._joined(bodies, len(first))]
+        variables = (
+            *(self._shared.variables if uses_shared else ()),
+            *((self._own.local,) if uses_local else ()),
+        )
+        return replace(self._kernel, registers=tuple(self._code.registers), variables=variables, blocks=tuple(blocks))
+
+    def _grouped(self, instructions: Sequence[Instruction]) -> dict[int, Group]:
+        widths = [_width(each) if each.space is Space.SHARED and each.address else 0 for each in instructions]
+        return block_groups(self._shared, instructions, widths)
+
+    def _joined(
+        self, bodies: Sequence[tuple[Block, tuple[Instruction, ...], Terminator, int]], start: int
+    ) -> Iterator[Block]:
+        """The blocks of code from ``start`` on; before some of them a look at how much shared memory there is."""
+        order: dict[int, int] = {}
+        end = start
+        for block, _, _, needed in bodies:
+            order[block.index] = end
+            end += 1 + bool(needed)
+        ways_out: list[Block] = []
+        for block, instructions, terminator, needed in bodies:
+            index = order[block.index]
+            code, code.out, code.line = self._code, [], block.line
+            if needed:
+                way_out = end + len(ways_out)
+                look = Branch(self._shared.is_missing(needed), way_out, index + 1, is_uniform=True)
+                yield Block(index, tuple(code.out), look, block.line)
+                code.out = []
+                self._leave(block.line, None)
+                ways_out.append(Block(way_out, tuple(code.out), Exit(), block.line))
+                index += 1
+            yield Block(index, instructions, renumbered(terminator, order), block.line)
+        yield from ways_out
 
     # --- instructions ---------------------------------------------------------------------------------------------
 
@@ -202,7 +241,7 @@ class _Rewriting:
                     return Immediate((self._places[variable] + offset) & _LOW, U64)
                 if variable in self._local_places:
                     return Symbol(self._own.local, self._local_places[variable] + offset)
-                return Symbol(self._shared.get(variable, variable), offset)
+                return self._shared.symbol(variable, offset)
         return operand
 
     def _classified(self, instruction: Instruction) -> Instruction:
@@ -223,10 +262,12 @@ class _Rewriting:
             space = base.space
         match space:
             case Space.SHARED:
-                return replace(instruction, address=self._of_shared(address), space=space)
+                return self._of_shared(replace(instruction, space=space), address, width)
             case Space.PARAM:
                 if not isinstance(base, Parameter) or not 0 <= address.offset <= base.size_bytes - width:
                     _refuse(instruction, "a parameter is read by its name, and inside")
+                if (base.offset + address.offset) % width:
+                    _refuse(instruction, "a parameter is read at a multiple of the bytes that are read")
                 return instruction
             case Space.LOCAL:
                 return replace(instruction, address=self._of_local(instruction, address, width), space=space)
@@ -239,19 +280,50 @@ class _Rewriting:
 
     def _copy(self, instruction: Instruction, address: Address) -> Instruction:
         """``cp.async``: to shared memory, from the address that its first two sources are."""
-        base, offset, *others = instruction.sources
+        base, offset, size, *others = instruction.sources
         assert isinstance(offset, Immediate)
-        distance = offset.bits - (1 << 64) if offset.bits >> 63 else offset.bits
-        source = self._of_global(instruction, _address_of(base, distance), WIDEST_BYTES, is_generic=False)
+        distance, width = offset.bits - (1 << 64) if offset.bits >> 63 else offset.bits, _width(instruction)
+        source = self._of_global(instruction, _address_of(base, distance), width, is_generic=False)
         assert isinstance(source.base, Register)
         more = Immediate(source.offset & _LOW, ScalarType.S64)
-        return replace(instruction, address=self._of_shared(address), sources=(source.base, more, *others))
+        # How many bytes come from there: more than all is not defined.
+        others = [self._at_most(each, width) for each in others]
+        return self._of_shared(replace(instruction, sources=(source.base, more, size, *others)), address, width)
 
-    def _of_shared(self, address: Address) -> Address:
-        """Shared memory ends where the device says: outside there is nothing to reach."""
-        if isinstance(address.base, Variable):
-            return Address(self._shared.get(address.base, address.base), address.offset)
-        return address
+    def _at_most(self, count: Operand, most: int) -> Operand:
+        if isinstance(count, Immediate):
+            return Immediate(min(count.bits, most), count.type)
+        if isinstance(count, Register) and count.type.bits == 32:
+            return self._code.put("min", U32, count, most)
+        return count
+
+    def _of_shared(self, instruction: Instruction, address: Address, width: int) -> Instruction:
+        shared, base, offset = self._shared, address.base, address.offset
+        self._uses_shared = True
+        if isinstance(base, Variable) and base in shared.places:
+            fixed, is_inside = shared.fixed_address(base, offset, width)
+            if self._is_checked and not is_inside:
+                self._leave(instruction.line, instruction.guard)
+            return replace(instruction, address=fixed)
+        group = self._group or Group(offset, width, width)
+        guard = instruction.guard
+        if not shared.is_sure(group):
+            if guard is None:
+                self._needed = max(self._needed, group.span)
+            else:
+                guard = shared.is_there(group, guard)
+        if group.anchor is None:
+            whole: Operand
+            if isinstance(base, Register):
+                whole = base
+            else:
+                variable = base if isinstance(base, Variable) else None
+                whole = self._code.put("mov", U32, shared.symbol(variable, 0) if variable else 0)
+            before, after, group.anchor = shared.confine(whole, group)
+            # Of a matrix, not all threads give an address that is used.
+            if self._is_checked and instruction.root != "ldmatrix":
+                self._check(instruction, before, after)
+        return replace(instruction, address=Address(group.anchor, offset - group.lowest), guard=guard)
 
     def _of_local(self, instruction: Instruction, address: Address, width: int) -> Address:
         self._uses_local = True
@@ -260,7 +332,7 @@ class _Rewriting:
             place = self._local_places[base] + address.offset
             if not 0 <= place <= local.size_bytes - width:
                 _refuse(instruction, f"the access is outside {base.name[:64]}")
-            return Address(local, place)
+            return Address(local, place & -width)
         if not isinstance(base, Register):
             _refuse(instruction, "local memory has no addresses in advance")
         if base.type.bits != 64:
@@ -276,31 +348,34 @@ class _Rewriting:
         base, code, partition = address.base, self._code, self._partition
         if not isinstance(base, Register):
             place = address.offset + (self._place(instruction, base) if isinstance(base, Variable) else 0)
-            return Address(code.put("mov", U64, partition.inside(place & _LOW)), 0)
+            return Address(code.put("mov", U64, partition.inside(place & -width & _LOW)), 0)
         has_exempt = is_generic and (self._has_local or self._has_shared)
-        if not has_exempt and not self._is_checked and -GUARD_BYTES <= address.offset <= GUARD_BYTES - width:
-            found = self._confined.get(base)
-            if found is None:
-                found = self._confined[base] = self._inside(base)
-            return Address(found, address.offset)
+        is_near = -GUARD_BYTES <= address.offset <= GUARD_BYTES - width and address.offset % width == 0
+        if not has_exempt and not self._is_checked and is_near:
+            found = self._confined.setdefault(base, {})
+            if width not in found:
+                found[width] = self._inside(base, width)
+            return Address(found[width], address.offset)
         whole = code.put("add", U64, base, address.offset & _LOW) if address.offset else base
-        confined = self._inside(whole)
+        confined = self._inside(whole, width)
         if has_exempt:
-            confined = self._unless_own(whole, confined, width)
+            aligned = code.put("and", ScalarType.B64, whole, -width & _LOW, to=U64) if width > 1 else whole
+            confined = self._unless_own(aligned, confined, width)
         if self._is_checked:
             self._check(instruction, whole, confined)
         return Address(confined, 0)
 
-    def _inside(self, address: Register) -> Register:
+    def _inside(self, address: Register, width: int) -> Register:
+        """The address of the partition, and a multiple of ``width``, that takes an address's place."""
         code, partition = self._code, self._partition
-        lower = code.put("and", ScalarType.B64, address, partition.mask, to=U64)
+        lower = code.put("and", ScalarType.B64, address, partition.mask & -width, to=U64)
         return code.put("or", ScalarType.B64, lower, partition.base, to=U64)
 
     def _unless_own(self, address: Register, confined: Register, width: int) -> Register:
         """The address itself where it is of the block's shared memory or the thread's local variables."""
         code = self._code
         if self._has_shared:
-            confined = code.put("selp", U64, address, confined, code.is_in(Space.SHARED, address))
+            confined = code.put("selp", U64, address, confined, self._shared.is_of_block(address, width))
         if self._has_local:
             distance = code.put("sub", U64, address, self._own.generic)
             is_local = code.put("setp.le", U64, distance, self._own.local.size_bytes - width, to=PRED)
@@ -312,11 +387,11 @@ class _Rewriting:
         code, guard = self._code, instruction.guard
         is_outside = code.register(PRED)
         if guard is None:
-            code.put("setp.ne", U64, address, confined, to=is_outside)
+            code.put("setp.ne", address.type, address, confined, to=is_outside)
         else:
-            code.put("setp.ne.and", U64, address, confined, guard.register, to=is_outside)
+            code.put("setp.ne.and", address.type, address, confined, guard.register, to=is_outside)
             if guard.negated:
-                code.out[-1] = replace(code.out[-1], negated=frozenset({2}))
+                code.negate_last(2)
         self._leave(instruction.line, Guard(is_outside, negated=False))
 
     def _leave(self, line: int, guard: Guard | None) -> None:
@@ -356,7 +431,14 @@ def _refuse(instruction: Instruction, reason: str) -> NoReturn:
 
 
 def _width(instruction: Instruction) -> int:
-    """Bytes of an access."""
+    """Bytes of an access, of which its address is a multiple."""
+    if instruction.root == "cp":
+        size = instruction.sources[2]
+        if not isinstance(size, Immediate) or size.bits not in _COPIES:
+            _refuse(instruction, "4, 8 or 16 bytes are copied")
+        return size.bits
+    if instruction.root == "ldmatrix":
+        return _ROW_BYTES
     count = 1
     if instruction.root in ("ld", "ldu"):
         count = len(instruction.destinations)
@@ -375,12 +457,6 @@ def _address_of(base: Operand, offset: int) -> Address:
         case Immediate(bits):
             return Address(None, offset + bits)
     return Address(None, offset)
-
-
-def _padded(variable: Variable) -> Variable:
-    """A shared variable that whole words of 8 bytes fill; an open array, whose size a launch gives, begins with one."""
-    size = 0 if variable.is_extern else max(-(-variable.size_bytes // 8) * 8, 8)
-    return replace(variable, type=ScalarType.B8, size_bytes=size, alignment=max(variable.alignment, 8))
 
 
 def _united(kernel: Kernel) -> tuple[dict[Variable, int], int]:
