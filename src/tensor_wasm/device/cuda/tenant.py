@@ -129,16 +129,18 @@ class GpuTenant:
 
     # --- memory -------------------------------------------------------------------------------------------------
 
-    def take(self, size_bytes: int, *, is_cleared: bool = True, alignment: int = ALIGNMENT) -> int:
+    def take(
+        self, size_bytes: int, *, is_cleared: bool = True, alignment: int = ALIGNMENT, is_high: bool = False
+    ) -> int:
         """Memory of the partition, zeros unless ``is_cleared`` is false: its address, a multiple of 256 or more.
 
-        Raises :class:`CapacityExhausted` when there is no room.
+        ``is_high`` takes it from the other end, out of the way of what is large. Raises :class:`CapacityExhausted` when there is no room.
         """
         self._collect()
         span = -(-max(size_bytes, 1) // ALIGNMENT) * ALIGNMENT
-        address = self._find(span, alignment)
+        address = self._find(span, alignment, is_high=is_high)
         if address is None and self._drop(0):
-            address = self._find(span, alignment)
+            address = self._find(span, alignment, is_high=is_high)
         if address is None:
             raise CapacityExhausted(
                 f"the tenant's part of the GPU's memory has no room for {span:,} more bytes: {self.used_bytes:,} of "
@@ -159,21 +161,17 @@ class GpuTenant:
             self._free.give(address, span)
             self.used_bytes -= span
 
-    def _find(self, span: int, alignment: int) -> int | None:
+    def _find(self, span: int, alignment: int, *, is_high: bool) -> int | None:
         with self._lock:
-            address = self._free.take(span)
-            if address is not None and address % alignment:
-                self._free.give(address, span)
-                whole = span + alignment - ALIGNMENT
-                start = self._free.take(whole)
-                address = None
-                if start is not None:
-                    address = -(-start // alignment) * alignment
-                    self._give_back(start, address - start)
-                    self._give_back(address + span, start + whole - address - span)
-            if address is not None:
-                self._taken[address] = span
-                self.used_bytes += span
+            whole = span + alignment - ALIGNMENT
+            start = self._free.take_high(whole) if is_high else self._free.take(whole)
+            if start is None:
+                return None
+            address = -(-start // alignment) * alignment
+            self._give_back(start, address - start)
+            self._give_back(address + span, start + whole - address - span)
+            self._taken[address] = span
+            self.used_bytes += span
             return address
 
     def _give_back(self, start: int, size_bytes: int) -> None:
@@ -264,7 +262,7 @@ class GpuTenant:
         program = read(ptx, entry)
         kernel = find_kernel(program, entry)
         image = lay_out(program)
-        base = self.take(image.size_bytes, is_cleared=False, alignment=image.alignment)
+        base = self.take(image.size_bytes, is_cleared=False, alignment=image.alignment, is_high=True)
         try:
             target = _target(program, self._gpu.facts.sm)
             fenced: FencedKernel = fence(program, entry, self.partition, base, target=target, is_checked=is_checked)
