@@ -21,6 +21,7 @@ class FakeDevice:
     name: str = "cpu"
     kind: str = "cpu"
     restarts: int | None = None
+    gpu: None = None
 
 
 class Reading:

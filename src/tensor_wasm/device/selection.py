@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from tensor_wasm.device.cuda.driver import GpuFacts
 from tensor_wasm.device.protocol import Device
 from tensor_wasm.errors import ConfigurationError, DeviceUnavailable
 from tensor_wasm.runtime import ModuleCache, SealedFiles
+
+_log = logging.getLogger("tensor_wasm.device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +66,39 @@ def _others(found: Discovery) -> Lack:
     return Lack("there is no such GPU", f"there is {names}")
 
 
-def open_device(name: str, modules: ModuleCache, files: SealedFiles, compilers: Compilers | None = None) -> Device:
+def open_device(
+    name: str,
+    modules: ModuleCache,
+    files: SealedFiles,
+    compilers: Compilers | None = None,
+    *,
+    partition_bytes: int = 1 << 30,
+    staging_bytes: int = 256 << 20,
+) -> Device:
     """The device of that name for a node, as :func:`choose` has it.
 
-    ``compilers`` compile its kernels outside this process; the pool stays its maker's to close.
+    ``compilers`` compile the CPU's kernels outside this process; the pool stays its maker's to close. On a GPU each
+    tenant has ``partition_bytes``, a power of two, and ``staging_bytes`` are pinned. One that is chosen by ``auto`` and
+    does not start leaves the CPU.
 
     Raises what :func:`choose` does.
     """
-    if name in ("auto", "cpu"):
+    if name == "cpu":
         return CpuDevice(modules, files, compilers)
     try:
-        choose(name)
+        choice = choose(name)
+        if choice.gpu is not None:
+            return open_gpu(choice.gpu.index, modules, partition_bytes, staging_bytes)
     except ConfigurationError as error:
-        raise type(error)(f"TENSOR_WASM_DEVICE={error}") from None
-    raise ConfigurationError(
-        f"TENSOR_WASM_DEVICE={name}: in this release a node's functions run on the CPU device only; use auto or cpu"
-    )
+        if name != "auto":
+            raise type(error)(f"TENSOR_WASM_DEVICE={error}") from None
+        _log.warning("kernels run on the CPU: %s", error)
+    return CpuDevice(modules, files, compilers)
+
+
+def open_gpu(index: int, modules: ModuleCache, partition_bytes: int, staging_bytes: int) -> Device:
+    """A GPU, by its number. Raises :class:`~tensor_wasm.errors.DeviceUnavailable`."""
+    from tensor_wasm.device.cuda.device import CudaDevice  # only here: without a GPU nothing of it is loaded
+    from tensor_wasm.device.cuda.gpu import Gpu
+
+    return CudaDevice(lambda on_end: Gpu(index, staging_bytes=staging_bytes, on_end=on_end), modules, partition_bytes)

@@ -41,11 +41,16 @@ _INSTANCE_BYTES = 1024
 
 
 class GuestLink:
-    """A deployed function's link: resolved once a function, started in each instance's store."""
+    """A deployed function's link: resolved once a function, started in each instance's store.
 
-    def __init__(self, engine: Engine, linker: Linker, imports: Sequence[LinkedImport]) -> None:
+    ``more`` are functions of the host that it hands on, by their names, to others than the guest.
+    """
+
+    def __init__(
+        self, engine: Engine, linker: Linker, imports: Sequence[LinkedImport], more: Sequence[LinkedImport] = ()
+    ) -> None:
         self._names = [str(position) for position in range(len(imports))]
-        self._template = linker.template(engine.compile(link_module(imports)), runs_code=False)
+        self._template = linker.template(engine.compile(link_module(imports, more)), runs_code=False)
 
     def start(self, store: Store) -> Instance:
         """Instantiate the link in a new store."""

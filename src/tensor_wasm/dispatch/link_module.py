@@ -48,8 +48,10 @@ class LinkedImport:
         return self.module in CUDA_MODULES and self.name in (LAUNCH_NAME, LAUNCH_ASYNC_NAME)
 
 
-def link_module(imports: Sequence[LinkedImport]) -> bytes:
-    """The link for a guest with these imports, in the guest's order."""
+def link_module(imports: Sequence[LinkedImport], more: Sequence[LinkedImport] = ()) -> bytes:
+    """The link for a guest with these imports, in the guest's order. ``more`` of the host's functions are handed on
+    under their names.
+    """
     module = Module()
     handed_on: dict[int, Function] = {
         position: module.import_function(
@@ -64,6 +66,9 @@ def link_module(imports: Sequence[LinkedImport]) -> bytes:
     launches = _Launches(module, module.table(1, 1, export=LAUNCH_TABLE), bind)
     module.export(CLOCK_EXPORT, clock)
     module.export(HIRE_EXPORT, hire)
+    for item in more:
+        signature = _kinds(item.signature.parameters), _kinds(item.signature.results)
+        module.export(item.name, module.import_function(item.module, item.name, *signature))
     for position, item in enumerate(imports):
         module.export(str(position), handed_on[position] if position in handed_on else launches.function(item))
     return module.encode().wasm

@@ -24,7 +24,6 @@ from tensor_wasm.abi.limits import (
     PTX_TOTAL_MAX_BYTES,
     SHARED_MAX_BYTES,
 )
-from tensor_wasm.device.protocol import SM
 from tensor_wasm.dispatch.link_module import BIND_MODULE, BIND_NAME, HIRE_NAME, LAUNCH_ASYNC_NAME, LAUNCH_NAME
 from tensor_wasm.errors import CapacityExhausted, PtxError, QuotaExceeded
 from tensor_wasm.host import cuda_memory, named_kernels
@@ -123,10 +122,16 @@ def _add(guest: Guest, text: bytes | memoryview, entry: str) -> int:
         return refuse_for_quota(guest, f"quota exceeded: an instance may hold {KERNELS_MAX} kernels")
     if guest.ptx_bytes + len(text) > PTX_TOTAL_MAX_BYTES:
         return refuse_for_quota(guest, f"quota exceeded: an instance may load {PTX_TOTAL_MAX_BYTES} bytes of PTX")
+    if barred := guest.barred():
+        return finish(guest, Code.NOT_AVAILABLE, f"not available: {barred}")
     ptx = bytes(text)
     try:
-        kernel = guest.services.device.load(ptx, entry, guest.interrupt)
-        identity, instance, base = guest.bind_gate().add(kernel.module, kernel.compiled.work_bytes, kernel.entry)
+        gpu = guest.open_gpu()
+        if gpu is None:
+            kernel = guest.services.device.load(ptx, entry, guest.interrupt)
+            identity, instance, base = guest.bind_gate().add(kernel.module, kernel.compiled.work_bytes, kernel.entry)
+        else:
+            kernel, identity, instance, base = gpu.add(ptx, entry, guest.interrupt)
     except PtxError as error:
         return finish(guest, Code.MALFORMED_PTX, f"malformed PTX: {error}")
     except QuotaExceeded as error:
@@ -148,6 +153,8 @@ def _unload(guest: Guest, values: Any) -> None:
 def _remove_kernel(guest: Guest, identity: int) -> int:
     if not guest.is_capable:
         return finish(guest, Code.NOT_AVAILABLE)
+    if guest.gpu is not None:
+        guest.gpu.check()
     number = identity & (KERNELS_MAX - 1)
     if guest.gate is None or not guest.gate.has(identity):
         return finish(guest, Code.UNKNOWN_KERNEL)
@@ -161,11 +168,15 @@ def _remove_kernel(guest: Guest, identity: int) -> int:
         return refuse_for_quota(guest, f"quota exceeded: {error}")
     guest.ptx_bytes -= guest.kernels.pop(number).ptx_bytes
     guest.printers.pop(number, None)
+    if guest.gpu is not None:
+        guest.gpu.remove(number)
     return finish(guest, Code.OK)
 
 
 def _sync(guest: Guest, values: Any) -> None:
     # A launch is complete when it returns: there is nothing to wait for.
+    if guest.gpu is not None:
+        guest.gpu.check()
     code = Code.OK if guest.is_capable else Code.NOT_AVAILABLE
     if guest.recording is None:
         values[0].i32 = finish(guest, code)
@@ -191,18 +202,18 @@ def _copy_info(guest: Guest, pointer: int, room_bytes: int) -> int:
 def device_info(guest: Guest) -> bytes:
     """What a guest is told of the device it runs on: nothing of the machine, and of limits those of every instance."""
     assert guest.store is not None
-    device = guest.services.device
+    device, gpu = guest.services.device, guest.services.device.gpu
     info = {
-        "name": device.name,
+        "name": device.name if gpu is None else gpu.facts.name,
         "kind": device.kind,
-        "sm": SM,
-        "memory_bytes": guest.store.budget.limit_bytes,
+        "sm": device.sm,
+        "memory_bytes": guest.store.budget.limit_bytes if gpu is None else gpu.partition_bytes,
         "warp_size": WARP_SIZE,
         "limits": {
             "block": [BLOCK_AXIS_MAX, BLOCK_AXIS_MAX, BLOCK_Z_MAX],
             "block_threads": BLOCK_THREADS_MAX,
             "grid": [GRID_X_MAX, GRID_YZ_MAX, GRID_YZ_MAX],
-            "shared_bytes": SHARED_MAX_BYTES,
+            "shared_bytes": SHARED_MAX_BYTES if gpu is None else min(SHARED_MAX_BYTES, gpu.facts.shared_bytes_max),
             "argv_bytes": ARGV_MAX_BYTES,
             "argv_records": ARGV_MAX_RECORDS,
             "ptx_bytes": PTX_MAX_BYTES,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from tensor_wasm.abi import Code
-from tensor_wasm.errors import QuotaExceeded
-from tensor_wasm.host.device_memory import CpuMemory, DeviceMemory
+from tensor_wasm.errors import CapacityExhausted, QuotaExceeded
+from tensor_wasm.host.device_memory import DeviceMemory
 from tensor_wasm.host.guest import Guest
 from tensor_wasm.host.results import finish, refuse_for_quota
 
@@ -33,12 +33,15 @@ def alloc(guest: Guest, values: Any) -> None:
 def _allocate(guest: Guest, size_bytes: int) -> int:
     if not guest.is_capable:
         return finish(guest, Code.NOT_AVAILABLE)
-    if guest.device_memory is None:
-        try:
-            guest.device_memory = CpuMemory(guest.bind_gate(), guest.device_budget, guest.on_device_bytes)
-        except QuotaExceeded as error:
-            return refuse_for_quota(guest, f"quota exceeded: {error}")
-    handle = guest.device_memory.allocate(size_bytes)
+    if text := guest.barred():
+        return finish(guest, Code.NOT_AVAILABLE, f"not available: {text}")
+    try:
+        memory = guest.open_memory()
+    except QuotaExceeded as error:
+        return refuse_for_quota(guest, f"quota exceeded: {error}")
+    except CapacityExhausted as error:
+        return finish(guest, Code.SATURATED, f"saturated: {error}")
+    handle = memory.allocate(size_bytes)
     return refuse_for_quota(guest) if handle == Code.QUOTA_EXCEEDED else finish(guest, handle)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensor_wasm.compiler import Fault
 from tensor_wasm.device import Device, LoadedKernel
@@ -18,13 +18,14 @@ from tensor_wasm.dispatch.scratch import COUNTER
 from tensor_wasm.errors import (
     Cancelled,
     DeadlineExceeded,
+    DeviceRestarting,
     EndingError,
     GuestTrap,
     KernelFault,
     QuotaExceeded,
     Terminated,
 )
-from tensor_wasm.host.device_memory import DeviceMemory
+from tensor_wasm.host.device_memory import CpuMemory, DeviceMemory
 from tensor_wasm.host.stream import Stream
 from tensor_wasm.host.trace import Recording, Span, Trace
 from tensor_wasm.runtime import (
@@ -32,10 +33,14 @@ from tensor_wasm.runtime import (
     EPOCH_TICK_S,
     Budget,
     Failure,
+    FileMemory,
     Instance,
     Store,
     let_others_first,
 )
+
+if TYPE_CHECKING:
+    from tensor_wasm.host.guest_gpu import GuestGpu
 
 #: What a guest calls the memory its kernels work on.
 _REASONS = REASONS | {Fault.ADDRESS: "address outside guest memory"}
@@ -70,13 +75,15 @@ class HostServices:
     """What the node lends to every guest.
 
     ``published`` finds a tenant's kernel by name and version, None when there is none. It raises
-    :class:`~tensor_wasm.errors.BadSignature` for one that is not to be trusted.
+    :class:`~tensor_wasm.errors.BadSignature` for one that is not to be trusted. ``board`` is what a GPU's worker
+    shares.
     """
 
     device: Device
     gates: GateFactory
     ledger: Ledger
     published: Callable[[int, str, str], PublishedKernel | None] = _nothing_published
+    board: FileMemory | None = None
 
 
 _TICK_NS = round(EPOCH_TICK_S * 1e9)
@@ -103,6 +110,7 @@ class Guest:
         "device_memory",
         "error_text",
         "gate",
+        "gpu",
         "has_refusals",
         "input",
         "is_cancelled",
@@ -155,6 +163,8 @@ class Guest:
         self.error_text = b""
         self.clock_started_ns = 0
         self.device_memory: DeviceMemory | None = None
+        #: On a GPU, once it has a kernel or memory there.
+        self.gpu: GuestGpu | None = None
         self.crew: Crew | None = None
         #: Where what it does is noted while it is traced.
         self.recording: Recording | None = None
@@ -163,6 +173,11 @@ class Guest:
     def is_capable(self) -> bool:
         """Whether the tenant may use the device, now."""
         return self.slot.is_capable
+
+    def barred(self) -> str:
+        """Why the tenant may not use the device for a while, whatever :attr:`is_capable` says; empty when it may."""
+        gpu = self.services.device.gpu
+        return "" if gpu is None else gpu.barred(self.tenant)
 
     @property
     def is_to_settle(self) -> bool:
@@ -232,13 +247,15 @@ class Guest:
         return self.due()
 
     def due(self) -> EndingError | None:
-        """The ending that an operator, the caller or the deadline makes due now; safe for helpers' threads."""
+        """The ending that an order, the caller, the deadline or a lost GPU makes due now; safe for helpers' threads."""
         if self.slot.terminate_asked:
             return Terminated("an operator ended this instance")
         if self.is_cancelled is not None and self.is_cancelled():
             return Cancelled("the caller cancelled the invocation")
         if self.deadline_ns is not None and time.monotonic_ns() >= self.deadline_ns:
             return DeadlineExceeded("the invocation's deadline came before the function returned")
+        if self.gpu is not None and self.gpu.is_lost:
+            return DeviceRestarting("the GPU starts anew: what this instance had on it is lost; try again")
         return None
 
     # --- memory -----------------------------------------------------------------------------------------
@@ -265,6 +282,47 @@ class Guest:
             if self.recording is not None:
                 self.recording.note_gate()
         return self.gate
+
+    def open_gpu(self) -> GuestGpu | None:
+        """The guest's part of the GPU, made at the first need; None where the device is no GPU.
+
+        Raises as :meth:`bind_gate`, :class:`DeviceRestarting`, and :class:`~tensor_wasm.errors.CapacityExhausted` when
+        the GPU has no room for another guest.
+        """
+        device, board = self.services.device.gpu, self.services.board
+        if device is None or board is None or self.gpu is not None:
+            return self.gpu
+        # Only here: a node whose device is the CPU loads nothing of this.
+        from tensor_wasm.host import gpu
+        from tensor_wasm.host.guest_gpu import GuestGpu
+
+        gate, store, link = self.bind_gate(), self.store, self.link
+        assert store is not None
+        assert link is not None
+        functions = (link.extern(item.name) for item in gpu.IMPORTS)
+        self.gpu = GuestGpu(
+            device,
+            self.tenant,
+            gate,
+            self.window,
+            (board.extern(store), self.services.ledger.memory.extern, *functions),
+            self.device_budget,
+            self.on_device_bytes,
+            gate.clock_offset_ns(self.services.ledger, self.slot),
+        )
+        return self.gpu
+
+    def open_memory(self) -> DeviceMemory:
+        """The guest's device memory, made at the first need. Raises as :meth:`open_gpu`, :class:`QuotaExceeded`."""
+        if self.device_memory is None:
+            gpu = self.open_gpu()
+            if gpu is None:
+                self.device_memory = CpuMemory(self.bind_gate(), self.device_budget, self.on_device_bytes)
+            else:
+                from tensor_wasm.host.gpu_memory import GpuMemory
+
+                self.device_memory = GpuMemory(self.bind_gate(), gpu)
+        return self.device_memory
 
     def hire_crew(self, number: int) -> int:
         """Teach helpers the guest's kernel ``number``, finding some first if it has none.
@@ -338,6 +396,8 @@ class Guest:
                 self.note_cost(number)
         if self.device_memory is not None:
             self.device_memory.close()
+        if self.gpu is not None:
+            self.gpu.close(self.slot.kernel)
         if self.gate is not None:
             self.gate.close()
         if self.store is not None:

@@ -26,6 +26,11 @@ def capture(guest: Guest, writer: ImageWriter) -> dict[str, Any] | None:
     gate, memory = guest.gate, guest.device_memory
     if gate is None:
         return None
+    if guest.gpu is not None:
+        raise InvalidSnapshot(
+            "the instance has kernels or memory on a GPU, which no snapshot holds in this release: capture it before it"
+            " uses the device, or run it on a node whose device is the CPU"
+        )
     state = gate.state()
     scratch_offset = writer.size_bytes
     with gate.scratch() as scratch:
@@ -88,6 +93,11 @@ def _restore(guest: Guest, fields: Fields, descriptor: int) -> None:
     kernels = {int(number): (int(ptx), int(at), int(size)) for number, ptx, at, size in fields["kernels"]}
     if kernels.keys() != loaded.keys():
         raise InvalidSnapshot("the snapshot has kernels without their memory")
+    if guest.services.device.gpu is not None:
+        raise InvalidSnapshot(
+            "the snapshot has kernels of the CPU device, and this node's device is a GPU: restore it on a node whose"
+            " device is the CPU"
+        )
     gate = guest.bind_gate()
     revived = {}
     for number, (_, offset, size_bytes) in kernels.items():

@@ -52,14 +52,20 @@ class GuestImports:
 
 
 class HostLinker:
-    """The host functions of one engine."""
+    """The host functions of one engine. ``has_gpu`` is whether guests launch on one."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, has_gpu: bool = False) -> None:
         self._engine = engine
         self._linker = Linker(engine)
+        self._more: Sequence[LinkedImport] = ()
         self._linker.define_wasi()
         for interface in (cuda, scheduler, tensor, wasi):
             self._linker.define(interface.functions())
+        if has_gpu:
+            from tensor_wasm.host import gpu  # only here: a node whose device is the CPU loads nothing of this
+
+            self._more = gpu.IMPORTS
+            self._linker.define(gpu.functions())
 
     def resolve(
         self, module: Module, imports: Sequence[LinkedImport], *, has_start: bool, has_unbounded_table: bool
@@ -69,7 +75,7 @@ class HostLinker:
         for item in imports:
             _check(item)
         if uses_cuda:
-            link, template = GuestLink(self._engine, self._linker, imports), None
+            link, template = GuestLink(self._engine, self._linker, imports, self._more), None
         else:
             link, template = None, self._linker.template(module, runs_code=has_start)
         # The gate's clock is WASI's, so a guest of CUDA has a WASI context whether it asks for one or not.

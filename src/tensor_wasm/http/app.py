@@ -98,6 +98,8 @@ class Application:
         self._auditor = Auditor(audit or AuditLog("none"), config.audit_invocations)
         #: Is to be told of each job that ends.
         self.note_job = self._auditor.note_job
+        #: Is to be told when the GPU starts anew.
+        self.note_restart = self._auditor.note_restart
         self.metrics = http_metrics
         observer = observer or Observer(node, config, http_metrics)
         self.audit = self._auditor.log

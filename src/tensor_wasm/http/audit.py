@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tensor_wasm.errors import DeviceRestarting
 from tensor_wasm.http.operations import Call, Operation
-from tensor_wasm.node import EndedJob
+from tensor_wasm.node import DeviceRestart, EndedJob
 from tensor_wasm.telemetry.audit import AuditLog, AuditRecord
 from tensor_wasm.telemetry.audit_schema import OK
 
@@ -12,6 +13,7 @@ _REFUSALS = frozenset({401, 403, 429})
 #: The event of a refused call that changes nothing.
 _OTHER_EVENT = "request"
 _JOB_EVENT = "job.end"
+_RESTART_EVENT = "device.restart"
 
 
 class Auditor:
@@ -43,6 +45,28 @@ class Auditor:
                 tenant=job.tenant,
                 resource=job.id,
                 detail=detail,
+            )
+        )
+
+    def note_restart(self, restart: DeviceRestart) -> None:
+        """Write the line of a GPU that lost everything that was on it."""
+        if not self.log.is_on:
+            return
+        self.log.write(
+            AuditRecord(
+                request_id="",
+                event=_RESTART_EVENT,
+                method=None,
+                route=None,
+                status=None,
+                outcome=DeviceRestarting.kind,
+                tenant=restart.offender,
+                resource=restart.device,
+                detail={
+                    "reason": restart.reason,
+                    "kernel": restart.kernel,
+                    "victims": ",".join(map(str, restart.victims)),
+                },
             )
         )
 

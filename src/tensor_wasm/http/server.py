@@ -27,7 +27,7 @@ from tensor_wasm.node import Node
 from tensor_wasm.telemetry import HttpMetrics, LagMonitor
 from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
-from tensor_wasm.telemetry.nvml import GpuReader
+from tensor_wasm.telemetry.nvml import GpuReader, NamedGpu
 from tensor_wasm.telemetry.observer import Observer
 from tensor_wasm.telemetry.tracing import tracing_for
 
@@ -110,7 +110,8 @@ class Server:
         self._metrics = HttpMetrics()
         self._lag = LagMonitor()
         self._supervision = Supervision() if supervision is None else supervision
-        self._gpus = GpuReader()
+        gpu = node.device.gpu
+        self._gpus = GpuReader(only=None if gpu is None else NamedGpu(gpu.facts.uuid, gpu.name))
         self._limit = ConnectionLimit(connections_max(), ConnectionMetrics())
         self._tls = tls_for(config)
         self.on_hangup: list[Callable[[], None]] = [] if self._tls is None else [self._tls.reload]
@@ -256,6 +257,7 @@ class Server:
         _log.info("listening on %s port %d%s", host, port, "" if self._tls is None else " with TLS")
         if self._app.access.is_open and not self._app.access.is_exposed:
             _log.warning("no tokens are set: every caller on this machine is admin for any tenant")
+        self._node.on_device_restart = self._app.note_restart
         self._node.jobs.start(self._app.note_job)
         if self._on_started is not None:
             self._on_started(host, port)

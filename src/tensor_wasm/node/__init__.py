@@ -6,7 +6,16 @@ from tensor_wasm.node.instances import InstanceView
 from tensor_wasm.node.job_model import EndedJob, JobPage, Submission
 from tensor_wasm.node.job_results import read_result
 from tensor_wasm.node.kernels import KernelPage, KernelView
-from tensor_wasm.node.model import Export, Function, Import, InvocationResult, KeptInstance, Page, Snapshot
+from tensor_wasm.node.model import (
+    DeviceRestart,
+    Export,
+    Function,
+    Import,
+    InvocationResult,
+    KeptInstance,
+    Page,
+    Snapshot,
+)
 from tensor_wasm.node.models import MODEL_NAME_PATTERN, Model, Models
 from tensor_wasm.node.node import Node
 from tensor_wasm.node.origin import ORIGIN, Origin
@@ -16,6 +25,7 @@ from tensor_wasm.store import IdempotencyKey, JobRecord, JobStatus
 
 __all__ = [
     "Administration",
+    "DeviceRestart",
     "Distribution",
     "EndedJob",
     "Export",

@@ -87,6 +87,19 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRestart:
+    """That a GPU lost everything that was on it: why, by which tenant's kernel (None where none is known), and which
+    other tenants had something there.
+    """
+
+    device: str
+    reason: str
+    offender: int | None
+    kernel: str | None
+    victims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InvocationResult:
     """An invocation that returned. ``dropped_output_bytes`` did not fit into ``stdout`` and ``stderr``."""
 

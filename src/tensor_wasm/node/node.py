@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
 
 from tensor_wasm.config import Config, cores, split_public_keys
 from tensor_wasm.device import Compilers, open_device
@@ -26,7 +26,7 @@ from tensor_wasm.node.job_model import JobLimits
 from tensor_wasm.node.jobs import Jobs
 from tensor_wasm.node.kept import Claim, KeptInstances
 from tensor_wasm.node.kernels import Kernels
-from tensor_wasm.node.model import Function, InvocationResult, KeptInstance, Page, Snapshot
+from tensor_wasm.node.model import DeviceRestart, Function, InvocationResult, KeptInstance, Page, Snapshot
 from tensor_wasm.node.models import Models
 from tensor_wasm.node.origin import carried
 from tensor_wasm.node.sandbox import Call, Image, Limits, Workshop
@@ -65,6 +65,9 @@ from tensor_wasm.store import (
 )
 from tensor_wasm.store.signing import node_signing_key
 from tensor_wasm.tenancy import Tenants, TokenBook
+
+if TYPE_CHECKING:
+    from tensor_wasm.device.cuda.gpu import WorkerEnd
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger("tensor_wasm.node")
@@ -114,14 +117,28 @@ class Node:
             module_files = SealedFiles(config.home / "cache" / "modules", key)
             modules = ModuleCache(engine, module_files, compile_elsewhere=compilers.machine_code)
             kernel_directory = config.kernel_cache_dir or config.home / "cache" / "kernels"
-            self.device = open_device(config.device, modules, SealedFiles(kernel_directory, key), compilers)
+            self.device = open_device(
+                config.device,
+                modules,
+                SealedFiles(kernel_directory, key),
+                compilers,
+                partition_bytes=config.cuda_partition_mib << 20,
+                staging_bytes=config.cuda_staging_mib << 20,
+            )
+            gpu = self.device.gpu
+            #: Is told when the device lost everything that was on it, on a thread of the device's.
+            self.on_device_restart: Callable[[DeviceRestart], None] | None = None
+            if gpu is not None:
+                opened.callback(gpu.close)
+                gpu.on_restart = self._device_restarted
             self.ledger = Ledger(
                 engine,
                 config.dispatch_permits,
                 config.dispatch_max_wait_ms,
                 lambda tenant: share_of(self.tenants.quotas(tenant)),
             )
-            gates = GateFactory(engine, self.ledger, config.kernel_threads - 1)
+            helpers = 0 if gpu is not None else config.kernel_threads - 1
+            gates = GateFactory(engine, self.ledger, helpers, has_windows=gpu is not None)
             opened.callback(gates.close)
             self.statistics = Statistics(self.device.statistics)
             artifacts = SharedArtifacts(ArtifactStore(config.home / "artifacts"))
@@ -136,7 +153,9 @@ class Node:
                 is_open=lambda: self.tokens.is_empty,
                 compile_limit_s=config.compile_timeout_s,
             )
-            services = HostServices(self.device, gates, self.ledger, self.kernels.published)
+            linker = HostLinker(engine, has_gpu=gpu is not None)
+            board = None if gpu is None else gpu.board(engine)
+            services = HostServices(self.device, gates, self.ledger, self.kernels.published, board)
             limits = Limits(config.instance_memory_bytes, config.output_bytes)
             accounts = Accounts(self.statistics.refused)
             self._instances = Instances(engine, self.ledger, accounts, self.tenants, self.statistics)
@@ -148,7 +167,7 @@ class Node:
                 artifacts,
                 storage,
                 modules,
-                HostLinker(engine),
+                linker,
                 config.instance_memory_bytes,
                 self.tenants,
                 self.statistics.refused,
@@ -645,6 +664,9 @@ class Node:
     def readiness(self) -> list[str]:
         """Why the node should get no work now; empty when it is ready. Asks the disk."""
         reasons = ["draining"] if self._draining else []
+        gpu = self.device.gpu
+        if gpu is not None and not gpu.is_ready:
+            reasons.append("the device starts anew")
         try:
             self._catalog.check()
         except StoreError:
@@ -655,6 +677,23 @@ class Node:
     def concerns(self) -> list[str]:
         """Why changes fail while invocations go on; empty when they do not. Asks the disk."""
         return concerns(self.config.home)
+
+    def _device_restarted(self, end: WorkerEnd) -> None:
+        """Have guests that lost what they had on the device end soon, and tell who wants to know."""
+        self._engine.look_soon()
+        if self.on_device_restart is None:
+            return
+        offender = end.offender
+        tenant = None if offender is None else offender.tenant
+        self.on_device_restart(
+            DeviceRestart(
+                device=self.device.name,
+                reason=end.reason,
+                offender=tenant,
+                kernel=None if offender is None else offender.kernel,
+                victims=tuple(victim for victim in end.victims if victim != tenant),
+            )
+        )
 
     def drain(self, timeout_s: float) -> bool:
         """Take no more work; wait for what runs, then end it. Whether all of it ended by itself."""
