@@ -73,7 +73,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFunction(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.split("[")[0]
+            return nodeid.split("[", maxsplit=1)[0]
 
     return ByFunction(config, log)
 

@@ -18,7 +18,7 @@ from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.device.keyfile import directory_key
 from tensor_wasm.device.scalars import described
 from tensor_wasm.device.selection import choose
-from tensor_wasm.device.session_protocol import Session
+from tensor_wasm.device.session_protocol import GPU_MEMORY_LEAST_BYTES, Session
 from tensor_wasm.errors import (
     CapacityExhausted,
     ConfigurationError,
@@ -37,6 +37,7 @@ def open_device(
     cache_dir: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     checked: bool = False,
+    memory_bytes: int | None = None,
 ) -> OpenDevice:
     """Open a device.
 
@@ -49,9 +50,11 @@ def open_device(
             ``TENSOR_WASM_KERNEL_THREADS``, and without that all.
         checked: Have an access outside of the device's memory be a fault on a GPU, to find bugs by. The CPU device
             checks always.
+        memory_bytes: The most of a GPU's memory that is taken, at least 4 MiB; None for half of it. What is taken is
+            a power of two, and less where less is free. The CPU device takes what it needs.
 
     Raises:
-        ConfigurationError: There is no device of that name, or ``threads`` is out of range.
+        ConfigurationError: There is no device of that name, or ``threads`` or ``memory_bytes`` is out of range.
         DeviceUnavailable: The GPU is not there or cannot be used; the message says why, and what to do.
         CapacityExhausted: The GPU has no memory free.
         StoreError: ``cache_dir`` cannot be used, or others can write to it.
@@ -59,12 +62,16 @@ def open_device(
     cores = kernel_threads(os.environ) if threads is None else threads
     if type(cores) is not int or not 1 <= cores <= KERNEL_THREADS_MAX:
         raise ConfigurationError(f"threads must be 1 to {KERNEL_THREADS_MAX}, not {described(threads)}")
+    if memory_bytes is not None and (type(memory_bytes) is not int or memory_bytes < GPU_MEMORY_LEAST_BYTES):
+        raise ConfigurationError(
+            f"memory_bytes must be at least {GPU_MEMORY_LEAST_BYTES:,}, not {described(memory_bytes)}"
+        )
     if not isinstance(name, str):
         raise ConfigurationError(f"{described(name)} names no device: use auto, cpu, cuda:N or cuda:GPU-UUID")
     gpu = choose(name).gpu
     if gpu is not None:
         try:
-            return OpenDevice(_open_gpu(gpu.index, is_checked=checked))
+            return OpenDevice(_open_gpu(gpu.index, is_checked=checked, memory_bytes=memory_bytes))
         except (DeviceUnavailable, CapacityExhausted):
             if name != "auto":
                 raise
@@ -74,11 +81,11 @@ def open_device(
     return OpenDevice(CpuSession(SealedFiles(directory, directory_key(directory)), cores))
 
 
-def _open_gpu(index: int, *, is_checked: bool) -> Session:
+def _open_gpu(index: int, *, is_checked: bool, memory_bytes: int | None) -> Session:
     # Programs that use no GPU import nothing of it.
     from tensor_wasm.device.cuda.session import CudaSession
 
-    return CudaSession(index, is_checked=is_checked)
+    return CudaSession(index, is_checked=is_checked, memory_bytes=memory_bytes)
 
 
 class OpenDevice:

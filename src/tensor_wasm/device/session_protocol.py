@@ -6,12 +6,15 @@ All that a user sees, and every check of what he gives, is above this and the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from numpy.typing import NDArray
 
 from tensor_wasm.compiler import ParameterLayout
 from tensor_wasm.device.shape import Axes
+
+#: The smallest part of a GPU's memory that an opened device has.
+GPU_MEMORY_LEAST_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

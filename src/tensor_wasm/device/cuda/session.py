@@ -24,7 +24,7 @@ from tensor_wasm.device.cuda.tenant import GpuKernel, GpuTenant
 from tensor_wasm.device.cuda.transfer import GpuTransfer, bytes_at
 from tensor_wasm.device.fault import REASONS
 from tensor_wasm.device.protocol import SM
-from tensor_wasm.device.session_protocol import Arguments, DeviceInfo, Place
+from tensor_wasm.device.session_protocol import GPU_MEMORY_LEAST_BYTES, Arguments, DeviceInfo, Place
 from tensor_wasm.device.shape import BLOCK_MAX, GRID_MAX, Axes
 from tensor_wasm.device.signals import HeldSignals
 from tensor_wasm.errors import (
@@ -41,8 +41,6 @@ from tensor_wasm.ptx.constants import WARP_SIZE
 
 #: The program.
 _TENANT: Final = 1
-#: The smallest partition that is tried.
-_PARTITION_BYTES_LEAST: Final = 4 << 20
 #: How long a launch waits for a worker that is being started, and between two looks.
 _RESTART_S: Final = 120.0
 _POLL_S: Final = 0.02
@@ -57,11 +55,19 @@ _Launch = tuple[Axes, Axes, int, bytes, Sequence[Window]]
 class CudaSession:
     """A :class:`~tensor_wasm.device.session_protocol.Session` on the GPU ``index``.
 
-    With ``is_checked`` an access outside of the device's memory is a fault with its PTX line. ``command`` is what
+    With ``is_checked`` an access outside of the device's memory is a fault with its PTX line. ``memory_bytes`` is the
+    most of the GPU's memory that is taken, :data:`GPU_MEMORY_LEAST_BYTES` or more. ``command`` is what
     runs instead of the worker, in tests. Raises :class:`~tensor_wasm.errors.DeviceUnavailable`.
     """
 
-    def __init__(self, index: int, *, is_checked: bool = False, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        index: int,
+        *,
+        is_checked: bool = False,
+        memory_bytes: int | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
         self.is_checked = is_checked
         self.is_closed = False
         self._process = os.getpid()
@@ -73,7 +79,8 @@ class CudaSession:
         self._opening = threading.Lock()
         self.gpu = Gpu(index, command=command, on_end=self._note)
         try:
-            self._partition_bytes = 1 << (self.gpu.facts.memory_bytes // 2).bit_length() - 1
+            most = self.gpu.facts.memory_bytes // 2
+            self._partition_bytes = 1 << min(memory_bytes or most, most).bit_length() - 1
             self._tenant = self._open_tenant()
         except BaseException:
             self.gpu.close()
@@ -150,12 +157,12 @@ class CudaSession:
                 raise ending
 
     def _open_tenant(self) -> GpuTenant:
-        """The largest partition there is memory for, up to half of the GPU's."""
+        """The largest partition there is memory for, up to half of the GPU's, or what the caller allows."""
         while True:
             try:
                 return GpuTenant(self.gpu, _TENANT, self._partition_bytes)
             except CapacityExhausted:
-                if self._partition_bytes <= _PARTITION_BYTES_LEAST:
+                if self._partition_bytes <= GPU_MEMORY_LEAST_BYTES:
                     raise
                 self._partition_bytes //= 2
 
