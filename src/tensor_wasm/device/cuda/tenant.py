@@ -134,7 +134,9 @@ class GpuTenant:
     ) -> int:
         """Memory of the partition, zeros unless ``is_cleared`` is false: its address, a multiple of 256 or more.
 
-        ``is_high`` takes it from the other end, out of the way of what is large. Raises :class:`CapacityExhausted` when there is no room.
+        ``is_high`` takes it from the other end, out of the way of what is large.
+
+        Raises :class:`CapacityExhausted` when there is no room.
         """
         self._collect()
         span = -(-max(size_bytes, 1) // ALIGNMENT) * ALIGNMENT
