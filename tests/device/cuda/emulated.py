@@ -991,15 +991,11 @@ class EmulatedDriver:
                     own.rest(delay.seconds)
                 own.kernel(found, (*numbers[0], *numbers[1], numbers[2]), content[: kernel.parameter_bytes])
 
-            words = (int.from_bytes(content[at : at + 8], "little") for at in range(0, len(content) - 7, 8))
-            ranges = {
-                (each.address, each.size_bytes)
-                for address in (*words, *found.addresses)
-                if (each := self._reservation(address)) is not None
-            }
-            mapped = tuple(
-                (each.address, each.size_bytes) for at, _ in ranges for each in self._reservations[at].mappings.values()
-            )
+            # A fenced text says where its partition is; another gets its memory by parameters.
+            words = {int.from_bytes(content[at : at + 8], "little") for at in range(0, len(content) - 7, 8)}
+            owned = {each for at in found.addresses if (each := self._reservation(at)) is not None}
+            owned = owned or {each for at in words if (each := self._reservation(at)) is not None}
+            mapped = tuple((each.address, each.size_bytes) for whole in owned for each in whole.mappings.values())
             work = _Work(f"launch {name}", run, uses=(found, found.module), device=mapped)
             self._put(call, stream, context, work)
 
