@@ -17,10 +17,12 @@ import pytest
 
 import tensor_wasm as tw
 from compiler.launch import LaunchFault, Machine
+from device.cuda.emulated_worker import worker_command
 from kernels import differing
 from kernels.loading import origin
 from kernels.products import Product
 from tensor_wasm.compiler import CompiledKernel
+from tensor_wasm.device.cuda.session import CudaSession
 from tensor_wasm.device.kernel import Kernel
 from tensor_wasm.errors import ConfigurationError, PtxError
 from tensor_wasm.ptx import find_kernel, read
@@ -32,6 +34,8 @@ VARIABLE = "TENSOR_WASM_TEST_GPU"
 REPORT_VARIABLE = "TENSOR_WASM_TEST_GPU_REPORT"
 
 _TIMEOUT_S = 60.0
+#: Several processes test one GPU at the same time.
+_MEMORY_BYTES = 128 << 20
 #: Kernels that are kept on the device to be launched again.
 _KERNELS_MAX = 64
 
@@ -45,7 +49,9 @@ def open_gpu() -> tw.OpenDevice:
     """The device under test. Skips when there is none."""
     name = gpu_name()
     try:
-        return tw.open_device(f"cuda:{name}" if name.isdigit() else name)
+        if name == "emulated":
+            return tw.OpenDevice(CudaSession(0, memory_bytes=_MEMORY_BYTES, command=worker_command()))
+        return tw.open_device(f"cuda:{name}" if name.isdigit() else name, memory_bytes=_MEMORY_BYTES)
     except ConfigurationError as error:
         pytest.skip(f"no GPU: {error}")
 
