@@ -48,6 +48,10 @@ class Board:
 
     def close(self) -> None:
         self.engine.close()
+        self.release()
+
+    def release(self) -> None:
+        """Give the memory back."""
         for view in (self.words, self.times, self.staging, self.view):
             view.release()  # fails where the engine still has one
         self.memory.close()

@@ -508,6 +508,24 @@ def test_lanes_take_turns_with_a_kernel_that_leaves_faults(two: Board, driver: E
     assert two.wait(6) == (Result.OK, 0)
 
 
+def test_a_lane_that_ran_a_kernel_that_leaves_faults_keeps_nobody_from_it(two: Board, driver: EmulatedDriver) -> None:
+    base = two.partitions[1].base
+    kernel = two.kernel(1, COUNTER, leaves_faults=True)
+    other = two.kernel(1, STORE, image=IMAGE + 4096)
+    two.engine.open_lane(5, 1)
+    assert two.launch(5, kernel, base, 0) == (Result.OK, 0)
+    driver.hold()
+    two.ask(5, other, base, 5)  # the lane is busy with another
+    two.ask(1, kernel, base, 0)
+    assert two.engine.poll() == 2
+    driver.let_go()
+    assert two.wait(1) == (Result.OK, 0)
+    assert two.launch(5, kernel, base, 0) == (Result.OK, 0)
+    two.engine.close_lane(5)
+    two.engine.open_lane(5, 2)  # the lane is another's
+    assert two.launch(1, kernel, base, 0) == (Result.OK, 0)
+
+
 # --- one request a lane, lanes by turns -----------------------------------------------------------------------------
 
 
@@ -532,13 +550,23 @@ def test_an_owner_who_says_that_its_work_is_over_fills_no_stream(two: Board, dri
         two.engine.poll()
         two.words[(board.DOORBELL_BYTES + board.DONE) // 4] = number
     assert driver.calls["launch"] < 100
-    # Its kernel and its memory stay until the stream is done.
+    # Its kernel, its lane and its memory stay until the stream is done.
     two.engine.remove_kernel(kernel)
     two.engine.close_lane(1)
     two.engine.check()
     assert two.engine.is_lane_open(1)
     two.on_wait = driver.let_go
     two.engine.close_tenant(1)
+
+
+def test_the_driver_is_seldom_asked_what_the_board_says(two: Board, driver: EmulatedDriver) -> None:
+    kernel, base = two.kernel(1, STORE), two.partitions[1].base
+    before = driver.calls["is_stream_done"]
+    for number in range(140):
+        two.ask(1, kernel, base, number)
+        assert two.engine.poll() == 1
+        driver.synchronize_stream(driver.streams[1])
+    assert driver.calls["is_stream_done"] - before == 2
 
 
 def test_the_lane_that_begins_first_changes(two: Board) -> None:
@@ -608,6 +636,10 @@ def test_a_busy_lane_closes_once_it_is_done(two: Board, driver: EmulatedDriver) 
     with pytest.raises(ValueError, match="in use"):
         two.engine.open_lane(1, 2)
     driver.let_go()
+    driver.synchronize_stream(driver.streams[1])
+    assert two.doorbell(1, board.DONE) == 1
+    two.ask(1, kernel, base, 7)
+    assert two.engine.poll() == 0
     two.until(lambda: not two.engine.is_lane_open(1))
     assert driver.calls["launch"] == 1
     two.engine.open_lane(1, 1)
@@ -811,7 +843,9 @@ def test_a_call_that_fails_in_an_operation(name: str, code: int) -> None:
             if was_reached and code == ECC:
                 assert error is not None
                 assert error.code == ECC
-                node.close()  # only lets go
+                node.engine.close()  # only lets go of the board
+                driver.close()  # what is in flight has the board's memory
+                node.release()
             else:
                 if was_reached and error is not None:
                     assert error.code == OUT_OF_MEMORY
@@ -819,12 +853,12 @@ def test_a_call_that_fails_in_an_operation(name: str, code: int) -> None:
                     if name == "open_tenant":
                         assert driver.memory_info() == free
                     operation(node)  # now it works
+                if name == "poll":
+                    node.wait(1)
                 # It was the one tenant's matter.
                 base = node.partitions[9].base
                 assert node.launch(9, node.kernels[9], base, at) == (Result.OK, 0)  # type: ignore[attr-defined]
                 assert node.read(9, base, 8) == at.to_bytes(8, "little")
-                if name == "poll":
-                    node.wait(1)
                 node.engine.check()
                 node.close()
         if not was_reached:
