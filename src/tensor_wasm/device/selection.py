@@ -20,10 +20,14 @@ _log = logging.getLogger("tensor_wasm.device")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The GPU to use, or None for the CPU; ``reason`` says why that one, for the log."""
+    """The GPU to use, or None for the CPU; ``reason`` says why that one, for the log.
+
+    ``is_lacking``: there is a GPU, which would be used were something not missing.
+    """
 
     gpu: GpuFacts | None
     reason: str
+    is_lacking: bool = False
 
 
 def choose(name: str, look: Callable[[], Discovery] = find) -> Choice:
@@ -57,8 +61,8 @@ def _best(found: Discovery) -> Choice:
         if gpu.lack is None:
             return Choice(gpu.facts, f"cuda:{gpu.facts.index} can be used")
     if found.lack is not None:
-        return Choice(None, str(found.lack))
-    return Choice(None, "; ".join(f"cuda:{gpu.facts.index}: {gpu.lack}" for gpu in found.gpus))
+        return Choice(None, str(found.lack), not found.lack.is_plain)
+    return Choice(None, "; ".join(f"cuda:{gpu.facts.index}: {gpu.lack}" for gpu in found.gpus), is_lacking=True)
 
 
 def _others(found: Discovery) -> Lack:
@@ -89,6 +93,7 @@ def open_device(
         choice = choose(name)
         if choice.gpu is not None:
             return open_gpu(choice.gpu.index, modules, partition_bytes, staging_bytes)
+        _log.log(logging.WARNING if choice.is_lacking else logging.INFO, "kernels run on the CPU: %s", choice.reason)
     except ConfigurationError as error:
         if name != "auto":
             raise type(error)(f"TENSOR_WASM_DEVICE={error}") from None

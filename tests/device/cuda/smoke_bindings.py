@@ -259,12 +259,12 @@ def machine(bench: Bench) -> str:
 def probe(bench: Bench) -> str:
     if IS_EMULATED:
         raise Skipped
-    from tensor_wasm.device.cuda.discovery import _understood
+    from tensor_wasm.device.cuda.discovery import understood
     from tensor_wasm.device.cuda.probe import probe
 
     answer = probe(lambda: bench.driver)  # type: ignore[arg-type,return-value]
     json.dumps(answer)
-    found = _understood(answer, os.environ, Path("/"))
+    found = understood(answer, os.environ, Path("/"))
     assert found.lack is None, found.lack
     assert found.gpus[0].lack is None, found.gpus[0].lack
     code = (
@@ -285,7 +285,7 @@ def probe(bench: Bench) -> str:
         if value:
             assert len(answer["gpus"]) == 1, text
         else:
-            lack = _understood(answer, other, Path("/")).lack
+            lack = understood(answer, other, Path("/")).lack
             assert "CUDA_VISIBLE_DEVICES" in str(lack), lack
     files = sorted(path.name for path in Path("/dev").glob("nvidia*"))
     return f"the probe's process takes {spent_s:.2f} s (without Wasmtime's import); files {files}"

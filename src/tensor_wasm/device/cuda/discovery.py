@@ -93,7 +93,7 @@ _LACKS: Final[Mapping[str, Lack]] = {
 }
 
 
-def find(environ: Mapping[str, str] = os.environ, *, root: Path = Path("/"), limit_s: float = LIMIT_S) -> Discovery:
+def find(*, root: Path = Path("/"), limit_s: float = LIMIT_S) -> Discovery:
     """Look. Without a driver that takes a few milliseconds, with one a second or two, and ``limit_s`` at the most.
 
     ``root`` is where ``dev`` and ``sys`` are.
@@ -102,11 +102,11 @@ def find(environ: Mapping[str, str] = os.environ, *, root: Path = Path("/"), lim
         return Discovery(lack=_no_library(root))
     if not _has_package():
         return Discovery(lack=Lack("the package cuda-bindings is not installed", _INSTALL))
-    answer = _ask(environ, limit_s)
+    answer = _ask(limit_s)
     if answer is None:
         advice = "see whether nvidia-smi answers; the kernel's log (dmesg) may say why not"
         return Discovery(lack=Lack(f"the driver does not answer within {limit_s:g} s", advice))
-    return _understood(answer, environ, root)
+    return understood(answer, os.environ, root)
 
 
 def _has_files(root: Path) -> bool:
@@ -148,9 +148,11 @@ def _is_on_bus(root: Path) -> bool:
     return False
 
 
-def _ask(environ: Mapping[str, str], limit_s: float) -> dict[str, Any] | None:
+def _ask(limit_s: float) -> dict[str, Any] | None:
     """What the probe says; None when it does not end. Its answer goes to a file: nobody has to read while it writes."""
-    command = [sys.executable, "-P", "-m", "tensor_wasm.device.cuda.probe"]
+    from tensor_wasm.device.cuda.worker_handle import worker_environment  # not where there is no driver
+
+    command = [sys.executable, "-S", "-P", "-m", "tensor_wasm.device.cuda.probe"]
     with os.fdopen(os.memfd_create("gpu-probe", os.MFD_CLOEXEC), "w+b") as answer:
         try:
             process = subprocess.Popen(
@@ -159,7 +161,7 @@ def _ask(environ: Mapping[str, str], limit_s: float) -> dict[str, Any] | None:
                 stdout=answer,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                env=dict(environ),
+                env=worker_environment(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -181,7 +183,8 @@ def _ask(environ: Mapping[str, str], limit_s: float) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {"failure": "process", "text": last}
 
 
-def _understood(answer: dict[str, Any], environ: Mapping[str, str], root: Path) -> Discovery:
+def understood(answer: dict[str, Any], environ: Mapping[str, str], root: Path) -> Discovery:
+    """What the probe's answer comes to, in the environment and on the machine where it was asked."""
     failure, text = answer.get("failure"), str(answer.get("text"))[:_TEXT_MAX]
     if failure == "driver":
         return Discovery(lack=_not_started(answer["code"], text, environ, root))

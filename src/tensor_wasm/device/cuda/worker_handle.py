@@ -79,7 +79,7 @@ class WorkerHandle:
                 stdout=self._errors,
                 stderr=self._errors,
                 cwd="/",
-                env=_environment(),
+                env=worker_environment(),
                 pass_fds=(theirs.fileno(), shared.descriptor),
                 start_new_session=True,  # Ctrl-C in a terminal is for the client
             )
@@ -245,8 +245,11 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _environment() -> dict[str, str]:
-    """What a worker gets. The path to import from is this interpreter's own, so that both run the same code."""
+def worker_environment() -> dict[str, str]:
+    """What a worker gets, and whatever else asks the driver.
+
+    The path to import from is this interpreter's own, so that both run the same code.
+    """
     root = str(Path(tensor_wasm.__file__).resolve().parents[1])
     entries = dict.fromkeys([*(entry for entry in sys.path if Path(entry).is_absolute()), root])
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
