@@ -211,14 +211,15 @@ class CudaSession:
             self._ends.pop(generation, None)
 
     def end_of(self, generation: int) -> WorkerEnd | None:
-        """Why a worker ended, once that is known."""
+        """Why a worker ended that has; waits a little for the news."""
+        until = time.monotonic() + _REPORT_S
+        while generation not in self._ends and not self.is_closed and time.monotonic() < until:
+            time.sleep(_POLL_S / 10)
         return self._ends.get(generation)
 
     def error_of_end(self, tenant: GpuTenant, kernel: str, error: DeviceRestarting) -> TensorWasmError:
         """What a launch raises that met ``error``: the worker ended under it."""
-        until = time.monotonic() + _REPORT_S
-        while (end := self.end_of(tenant.generation)) is None and not self.is_closed and time.monotonic() < until:
-            time.sleep(_POLL_S / 10)
+        end = self.end_of(tenant.generation)
         if self.is_closed:
             return Terminated("the device was closed while the kernel ran")
         if end is not None and end.offender is not None and end.offender.kernel in ("", kernel):
