@@ -10,6 +10,7 @@ from typing import Any
 from tensor_wasm.abi import CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULE, WASI_MODULE, Signature, signatures
 from tensor_wasm.abi.limits import KERNELS_MAX
 from tensor_wasm.device import open_device
+from tensor_wasm.device.cuda.device import CudaDevice
 from tensor_wasm.dispatch import GateFactory, Ledger, scratch
 from tensor_wasm.dispatch.link_module import LinkedImport
 from tensor_wasm.host import Guest, HostLinker, HostServices
@@ -59,7 +60,7 @@ def passthrough(linked: list[LinkedImport], pages: int = 2) -> bytes:
 
 
 class HostRig:
-    """One guest over a real engine, ledger and CPU device. ``left_s`` is its time, None without end."""
+    """One guest over a real engine, ledger and CPU device, or ``gpu``. ``left_s`` is its time, None without end."""
 
     def __init__(
         self,
@@ -75,15 +76,20 @@ class HostRig:
         tensor_module: str = TENSOR_MODULE,
         pages: int = 2,
         gates: GateFactory | None = None,
+        gpu: CudaDevice | None = None,
+        tenant: int = 0,
+        device_budget: Budget | None = None,
     ) -> None:
         key = bytes(32)
         modules = ModuleCache(engine, SealedFiles(home / "modules", key))
-        self.device = open_device("cpu", modules, SealedFiles(home / "kernels", key))
+        self.device = gpu or open_device("cpu", modules, SealedFiles(home / "kernels", key))
         self.ledger = Ledger(engine, 4) if gates is None else gates.ledger
-        services = HostServices(self.device, gates or GateFactory(engine, self.ledger), self.ledger)
+        self.board = None if gpu is None else gpu.board(engine)
+        gates = gates or GateFactory(engine, self.ledger, has_windows=gpu is not None)
+        services = HostServices(self.device, gates, self.ledger, board=self.board)
         linked = imports(cuda_module, tensor_module)
         self._signatures = {item.name: item.signature for item in linked}
-        module = HostLinker(engine).resolve(
+        module = HostLinker(engine, has_gpu=gpu is not None).resolve(
             engine.compile(passthrough(linked, pages)), linked, has_start=False, has_unbounded_table=False
         )
         deadline_ns = None if left_s is None else time.monotonic_ns() + int(left_s * 1e9)
@@ -93,7 +99,9 @@ class HostRig:
             services,
             self.slot,
             deadline_ns,
+            tenant=tenant,
             guest_input=guest_input,
+            device_budget=device_budget,
             on_device_bytes=self._count_device_bytes,
         )
         self.output = Output(output_bytes)
@@ -139,3 +147,5 @@ class HostRig:
         self.guest.close()
         self.store.close()
         self.ledger.close(self.slot, self.guest.gate is not None)
+        if self.board is not None:
+            self.board.close()
