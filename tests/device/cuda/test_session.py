@@ -244,6 +244,16 @@ def test_what_a_restart_takes_and_what_comes_again(gpu_dev):
     assert (again.to_numpy() == np.arange(10)).all()
 
 
+def test_a_launch_that_another_s_timeout_ends_can_be_tried_again(gpu_dev):
+    endless, target = gpu_dev.load_ptx(ENDLESS), words(4)
+    launching = Launching(lambda: endless.launch(1, 1, [target]))
+    until(lambda: in_flight(gpu_dev))
+    with pytest.raises(tw.errors.DeadlineExceeded):
+        endless.launch(1, 1, [words(4)], timeout=0.2)
+    launching.thread.join(60)
+    assert isinstance(launching.error, tw.errors.DeviceRestarting)
+
+
 @pytest.mark.slow
 def test_a_launch_whose_worker_is_killed_can_be_tried_again(gpu_dev):
     endless, target = gpu_dev.load_ptx(ENDLESS), words(4)

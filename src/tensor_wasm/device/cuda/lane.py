@@ -26,6 +26,10 @@ assert (board.KERNEL, board.GRID, board.BLOCK, board.SHARED) == (0, 4, 16, 28)
 assert (board.PARAMETER_BYTES, board.WINDOW_COUNT, _WINDOW.size) == (32, 36, board.WINDOW_BYTES)
 
 
+#: Why a kernel cost the worker that did not end: its deadline had come; its caller was interrupted.
+LATE: Final = "its kernel did not end in time"
+LEFT: Final = "its kernel was to end and did not"
+
 Interrupt = Callable[[], Exception | None]
 
 
@@ -166,14 +170,14 @@ class Lane:
             while doorbell.is_busy:
                 if deadline_ns is not None and time.monotonic_ns() > deadline_ns:
                     name = self._name(kernel)
-                    self._restart(Offender(self.tenant, "its kernel did not end in time", name), self.generation)
+                    self._restart(Offender(self.tenant, LATE, name), self.generation)
                     raise DeadlineExceeded(f"kernel {name} did not end in time; the GPU starts anew")
                 if error is None:
                     error = interrupt()
                     until_ns = time.monotonic_ns() + _GRACE_NS
                 elif time.monotonic_ns() > until_ns:
                     name = self._name(kernel)
-                    self._restart(Offender(self.tenant, "its kernel was to end and did not", name), self.generation)
+                    self._restart(Offender(self.tenant, LEFT, name), self.generation)
                     raise error
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 1.5, _SLEEP_MAX_S)

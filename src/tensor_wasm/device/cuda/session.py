@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tensor_wasm.abi import limits
 from tensor_wasm.compiler import Fault
 from tensor_wasm.device.cuda.gpu import Gpu, Lane, Window, WorkerEnd
+from tensor_wasm.device.cuda.lane import LATE, LEFT
 from tensor_wasm.device.cuda.tenant import GpuKernel, GpuTenant
 from tensor_wasm.device.cuda.transfer import GpuTransfer, bytes_at
 from tensor_wasm.device.fault import REASONS
@@ -222,8 +223,10 @@ class CudaSession:
         end = self.end_of(tenant.generation)
         if self.is_closed:
             return Terminated("the device was closed while the kernel ran")
-        if end is not None and end.offender is not None and end.offender.kernel in ("", kernel):
-            return KernelFault(f"kernel {kernel} faulted: {end.offender.reason or end.reason}")
+        offender = end.offender if end is not None else None
+        # A kernel of that name may run on other threads too, and have ended the worker by not ending.
+        if offender is not None and offender.kernel in ("", kernel) and offender.reason not in (LATE, LEFT):
+            return KernelFault(f"kernel {kernel} faulted: {offender.reason}")
         return error
 
 
