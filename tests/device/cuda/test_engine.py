@@ -688,7 +688,10 @@ def test_a_tenant_that_closes_takes_no_more(two: Board, driver: EmulatedDriver) 
     ):
         with pytest.raises(ValueError, match=r"tenant"):
             call()
-    two.open_tenant(1)  # what failed is done first
+    assert set(two.engine.statistics()) == {1, 2}
+    two.open_tenant(3)  # what failed is done first
+    assert set(two.engine.statistics()) == {2, 3}
+    two.open_tenant(1)
 
 
 # --- a context that is lost -----------------------------------------------------------------------------------------

@@ -94,11 +94,13 @@ class Engine:
 
     def open_tenant(self, tenant: int, size_bytes: int) -> int:
         """Give a tenant a partition, all zeros: its base. ``size_bytes`` is a power of two, two granules or more."""
-        if tenant in self._tenants:
-            if not self._tenants[tenant][0].is_closing:
-                raise ValueError(f"tenant {tenant} has a partition")
-            self.close_tenant(tenant)  # it failed the last time
+        # First what failed the last time: it has memory.
+        for number, (owner, _) in tuple(self._tenants.items()):
+            if owner.is_closing:
+                self.close_tenant(number)
         self._give_remains()
+        if tenant in self._tenants:
+            raise ValueError(f"tenant {tenant} has a partition")
         memory = PartitionMemory(self._driver)
         try:
             partition = memory.open(self._granule, size_bytes)

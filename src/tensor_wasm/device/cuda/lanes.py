@@ -395,6 +395,7 @@ class Lanes:
                 lane.parameters,
                 kernel.parameter_bytes,
             )
+            lane.tenant.launches += 1
             for address, staging, size_bytes, direction in copies:
                 if direction & Direction.OUT:
                     driver.copy_to_host(staging, address, size_bytes, stream)
@@ -410,7 +411,6 @@ class Lanes:
                 raise
             lane.result = result
             self._failed.add(lane)
-        lane.tenant.launches += 1
         return 1
 
     def _may_begin(self, lane: Lane, kernel: Kernel | None) -> bool:
