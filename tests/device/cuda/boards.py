@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from device.ptx_texts import HEAD
 from tensor_wasm.device.cuda import board
 from tensor_wasm.device.cuda.board import Result
 from tensor_wasm.device.cuda.driver import Driver
@@ -22,6 +23,46 @@ LIMIT_S = 60
 #: Of partitions, and where in them images are.
 SIZE_BYTES = 1 << 19
 IMAGE = 1 << 18
+GRANULE_BYTES = 1 << 16
+
+#: target[0] = value
+STORE = (
+    HEAD
+    + """
+.visible .entry store(.param .u64 target, .param .u64 value)
+{
+    .reg .b64 %rd<3>;
+    ld.param.u64 %rd1, [target];
+    ld.param.u64 %rd2, [value];
+    st.global.u64 [%rd1], %rd2;
+    ret;
+}
+"""
+)
+#: Uses dynamic shared memory beside 1 KiB of its own.
+SHARED = (
+    HEAD
+    + """
+.extern .shared .align 8 .b8 open[];
+.visible .entry sharing(.param .u64 target, .param .u64 offset)
+{
+    .reg .b32 %r<4>;
+    .reg .b64 %rd<4>;
+    .shared .align 8 .b8 own[1024];
+    ld.param.u64 %rd1, [target];
+    ld.param.u32 %r1, [offset];
+    mov.u32 %r2, open;
+    add.u32 %r2, %r2, %r1;
+    mov.u64 %rd2, 77;
+    st.shared.u64 [%r2], %rd2;
+    st.shared.u64 [own], %rd2;
+    ld.shared.u64 %rd3, [%r2];
+    st.global.u64 [%rd1], %rd3;
+    ret;
+}
+"""
+)
+NOTHING = HEAD + ".visible .entry nothing() { ret; }\n"
 
 
 class Board:

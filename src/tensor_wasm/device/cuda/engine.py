@@ -19,8 +19,9 @@ import numpy as np
 
 from tensor_wasm.device.cuda.board import BYTES
 from tensor_wasm.device.cuda.driver import Driver, DriverError, GpuFacts
-from tensor_wasm.device.cuda.lanes import Kernel, Lanes, Running, Tenant
+from tensor_wasm.device.cuda.lanes import Lanes
 from tensor_wasm.device.cuda.memory import PartitionMemory
+from tensor_wasm.device.cuda.records import Kernel, Running, Tenant
 from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES
 
 #: Pinned memory of the worker's own, by which images go to the device.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,9 +21,7 @@ from tensor_wasm.device.cuda.board import (
     BYTES,
     DONE,
     DOORBELL_BYTES,
-    FAULT_LINE,
     LANES,
-    PARAMETERS,
     PARAMETERS_MAX,
     REQUEST,
     RESULT,
@@ -35,7 +32,7 @@ from tensor_wasm.device.cuda.board import (
     Result,
 )
 from tensor_wasm.device.cuda.driver import OUT_OF_MEMORY, Driver, DriverError
-from tensor_wasm.device.fence import Partition
+from tensor_wasm.device.cuda.records import WORD_BYTES, Kernel, Lane, Running, Tenant
 
 #: A body up to its parameters: kernel, grid, block, shared, bytes of parameters, windows.
 _HEAD: Final = struct.Struct("<I3I3I3I")
@@ -48,137 +45,15 @@ _GRID_X_MAX: Final = (1 << 31) - 1
 _GRID_YZ_MAX: Final = (1 << 16) - 1
 _BLOCK_Z_MAX: Final = 64
 
-_WORD: Final = 4
-_WORDS: Final = DOORBELL_BYTES // _WORD
-_DONE: Final = DONE // _WORD
-_RESULT: Final = RESULT // _WORD
+_WORDS: Final = DOORBELL_BYTES // WORD_BYTES
+_DONE: Final = DONE // WORD_BYTES
+_RESULT: Final = RESULT // WORD_BYTES
 _ACCEPTED: Final = ACCEPTED_NS // 8
 
 #: Requests of a lane that are taken for over because the board says so, until its stream is asked.
 _TRUST: Final = 64
 #: Streams that one check asks.
 _QUERIES: Final = 4
-
-
-class Tenant:
-    """A tenant with a partition. ``image`` of its kernels, windows and copies lie inside."""
-
-    __slots__ = (
-        "busy_ns",
-        "in_bytes",
-        "is_closing",
-        "kernels",
-        "lanes",
-        "launches",
-        "number",
-        "out_bytes",
-        "partition",
-    )
-
-    def __init__(self, number: int, partition: Partition) -> None:
-        self.number = number
-        self.partition = partition
-        self.kernels: set[Kernel] = set()
-        self.lanes: set[Lane] = set()
-        self.is_closing = False
-        self.launches = self.in_bytes = self.out_bytes = self.busy_ns = 0
-
-
-class Kernel:
-    """A kernel of a tenant. ``fault`` is where on the device its fault line is, 0 for one that leaves none."""
-
-    __slots__ = (
-        "fault",
-        "function",
-        "lane",
-        "max_threads",
-        "module",
-        "name",
-        "number",
-        "parameter_bytes",
-        "shared_bytes",
-        "tenant",
-    )
-
-    def __init__(
-        self,
-        *,
-        number: int,
-        tenant: Tenant,
-        module: int,
-        function: int,
-        name: str,
-        parameter_bytes: int,
-        max_threads: int,
-        fault: int,
-    ) -> None:
-        self.number = number
-        self.tenant = tenant
-        self.module = module
-        self.function = function
-        self.name = name
-        self.parameter_bytes = parameter_bytes
-        self.max_threads = max_threads
-        self.fault = fault
-        #: Dynamic shared memory that the driver was told of.
-        self.shared_bytes = 0
-        #: Which ran it last, where it leaves faults.
-        self.lane: Lane | None = None
-
-
-class Lane:
-    """A lane that is open, or not yet closed because it is busy."""
-
-    __slots__ = (
-        "accepted_ns",
-        "base",
-        "body",
-        "done_address",
-        "end",
-        "fault_address",
-        "is_closed",
-        "is_closing",
-        "kernel",
-        "number",
-        "parameters",
-        "result",
-        "started",
-        "stream",
-        "tenant",
-        "trusted",
-        "word",
-    )
-
-    def __init__(self, number: int, tenant: Tenant, stream: int, host_address: int, device_address: int) -> None:
-        self.number = number
-        self.tenant = tenant
-        self.stream = stream
-        self.base = tenant.partition.base
-        self.end = self.base + tenant.partition.size_bytes
-        doorbell = number * DOORBELL_BYTES
-        self.word = doorbell // _WORD
-        self.body = BODIES + number * BODY_BYTES
-        self.parameters = host_address + self.body + PARAMETERS
-        self.fault_address = host_address + doorbell + FAULT_LINE
-        self.done_address = device_address + doorbell + DONE
-        #: Number of the latest request that was begun.
-        self.started = 0
-        self.kernel: Kernel | None = None
-        self.accepted_ns = 0
-        #: Of a request that the driver did not take whole: what is written once the stream is done.
-        self.result = Result.OK
-        self.trusted = 0
-        self.is_closing = self.is_closed = False
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A request in flight. ``since_s`` is of :func:`time.monotonic`."""
-
-    lane: int
-    tenant: int
-    kernel: str
-    since_s: float
 
 
 class Lanes:
@@ -208,7 +83,7 @@ class Lanes:
         self._checked_ns = time.monotonic_ns()
         # One comparison of numbers in a row finds all lanes that ask, without a list or an object for any of them.
         doorbells = np.frombuffer(memory, np.uint32, LANES * _WORDS).reshape(LANES, _WORDS)
-        self._all_asked = doorbells[:, REQUEST // _WORD]
+        self._all_asked = doorbells[:, REQUEST // WORD_BYTES]
         self._all_done = doorbells[:, _DONE]
         self._all_started = np.zeros(LANES, np.uint32)
         self._started = memoryview(self._all_started)
@@ -385,7 +260,7 @@ class Lanes:
                 kernel.shared_bytes = shared_bytes
             if fault:
                 kernel.lane = lane
-                driver.set_memory(fault, 0, _WORD, stream)
+                driver.set_memory(fault, 0, WORD_BYTES, stream)
             driver.launch(
                 kernel.function,
                 (gx, gy, gz),
@@ -401,7 +276,7 @@ class Lanes:
                     driver.copy_to_host(staging, address, size_bytes, stream)
                     lane.tenant.out_bytes += size_bytes
             if fault:
-                driver.copy_to_host(lane.fault_address, fault, _WORD, stream)
+                driver.copy_to_host(lane.fault_address, fault, WORD_BYTES, stream)
             result = Result.OK
             # Before the last call: the GPU may write DONE at once, and the owner then reads the time.
             lane.accepted_ns = self._longs[lane.word // 2 + _ACCEPTED] = time.monotonic_ns()

@@ -1,0 +1,141 @@
+"""Tenants, kernels, lanes and requests in flight, as a worker's engine knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tensor_wasm.device.cuda.board import (
+    BODIES,
+    BODY_BYTES,
+    DONE,
+    DOORBELL_BYTES,
+    FAULT_LINE,
+    PARAMETERS,
+    Result,
+)
+from tensor_wasm.device.fence import Partition
+
+#: Bytes of a word of a doorbell.
+WORD_BYTES: Final = 4
+
+
+class Tenant:
+    """A tenant with a partition: images of its kernels, windows and copies lie inside."""
+
+    __slots__ = (
+        "busy_ns",
+        "in_bytes",
+        "is_closing",
+        "kernels",
+        "lanes",
+        "launches",
+        "number",
+        "out_bytes",
+        "partition",
+    )
+
+    def __init__(self, number: int, partition: Partition) -> None:
+        self.number = number
+        self.partition = partition
+        self.kernels: set[Kernel] = set()
+        self.lanes: set[Lane] = set()
+        self.is_closing = False
+        self.launches = self.in_bytes = self.out_bytes = self.busy_ns = 0
+
+
+class Kernel:
+    """A kernel of a tenant. ``fault`` is where on the device its fault line is, 0 for one that leaves none."""
+
+    __slots__ = (
+        "fault",
+        "function",
+        "lane",
+        "max_threads",
+        "module",
+        "name",
+        "number",
+        "parameter_bytes",
+        "shared_bytes",
+        "tenant",
+    )
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        tenant: Tenant,
+        module: int,
+        function: int,
+        name: str,
+        parameter_bytes: int,
+        max_threads: int,
+        fault: int,
+    ) -> None:
+        self.number = number
+        self.tenant = tenant
+        self.module = module
+        self.function = function
+        self.name = name
+        self.parameter_bytes = parameter_bytes
+        self.max_threads = max_threads
+        self.fault = fault
+        #: Dynamic shared memory that the driver was told of.
+        self.shared_bytes = 0
+        #: Which ran it last, where it leaves faults.
+        self.lane: Lane | None = None
+
+
+class Lane:
+    """A lane that is open, or not yet closed because it is busy."""
+
+    __slots__ = (
+        "accepted_ns",
+        "base",
+        "body",
+        "done_address",
+        "end",
+        "fault_address",
+        "is_closed",
+        "is_closing",
+        "kernel",
+        "number",
+        "parameters",
+        "result",
+        "started",
+        "stream",
+        "tenant",
+        "trusted",
+        "word",
+    )
+
+    def __init__(self, number: int, tenant: Tenant, stream: int, host_address: int, device_address: int) -> None:
+        self.number = number
+        self.tenant = tenant
+        self.stream = stream
+        self.base = tenant.partition.base
+        self.end = self.base + tenant.partition.size_bytes
+        doorbell = number * DOORBELL_BYTES
+        self.word = doorbell // WORD_BYTES
+        self.body = BODIES + number * BODY_BYTES
+        self.parameters = host_address + self.body + PARAMETERS
+        self.fault_address = host_address + doorbell + FAULT_LINE
+        self.done_address = device_address + doorbell + DONE
+        #: Number of the latest request that was begun.
+        self.started = 0
+        self.kernel: Kernel | None = None
+        self.accepted_ns = 0
+        #: Of a request that the driver did not take whole: what is written once the stream is done.
+        self.result = Result.OK
+        self.trusted = 0
+        self.is_closing = self.is_closed = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A request in flight. ``since_s`` is of :func:`time.monotonic`."""
+
+    lane: int
+    tenant: int
+    kernel: str
+    since_s: float
