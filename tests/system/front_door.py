@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +49,15 @@ def run_cli(*arguments: object, stdin: bytes = b"", timeout_s: float = 60, **set
 
 
 class Served:
-    """``tensor-wasm serve`` on a free port. ``first_line`` is what it said on stdout, ``url`` where it is."""
+    """``tensor-wasm serve`` on a free port. ``first_line`` is what it said on stdout, ``url`` where it is.
 
-    def __init__(self, home: Path, *flags: str, **settings: str) -> None:
-        command = [sys.executable, "-m", "tensor_wasm", "serve", "--listen", "127.0.0.1:0", "--home", str(home), *flags]
+    ``program`` is what Python is told to run.
+    """
+
+    def __init__(
+        self, home: Path, *flags: str, program: Sequence[str] = ("-m", "tensor_wasm"), **settings: str
+    ) -> None:
+        command = [sys.executable, *program, "serve", "--listen", "127.0.0.1:0", "--home", str(home), *flags]
         self._log = home.parent / f"{uuid.uuid4().hex}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
