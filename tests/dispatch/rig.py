@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensor_wasm.abi import CUDA_MODULES, Tag, pack, signatures
@@ -50,11 +50,11 @@ def _launch_once(body: Body, launch: Function, kernel: int, argv: Any) -> None:
     body.call(launch)
 
 
-def guest_module() -> bytes:
+def guest_module(pages: int = 2) -> bytes:
     """Exports ``launch`` with the ABI's parameters and ``loop(n)``: n launches of kernel 0, or the first refusal."""
     module = Module()
     launch = module.import_function(CUDA_MODULES[0], "wasi_cuda_launch", LAUNCH_PARAMETERS, [I32])
-    module.memory(2, export="memory")
+    module.memory(pages, export="memory")
     module.data(GOOD_ARGV, ARGV_AT)
     one = module.function(LAUNCH_PARAMETERS, [I32], export="launch")
     for parameter in one.parameters:
@@ -88,10 +88,14 @@ class Rig:
         permits: int = 4,
         max_wait_ms: int | None = None,
         share_of: Callable[[int], Share] = lambda _tenant: Share(),
+        *,
+        has_windows: bool = False,
+        functions: Sequence[HostFunction] = (),
+        pages: int = 2,
     ) -> None:
         self.engine = engine
         self.ledger = Ledger(engine, permits, max_wait_ms, share_of)
-        self.factory = GateFactory(engine, self.ledger)
+        self.factory = GateFactory(engine, self.ledger, has_windows=has_windows)
         self.binds = 0
         linker = Linker(engine)
         linker.define_wasi()
@@ -99,11 +103,13 @@ class Rig:
             [
                 HostFunction("tensor_wasm", "bind_gate", (), ("i32",), self._bind),
                 HostFunction("tensor_wasm", "hire_crew", ("i32",), ("i32",), _hire),
+                *functions,
             ]
         )
         imports = [LinkedImport(CUDA_MODULES[0], "wasi_cuda_launch", LAUNCH)]
+        self.linker = linker
         self.link = GuestLink(engine, linker, imports)
-        self.guest = engine.compile(guest_module())
+        self.guest = engine.compile(guest_module(pages))
 
     def _bind(self, owner: RigGuest, values: Any) -> None:
         self.binds += 1
@@ -128,13 +134,14 @@ class RigGuest:
         capable: bool = True,
         entry: KernelEntry | None = None,
         interrupt: Any = None,
+        memory_bytes: int = 1 << 24,
     ) -> None:
         self.rig = rig
         self.kernel = kernel
         self.entry = entry or KernelEntry(TAGS)
         self.left_ms = left_ms
         self.slot: Slot = rig.ledger.open(tenant, capable)
-        self.store = Store(rig.engine, Budget(1 << 24), self, interrupt)
+        self.store = Store(rig.engine, Budget(memory_bytes), self, interrupt)
         self.store.enable_wasi()
         self.link = rig.link.start(self.store)
         self.instance = self.store.instantiate(rig.guest, rig.link.externs(self.link))

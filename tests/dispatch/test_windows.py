@@ -10,7 +10,7 @@ import pytest
 from dispatch.rig import GOOD_ARGV, Rig, RigGuest, kernel_module
 from tensor_wasm.abi import Code, Tag, limits, pack
 from tensor_wasm.abi.argv import LAST_TAG_3
-from tensor_wasm.dispatch import GateFactory, KernelEntry, scratch
+from tensor_wasm.dispatch import KernelEntry, scratch
 from tensor_wasm.dispatch.scratch import Placement, Window
 from tensor_wasm.runtime import Engine
 from tensor_wasm.wasm import Module, ValType
@@ -20,15 +20,9 @@ POINTER = 1 << Tag.POINTER | 1 << Tag.DEVICE_POINTER | 1 << Tag.U64
 BASE = 0x7F12_3400_0000
 
 
-class WindowRig(Rig):
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self.factory = GateFactory(engine, self.ledger, has_windows=True)
-
-
 @pytest.fixture(scope="module")
 def rig(engine: Engine) -> Rig:
-    return WindowRig(engine)
+    return Rig(engine, has_windows=True)
 
 
 def started(rig: Rig, entry: KernelEntry | None = None) -> RigGuest:
