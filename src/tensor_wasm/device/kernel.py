@@ -19,6 +19,9 @@ from tensor_wasm.errors import KernelArgumentError
 _NS_PER_S = 1_000_000_000
 _TIMEOUT_MAX_S = 1e9
 
+#: Not written as a union where it is used: that would be made anew for each argument.
+_ARRAYS = (np.ndarray, DeviceArray)
+
 
 class KernelParameter(NamedTuple):
     """A parameter of a kernel: name and PTX type as in the text, size in bytes.
@@ -44,10 +47,12 @@ class Kernel:
 
     def __init__(self, device: object, session: Session, kernel: SessionKernel) -> None:
         self._device = device  # open as long as its kernels are in use
-        self.name = kernel.facts.name
-        self.parameters = tuple(KernelParameter(p.name, p.kind, p.size_bytes) for p in kernel.facts.parameters)
+        self._facts = facts = kernel.facts
+        self.name = facts.name
+        self.parameters = tuple(KernelParameter(p.name, p.kind, p.size_bytes) for p in facts.parameters)
         self._session = session
         self._kernel = kernel
+        self._shared_bytes_max = session.info.max_shared_bytes
 
     def launch(
         self,
@@ -74,9 +79,10 @@ class Kernel:
         Raises:
             KernelArgumentError: Something does not fit; nothing has run.
             CapacityExhausted: The arrays do not fit the device's memory; nothing has run.
-            KernelFault: The kernel failed; the message names kernel, block, thread and PTX line.
+            KernelFault: The kernel failed; the message names kernel and PTX line, and on the CPU block and thread.
             DeadlineExceeded: ``timeout`` came.
-            KernelError: The device, or a device array, is closed.
+            KernelError: The device, or a device array, is closed; the GPU lost a device array, or cannot launch this.
+            DeviceRestarting: Another launch cost this one the GPU; try again.
 
         What the kernel printed (``printf``, failed assertions) is written to ``sys.stderr`` when it has ended.
         After a failed run NumPy arrays are as they were before. Ctrl-C ends a launch with ``KeyboardInterrupt``.
@@ -84,14 +90,13 @@ class Kernel:
         deadline_ns = _deadline_ns(timeout)
         grid_axes = shape.axes("grid", grid, shape.GRID_MAX)
         block_axes = shape.axes("block", block, shape.BLOCK_MAX)
-        facts = self._kernel.facts
-        shape.check_block(self.name, block_axes, facts.reqntid, facts.maxntid)
-        shared_bytes = shape.shared_bytes(shared_mem, self._session.info.max_shared_bytes)
+        shape.check_block(self.name, block_axes, self._facts.reqntid, self._facts.maxntid)
+        shared_bytes = shape.shared_bytes(shared_mem, self._shared_bytes_max)
         self._kernel.launch(grid_axes, block_axes, shared_bytes, self._check(args), deadline_ns)
 
     def _check(self, args: Sequence[object]) -> Arguments:
         """Arguments by value in the parameter block, arrays noted. Raises :class:`KernelArgumentError`."""
-        facts = self._kernel.facts
+        facts = self._facts
         if not isinstance(args, Sequence) or len(args) != len(facts.parameters):
             given = f"{len(args)}" if isinstance(args, Sequence) else described(args)
             inside = ", ".join(f"{parameter.name}: {parameter.kind}" for parameter in facts.parameters)
@@ -108,7 +113,7 @@ class Kernel:
         return arguments
 
     def _check_one(self, position: int, parameter: ParameterLayout, argument: object, arguments: Arguments) -> None:
-        if not isinstance(argument, np.ndarray | DeviceArray):
+        if not isinstance(argument, _ARRAYS):
             start = parameter.offset
             arguments.block[start : start + parameter.size_bytes] = scalar_bytes(parameter, argument)
             return
