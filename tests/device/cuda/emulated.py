@@ -843,7 +843,10 @@ class EmulatedDriver:
         with self.changed:
             context = self._begin("is_stream_done")
             found: _Stream = self._get(_Stream, stream, "is_stream_done", context)
-            return not found.pending
+            is_done = not found.pending
+        if not is_done:
+            time.sleep(0)  # whoever asks again and again would keep the interpreter's lock from the stream's thread
+        return is_done
 
     def synchronize_stream(self, stream: int) -> None:
         with self.changed:
