@@ -29,7 +29,9 @@ def measure(options: Options, findings: Findings) -> None:
             stage.driver.set_memory(place, 0, size, stage.stream)
 
         copy_ms = stage.median_ms(lambda: stage.driver.copy_on_device(places[1], places[0], size, stage.stream))
-        findings.add("device copy, cuMemcpyDtoD", rate(2 * size, copy_ms / 1e3), note=f"{size >> 20} MiB, read and written")
+        findings.add(
+            "device copy, cuMemcpyDtoD", rate(2 * size, copy_ms / 1e3), note=f"{size >> 20} MiB, read and written"
+        )
         for name, kernel in kernels.items():
             launch = stage.launcher(kernel, grid, block, [*places, np.int32(count)])
             add_ms = stage.median_ms(launch)
@@ -43,14 +45,18 @@ def measure(options: Options, findings: Findings) -> None:
             )
         for zeroed in (size >> 8, size >> 2, 2 * size):
             zero_ms = stage.median_ms(lambda n=zeroed: stage.driver.set_memory(places[0], 0, n, stage.stream))  # type: ignore[misc]
-            findings.add(f"zeros, {zeroed / (1 << 20):g} MiB", f"{1e3 * zero_ms:.1f} µs", note=rate(zeroed, zero_ms / 1e3))
+            findings.add(
+                f"zeros, {zeroed / (1 << 20):g} MiB", f"{1e3 * zero_ms:.1f} µs", note=rate(zeroed, zero_ms / 1e3)
+            )
 
         def partition() -> None:
             took = []
             for _ in range(3):
                 began = time.perf_counter()
                 memory = PartitionMemory(stage.driver)
-                own = memory.open(max(stage.driver.granularity(), GUARD_BYTES), 2 * size if not options.is_quick else 8 << 20)
+                own = memory.open(
+                    max(stage.driver.granularity(), GUARD_BYTES), 2 * size if not options.is_quick else 8 << 20
+                )
                 stage.driver.set_memory(own.base, 0, own.size_bytes, stage.stream)
                 stage.driver.synchronize_stream(stage.stream)
                 opened = time.perf_counter()

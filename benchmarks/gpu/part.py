@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(slots=True)
 class Findings:
-    """What a part found so far; each change is written to ``output``, so that a part that is ended has not run in vain."""
+    """What a part found so far. Each change is written to ``output``: a part that is ended has not run in vain."""
 
     output: Path | None
     rows: list[Row] = field(default_factory=list)
@@ -82,7 +82,7 @@ def run(measure: Callable[[Options, Findings], None], description: str | None) -
         measure(Options(options.gpu, options.quick, options.seconds), findings)
     except Exception as error:
         traceback.print_exc()
-        findings.keep("error", f"{type(error).__name__}: {error}"[:2000])
+        findings.keep("error", told(error))
         sys.exit(1)
 
 
@@ -92,7 +92,13 @@ def attempt(findings: Findings, name: str, measure: Callable[[], None]) -> None:
         measure()
     except Exception as error:
         traceback.print_exc()
-        findings.add(name, f"failed: {type(error).__name__}: {error}"[:300], is_met=False)
+        findings.add(name, f"failed: {told(error)}", is_met=False)
+
+
+def told(error: Exception) -> str:
+    """An error in a line: its kind, and the start and the end of what it says."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= 240 else text[:80] + ' ... ' + text[-150:]}"
 
 
 def percentiles(samples: Sequence[float]) -> tuple[float, float, float]:

@@ -149,9 +149,7 @@ class Stage:
             self.driver.allow_shared(kernel.function, shared_bytes)
 
         def launch() -> None:
-            self.driver.launch(
-                kernel.function, grid, block, shared_bytes, self.stream, place, kernel.parameter_bytes
-            )
+            self.driver.launch(kernel.function, grid, block, shared_bytes, self.stream, place, kernel.parameter_bytes)
             assert kept is not None
 
         return launch

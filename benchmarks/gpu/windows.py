@@ -1,4 +1,4 @@
-"""Windows of a caller's memory, in and out: through staging by several threads, and by registering the memory itself."""
+"""Windows of a caller's memory, in and out: through staging by several threads, or by registering that memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from part import ROOT, Findings, Options, attempt, median_s, rate, run
@@ -29,9 +30,7 @@ class Copier:
         self._pool = ThreadPoolExecutor(threads)
 
     def _pieces(self, size_bytes: int) -> list[tuple[int, int]]:
-        return [
-            (start, min(self._slot_bytes, size_bytes - start)) for start in range(0, size_bytes, self._slot_bytes)
-        ]
+        return [(start, min(self._slot_bytes, size_bytes - start)) for start in range(0, size_bytes, self._slot_bytes)]
 
     def copy_in(self, address: int, array: Array) -> None:
         """To the device."""
@@ -65,7 +64,9 @@ class Copier:
                 if begun >= _SLOTS:
                     emptied[begun - _SLOTS].result()
                 slot = begun % _SLOTS
-                driver.copy_to_host(self._slots[slot], address + pieces[begun][0], pieces[begun][1], self._streams[slot])
+                driver.copy_to_host(
+                    self._slots[slot], address + pieces[begun][0], pieces[begun][1], self._streams[slot]
+                )
                 begun += 1
             slot = number % _SLOTS
             driver.synchronize_stream(self._streams[slot])
@@ -128,11 +129,10 @@ def measure(options: Options, findings: Findings) -> None:
 
             if options.gpu.isdigit():
                 attempt(findings, "a kernel reads registered memory where it lies", direct)
-        once = 2 * register_s + 2 * unregister_s + in_s + out_s
         part = (in_s + out_s) / (in_s + out_s + register_s + unregister_s)
         findings.add("in and out, registered for each launch", rate(2 * size, in_s + out_s + register_s + unregister_s),
                      note=f"{part:.0%} of pinned")  # fmt: skip
-        findings.keep("registering", {"register_s": register_s, "unregister_s": unregister_s, "twice_s": once})
+        findings.keep("registering", {"register_s": register_s, "unregister_s": unregister_s})
 
         # --- through staging -------------------------------------------------------------------------------
         best = 0.0
@@ -143,9 +143,8 @@ def measure(options: Options, findings: Findings) -> None:
                 copier.copy_in(places[0], caller)
                 copier.copy_out(places[0], result)
                 assert np.array_equal(result, caller), "a copy through staging is not the original"
-                to_s, from_s = timed(lambda: copier.copy_in(places[0], caller)), timed(  # noqa: B023
-                    lambda: copier.copy_out(places[0], result)  # noqa: B023
-                )
+                to_s = timed(partial(copier.copy_in, places[0], caller))
+                from_s = timed(partial(copier.copy_out, places[0], result))
                 copier.close()
                 part = (in_s + out_s) / (to_s + from_s)
                 best = max(best, part)
@@ -154,18 +153,19 @@ def measure(options: Options, findings: Findings) -> None:
                 findings.add(f"through staging, {threads} copying threads", found, note=f"{part:.0%} of pinned")
         findings.add("through staging, the best of these", f"{best:.0%} of pinned", f">= {_BAR:.0%}", best >= _BAR)
 
+        target = np.ones(size, np.uint8)
         for threads in _THREADS:
             with ThreadPoolExecutor(threads) as pool:
-                target = np.ones(size, np.uint8)
-                piece = size // threads
+                took = timed(partial(_move, pool, threads, target.ctypes.data, caller.ctypes.data, size))
+            findings.keep(f"memmove by {threads}, GB/s", size / took / 1e9)
 
-                def copy(pool: ThreadPoolExecutor = pool, threads: int = threads, piece: int = piece) -> None:
-                    to, source = target.ctypes.data, caller.ctypes.data  # noqa: B023
-                    moves = [pool.submit(ctypes.memmove, to + piece * n, source + piece * n, piece) for n in range(threads)]
-                    for move in moves:
-                        move.result()
 
-                findings.keep(f"memmove by {threads}, GB/s", size / timed(copy) / 1e9)
+def _move(pool: ThreadPoolExecutor, threads: int, target: int, source: int, size_bytes: int) -> None:
+    """Copy from one place in memory to another by so many threads."""
+    piece = size_bytes // threads
+    moves = [pool.submit(ctypes.memmove, target + piece * n, source + piece * n, piece) for n in range(threads)]
+    for move in moves:
+        move.result()
 
 
 if __name__ == "__main__":
