@@ -228,7 +228,7 @@ def test_tenants_do_not_see_each_other(shared_node, function_id):
         pytest.param(["--workers", "x"], {}, "TENSOR_WASM_WORKERS", marks=pytest.mark.slow),
         pytest.param(["--listen", "nowhere"], {}, "TENSOR_WASM_LISTEN_ADDR", marks=pytest.mark.slow),
         pytest.param(["--listen", "0.0.0.0:0"], {}, "TENSOR_WASM_LISTEN_ADDR", marks=pytest.mark.slow),
-        (["--device", "cuda:0"], {}, "TENSOR_WASM_DEVICE"),
+        (["--device", "cuda"], {}, "TENSOR_WASM_DEVICE"),
         pytest.param(
             [], {"TENSOR_WASM_API_TOKENS": "secret-without-form"}, "TENSOR_WASM_API_TOKENS", marks=pytest.mark.slow
         ),
@@ -240,6 +240,13 @@ def test_serve_refuses_a_setting_it_cannot_use(tmp_path, flags, settings, variab
     assert result.json["error"]["kind"] == "invalid_configuration"
     assert variable in result.err
     assert "secret-without-form" not in result.err + result.out
+
+
+def test_serve_refuses_a_gpu_that_there_is_not(tmp_path):
+    result = run_cli("serve", "--home", tmp_path / "home", "--json", "--device", "cuda:999")
+    assert result.code == 2
+    assert result.json["error"]["kind"] == "device_unavailable"
+    assert "TENSOR_WASM_DEVICE=cuda:999" in result.err
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import time
 from itertools import accumulate
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from tensor_wasm.telemetry.audit import AuditLog
 from tensor_wasm.telemetry.connection_metrics import ConnectionMetrics
 from tensor_wasm.telemetry.exposition import wants_openmetrics
 from tensor_wasm.telemetry.families import Family, histogram, labels_text, sample
-from tensor_wasm.telemetry.nvml import Gpu, GpuReader
+from tensor_wasm.telemetry.nvml import Gpu, GpuReader, NamedGpu
 from tensor_wasm.telemetry.sheet import Sheet
 from tensor_wasm.telemetry.tenants import SHOWN_MAX
 
@@ -385,6 +386,49 @@ def test_a_gpu_has_a_sample_of_all_that_it_can_tell():
         ("device_throttle_reasons", (("device", "cuda:1"),)): 0,
         ("device_ecc_errors_total", (("device", "cuda:0"),)): 4,
     }
+
+
+def test_a_gpu_s_restarts_are_counted_under_the_node_s_name_of_it():
+    node = node_with()
+    node.device = FakeDevice(name="cuda:2", kind="cuda", restarts=3)
+    found = samples(scrape(node))
+    assert value(found, "device_restarts_total", device="cuda:2") == 3
+    assert value(found, "kernel_dispatches_total", tenant="other", device="cuda:2") == 0
+    assert not [key for key in samples(scrape(node_with())) if key[0] == "device_restarts_total"]
+
+
+class FakeNvml:
+    """NVML on a machine that counts its GPUs in another order than CUDA."""
+
+    NVML_TEMPERATURE_GPU = NVML_VOLATILE_ECC = 0
+    NVML_MEMORY_ERROR_TYPE_CORRECTED, NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 0, 1
+
+    class NVMLError(Exception):
+        pass
+
+    NVMLError_FunctionNotFound = NVMLError_NotSupported = NVMLError_NoPermission = NVMLError_InvalidArgument = NVMLError
+
+    nvmlInit = nvmlShutdown = staticmethod(lambda: None)
+    nvmlDeviceGetCount = staticmethod(lambda: 2)
+    nvmlDeviceGetHandleByIndex = staticmethod(lambda index: index)
+    nvmlDeviceGetHandleByUUID = staticmethod(("GPU-a", "GPU-b").index)
+    nvmlDeviceGetTemperatureV = staticmethod(lambda handle, _sensor: 40 + handle)
+    nvmlDeviceGetUtilizationRates = staticmethod(lambda _handle: SimpleNamespace(gpu=0))
+    nvmlDeviceGetCurrentClocksEventReasons = staticmethod(lambda _handle: 0)
+    nvmlDeviceGetTotalEccErrors = staticmethod(lambda *_which: 0)
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        (None, {"cuda:0": 40, "cuda:1": 41}),
+        (NamedGpu("GPU-b", "cuda:0"), {"cuda:0": 41}),
+    ],
+)
+def test_a_node_on_a_gpu_tells_of_that_one_alone_by_its_uuid(monkeypatch, only, expected):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml)
+    reader = GpuReader(only=only, wait_s=30)
+    assert {gpu.device: gpu.temperature_celsius for gpu in reader.read()} == expected
 
 
 def test_many_series_at_once_are_written_as_they_are_one_by_one():
