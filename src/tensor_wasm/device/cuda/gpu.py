@@ -114,7 +114,7 @@ class Gpu:
         self._last_end: WorkerEnd | None = None
         self._tenants: set[int] = set()
         self._kernels: dict[int, str] = {}
-        #: Why there is no worker, or why the last one ended.
+        #: Why there is no worker.
         self._trouble = "it has not started"
         self.generation = 1
         first: Future[GpuFacts] = Future()
@@ -141,8 +141,13 @@ class Gpu:
 
     @property
     def trouble(self) -> str:
-        """Why there is no worker, or why the last one ended; for operators, not for tenants."""
+        """Why there is no worker, empty while there is one; for operators, not for tenants."""
         return self._trouble
+
+    @property
+    def last_end(self) -> WorkerEnd | None:
+        """How the last worker that ended did."""
+        return self._last_end
 
     @property
     def pid(self) -> int | None:
@@ -381,6 +386,7 @@ class Gpu:
             else:
                 with self._lock:
                     self._worker = worker
+                    self._trouble = ""
                 if known is None:
                     known = facts
                     first.set_result(facts)
