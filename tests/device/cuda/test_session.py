@@ -170,6 +170,21 @@ def test_launches_of_threads_run_side_by_side(gpu_dev):
     assert isinstance(launching.error, tw.errors.Terminated)
 
 
+def test_a_kernel_that_leaves_faults_is_waited_for_and_a_timeout_costs_nobody_the_gpu():
+    with open_emulated("slow:1.5:counter") as dev:
+        counter, first, second = dev.load_ptx(COUNTER), words(1), words(1)
+        launching = Launching(lambda: counter.launch(1, 1, [first, 0]))
+        until(lambda: in_flight(dev))
+        with pytest.raises(tw.errors.DeadlineExceeded):
+            counter.launch(1, 1, [second, 0], timeout=0.1)
+        assert launching.thread.is_alive()
+        launching.thread.join(60)
+        assert launching.error is None
+        assert (first[0], second[0]) == (101, 0)
+        counter.launch(1, 1, [second, 0])
+        assert second[0] == 102
+
+
 def test_one_thread_needs_one_lane(shared_dev, monkeypatch):
     opened = []
     open_lane = shared_dev._session.gpu.open_lane

@@ -7,12 +7,13 @@ Arrays that were kept on the device cannot.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
 
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ class CudaSession:
         self._returned: deque[_Loan] = deque()
         self._loans: dict[int, _Loan] = {}
         self._lanes: list[tuple[int, Lane]] = []
+        self._turns: dict[int, threading.Lock] = {}
         self._opening = threading.Lock()
         self.gpu = Gpu(index, command=command, on_end=self._note)
         try:
@@ -181,6 +183,22 @@ class CudaSession:
     def give_lane(self, tenant: GpuTenant, lane: Lane) -> None:
         """A launch is over, and its lane idle."""
         self._lanes.append((tenant.generation, lane))
+
+    @contextlib.contextmanager
+    def turn(self, kernel: GpuKernel, visit: Visit) -> Iterator[None]:
+        """A kernel to oneself, where it leaves faults: there is one place for them. Raises what ends the visit."""
+        if not kernel.leaves_faults:
+            yield
+            return
+        lock = self._turns.setdefault(kernel.number, threading.Lock())
+        while not lock.acquire(timeout=_POLL_S):
+            ending = visit.ending()
+            if ending is not None:
+                raise ending
+        try:
+            yield
+        finally:
+            lock.release()
 
     # --- what nothing refers to any more ------------------------------------------------------------------------
 
@@ -396,17 +414,19 @@ class CudaKernel:
     def _run(self, tenant: GpuTenant, kernel: GpuKernel, launch: _Launch, visit: Visit) -> None:
         """Run it once. Raises :class:`KernelFault`."""
         session = self._session
-        lane = session.take_lane(tenant)
-        try:
-            line = lane.launch(kernel.number, *launch, visit.deadline_ns, visit.ending)
-        except KernelError:  # it did not run
+        with session.turn(kernel, visit):
+            lane = session.take_lane(tenant)
+            try:
+                line = lane.launch(kernel.number, *launch, visit.deadline_ns, visit.ending)
+            except KernelError:  # it did not run
+                session.give_lane(tenant, lane)
+                raise
+            except BaseException:
+                lane.close()
+                raise
             session.give_lane(tenant, lane)
-            raise
-        except BaseException:
-            lane.close()
-            raise
-        session.give_lane(tenant, lane)
+            if line:
+                tenant.reset(kernel)
         if line:
-            tenant.reset(kernel)
             reason = REASONS[Fault.TRAP if line in kernel.trap_lines else Fault.ADDRESS]
             raise KernelFault(f"kernel {kernel.name} faulted: {reason}; PTX line {line}")
