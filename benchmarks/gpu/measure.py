@@ -80,26 +80,17 @@ def parts(options: argparse.Namespace, output: Path) -> list[Part]:
         arguments = ["--gpu", options.gpu, "--seconds", str(options.seconds), "--output", str(output / f"{name}.json")]
         return Part(name, (python, str(file), *arguments, *quick), limit_s)
 
-    def tests(name: str, paths: Sequence[str], limit_s: float, *more: str) -> Part:
-        is_parallel = importlib.util.find_spec("xdist") is not None and options.processes > 1
-        command = [
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--tb=line",
-            "-p",
-            "gpu_outcomes",
-            *paths,
-            *more,
-        ]
-        command += ["-n", str(options.processes)] if is_parallel else []
+    def tests(name: str, path: Path, limit_s: float, *more: str, processes: int = 1) -> Part:
+        is_parallel = importlib.util.find_spec("xdist") is not None and processes > 1
+        flags = ("-q", "--tb=line", "-p", "no:cacheprovider", "-p", "gpu_outcomes")
+        command = (python, "-m", "pytest", *flags, str(path), *more)
+        command += ("-n", str(processes)) if is_parallel else ()
         told = output / name
         told.mkdir(parents=True, exist_ok=True)
+        for earlier in told.glob("*.jsonl"):
+            earlier.unlink()
         environment = {"TENSOR_WASM_TEST_GPU": options.gpu, "TENSOR_WASM_TEST_GPU_REPORT": str(told)}
-        return Part(name, tuple(command), limit_s, is_benchmark=False, environment=environment)
+        return Part(name, command, limit_s, is_benchmark=False, environment=environment)
 
     smoke = ROOT / "tests" / "device" / "cuda" / "smoke_bindings.py"
     emulated = ["--emulated"] if options.gpu == EMULATED else []
@@ -115,12 +106,12 @@ def parts(options: argparse.Namespace, output: Path) -> list[Part]:
     ]
     attacks = ROOT / "tests" / "device" / "cuda" / "test_attacks.py"
     if attacks.exists():
-        found.append(tests("attacks", [str(attacks)], 120))
+        found.append(tests("attacks", attacks, 120))
     if options.tests != "none":
         chosen = ["-m", "not slow"] if options.tests == "fast" or options.quick else []
         if options.quick:
             chosen += ["-k", "test_axpy_by_fours or test_softmax or test_sha256"]
-        found.append(tests("kernels", ["tests/kernels"], 400, *chosen))
+        found.append(tests("kernels", ROOT / "tests" / "kernels", 400, *chosen, processes=options.processes))
     if options.only:
         found = [part for part in found if part.name in options.only.split(",")]
     return [part for part in found if part.command[1] != str(smoke) or smoke.exists()]
