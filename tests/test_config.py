@@ -77,6 +77,9 @@ def test_sizes_may_have_a_unit(text, size):
         ("LISTEN_ADDR", "[::1]:"),
         ("DEVICE", "gpu"),
         ("DEVICE", "cuda:"),
+        ("DEVICE", "cuda:1000"),
+        ("DEVICE", "cuda:GPU-2f1b0c1e"),
+        ("DEVICE", "cuda:2f1b0c1e-0000-1111-2222-0123456789ab"),
         ("LOG", "loud"),
         ("LOG_FORMAT", "xml"),
         ("DEV_MODE", "2"),
@@ -103,6 +106,11 @@ def test_a_secret_is_shown_nowhere(name):
     with pytest.raises(ConfigurationError) as caught:
         load({f"TENSOR_WASM_{name.upper()}": "hunter2\x07x"})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["auto", "cpu", "cuda:0", "cuda:999", "cuda:GPU-2f1b0c1e-0000-1111-2222-0123456789AB"])
+def test_a_device_goes_by_kind_number_or_uuid(text):
+    assert load({"TENSOR_WASM_DEVICE": text}).config.device == text
 
 
 def test_an_empty_variable_is_not_set_but_an_empty_secret_stops_the_start():

@@ -118,6 +118,9 @@ def test_no_gpu_for_the_driver_is_explained_by_what_hides_it(root, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     (root / "dev/nvidiactl").touch()
     assert "/dev/nvidia-uvm is missing" in lack().text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # said on purpose: nothing is missing
+    assert "CUDA_VISIBLE_DEVICES='-1' leaves no GPU" in lack().text
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     (root / "dev/nvidia-uvm").touch()
     assert lack().text == "the driver finds no GPU"
 
