@@ -134,8 +134,10 @@ class CudaSession:
 
     def leave(self, thread: int) -> None:
         """It is done."""
-        self.take_returned()
-        self._inside.discard(thread)
+        try:
+            self.take_returned()
+        finally:
+            self._inside.discard(thread)
 
     def tenant(self, visit: Visit) -> GpuTenant:
         """The program's part of the GPU as it is now; waits for a worker that is being started.
@@ -232,7 +234,7 @@ class CudaSession:
     def end_of(self, generation: int) -> WorkerEnd | None:
         """Why a worker ended that has; waits a little for the news."""
         until = time.monotonic() + _REPORT_S
-        while generation not in self._ends and not self.is_closed and time.monotonic() < until:
+        while max(self._ends, default=0) < generation and not self.is_closed and time.monotonic() < until:
             time.sleep(_POLL_S / 10)
         return self._ends.get(generation)
 
