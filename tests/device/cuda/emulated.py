@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import os
 import threading
 import time
@@ -1003,8 +1004,9 @@ class EmulatedDriver:
             self._put(call, stream, context, work)
 
     def _max_threads(self, kernel: CompiledKernel) -> int:
-        x, y, z = kernel.maxntid or (1024, 1, 1)
-        return min(self.threads_max.get(kernel.name, 1024), x * y * z)
+        if kernel.maxntid is not None:  # the assembler then gives it no more registers than these can have
+            return min(math.prod(kernel.maxntid), 1024)
+        return self.threads_max.get(kernel.name, 1024)
 
     # --- modules ----------------------------------------------------------------------------------------------
 

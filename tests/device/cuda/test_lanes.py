@@ -132,12 +132,30 @@ def test_more_parameters_than_the_kernel_has_are_not_given_to_the_driver(two: Bo
 def test_a_kernel_with_too_many_threads_or_too_much_shared_memory_is_not_launched(
     two: Board, driver: EmulatedDriver
 ) -> None:
-    driver.threads_max["store"] = 64
-    kernel, base = two.kernel(1, STORE), two.partitions[1].base
+    bounded = STORE.replace(")\n{", ")\n.maxntid 64, 1, 1\n{")
+    assert bounded != STORE
+    kernel, base = two.kernel(1, bounded), two.partitions[1].base
     assert two.launch(1, kernel, base, 5, block=(65, 1, 1)) == (Result.NOT_LAUNCHABLE, 0)
     assert two.launch(1, kernel, base, 5, shared_bytes=(227 << 10) + 1) == (Result.NOT_LAUNCHABLE, 0)
+    assert two.launch(1, kernel, base, 5, shared_bytes=0xFFFF_FFFF) == (Result.NOT_LAUNCHABLE, 0)
+    assert "allow_shared" not in driver.calls  # whose number is an int
     assert two.launch(1, kernel, base, 5, block=(64, 1, 1)) == (Result.OK, 0)
     assert driver.calls["launch"] == 1
+
+
+def test_a_kernel_of_many_registers_has_another_module_for_large_blocks(two: Board, driver: EmulatedDriver) -> None:
+    driver.threads_max["store"] = 64
+    base, told = two.partitions[1].base, []
+    number, threads = two.engine.add_kernel(*two.module(1, STORE), False)
+    launch = driver.launch
+    driver.launch = lambda *arguments: (told.append(arguments[0]), launch(*arguments))  # type: ignore[method-assign]
+    assert (threads, driver.calls["load_module"]) == (1024, 2)
+    for block in (64, 65, 1024, 64):
+        assert two.launch(1, number, base, block, block=(block, 1, 1), shared_bytes=50 << 10) == (Result.OK, 0)
+        assert two.read(1, base, 8) == block.to_bytes(8, "little")
+    assert told[0] == told[3] != told[1] == told[2]
+    two.engine.remove_kernel(number)
+    assert driver.calls["unload_module"] == 2
 
 
 def test_dynamic_shared_memory_beyond_what_every_launch_has(two: Board, driver: EmulatedDriver) -> None:
@@ -227,8 +245,9 @@ def test_a_lane_that_ran_a_kernel_that_leaves_faults_keeps_nobody_from_it(two: B
     assert two.launch(5, kernel, base, 0) == (Result.OK, 0)
     driver.hold()
     two.ask(5, other, base, 5)  # the lane is busy with another
+    assert two.engine.poll() == 1
     two.ask(1, kernel, base, 0)
-    assert two.engine.poll() == 2
+    assert two.engine.poll() == 1
     driver.let_go()
     assert two.wait(1) == (Result.OK, 0)
     assert two.launch(5, kernel, base, 0) == (Result.OK, 0)
@@ -356,6 +375,52 @@ def test_a_busy_lane_closes_once_it_is_done(two: Board, driver: EmulatedDriver) 
     two.engine.open_lane(1, 1)
     assert two.engine.poll() == 0
     assert two.launch(1, kernel, base, 7) == (Result.OK, 0)
+
+
+def test_a_tenant_that_closes_begins_nothing_whatever_it_says(two: Board, driver: EmulatedDriver) -> None:
+    kernel, base = two.kernel(1, STORE), two.partitions[1].base
+    driver.hold()
+    two.ask(1, kernel, base, 5)
+    two.engine.poll()
+    two.words[(board.DOORBELL_BYTES + board.DONE) // 4] = two.ask(1, kernel, base, 6) - 1
+    launches = []
+
+    def on_wait() -> None:
+        launches.append(driver.calls["launch"])
+        driver.let_go()
+
+    two.on_wait = on_wait
+    two.engine.close_tenant(1)
+    assert set(launches) == {1}
+
+
+def test_a_failed_request_of_a_closed_lane_is_not_its_next_owners(two: Board, driver: EmulatedDriver) -> None:
+    kernel, theirs = two.kernel(1, STORE), two.kernel(2, STORE)
+    driver.fail("launch", OUT_OF_RESOURCES)
+    two.ask(1, kernel, two.partitions[1].base, 5)
+    two.engine.poll()
+    two.engine.close_lane(1)
+    two.engine.open_lane(1, 2)
+    assert two.launch(1, theirs, two.partitions[2].base, 5) == (Result.OK, 0)
+
+
+def test_a_module_waits_for_no_lane_that_is_closed(two: Board, driver: EmulatedDriver) -> None:
+    kernel, theirs = two.kernel(1, STORE), two.kernel(2, STORE)
+    driver.hold()
+    two.ask(1, kernel, two.partitions[1].base, 5)
+    two.engine.poll()
+    two.engine.remove_kernel(kernel)
+    driver.let_go()
+    driver.synchronize_stream(driver.streams[1])
+    two.engine.close_lane(1)
+    two.engine.open_lane(1, 2)
+    driver.hold()
+    two.ask(1, theirs, two.partitions[2].base, 5)
+    assert two.engine.poll() == 1
+    two.engine.check()
+    assert driver.calls["unload_module"] == 1
+    driver.let_go()
+    two.wait(1)
 
 
 def test_streams_are_used_again(two: Board, driver: EmulatedDriver) -> None:

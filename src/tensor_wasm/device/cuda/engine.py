@@ -17,11 +17,12 @@ from typing import Final
 
 import numpy as np
 
+from tensor_wasm.abi.limits import BLOCK_THREADS_MAX
 from tensor_wasm.device.cuda.board import BYTES
-from tensor_wasm.device.cuda.driver import Driver, DriverError, GpuFacts
+from tensor_wasm.device.cuda.driver import OUT_OF_MEMORY, Driver, DriverError, GpuFacts
 from tensor_wasm.device.cuda.lanes import Lanes
 from tensor_wasm.device.cuda.memory import PartitionMemory
-from tensor_wasm.device.cuda.records import Kernel, Running, Tenant
+from tensor_wasm.device.cuda.records import Assembled, Kernel, Running, Tenant
 from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES
 
 #: Pinned memory of the worker's own, by which images go to the device.
@@ -31,6 +32,9 @@ _SPIN_S: Final = 0.002
 _SLEEP_S: Final = 50e-6
 #: Of a text: a kernel's name and what stands in its brackets; of a parameter: alignment, bits, how many.
 _ENTRY: Final = re.compile(rb"\.entry\s+([^\s(]+)\s*\(([^)]*)\)")
+#: What bounds a kernel's blocks, and an entry with such a bound.
+_BOUNDS: Final = re.compile(rb"^\s*\.(?:maxntid|reqntid)\b", re.MULTILINE)
+_WIDE: Final = rb"\g<0>\n.maxntid %d, 1, 1" % BLOCK_THREADS_MAX
 _PARAMETER: Final = re.compile(rb"\.param\s+(?:\.align\s+(\d+)\s+)?\.[a-z]+(\d+)[^\[,]*(?:\[(\d+)\])?")
 
 
@@ -70,8 +74,8 @@ class Engine:
         self._staging = host_address + BYTES
         self._staging_bytes = len(board) - BYTES
         self._tenants: dict[int, tuple[Tenant, PartitionMemory]] = {}
-        #: Of modules without a kernel so far, the bytes of parameters that each entry has.
-        self._modules: dict[int, dict[str, int]] = {}
+        #: Modules without a kernel so far.
+        self._modules: dict[int, Assembled] = {}
         #: Of partitions that failed to open, what could not be given back at once.
         self._remains: list[PartitionMemory] = []
         self._next_kernel = 1
@@ -149,17 +153,46 @@ class Engine:
     # --- kernels ----------------------------------------------------------------------------------------
 
     def assemble(self, ptx: bytes) -> int:
-        """The module of a fenced text, for :meth:`add_kernel` or :meth:`forget`. Any thread may call."""
-        self._driver.use_context(self._context)
-        module = self._driver.load_module(ptx)
-        self._modules[module] = _parameter_bytes(ptx)
+        """The module of a fenced text, for :meth:`add_kernel` or :meth:`forget`. Any thread may call.
+
+        The driver gives a kernel as many registers as it likes, and then refuses blocks that take more than there are.
+        A text that says nothing of its blocks is assembled once more for those.
+        """
+        driver = self._driver
+        driver.use_context(self._context)
+        module = driver.load_module(ptx)
+        assembled = Assembled(_parameter_bytes(ptx))
+        try:
+            if _BOUNDS.search(ptx) is None:
+                assembled.wide = self._assemble_wide(module, assembled, ptx)
+        except BaseException:
+            self._quietly(driver.unload_module, module)
+            raise
+        self._modules[module] = assembled
         return module
+
+    def _assemble_wide(self, module: int, assembled: Assembled, ptx: bytes) -> int:
+        driver = self._driver
+        functions = (driver.function(module, name) for name in assembled.parameter_bytes)
+        if all(driver.max_threads(function) >= BLOCK_THREADS_MAX for function in functions):
+            return 0
+        try:
+            return driver.load_module(_ENTRY.sub(_WIDE, ptx))
+        except DriverError as error:
+            if error.is_sticky or error.code == OUT_OF_MEMORY:
+                raise
+            return 0  # it cannot do with so few: large blocks are refused
 
     def forget(self, module: int) -> None:
         """Unload a module of which no kernel was taken."""
-        if module in self._modules:
-            self._driver.unload_module(module)
-            del self._modules[module]
+        assembled = self._modules.get(module)
+        if assembled is None:
+            return
+        if assembled.wide:
+            self._driver.unload_module(assembled.wide)
+            assembled.wide = 0
+        self._driver.unload_module(module)
+        del self._modules[module]
 
     def add_kernel(
         self, tenant: int, module: int, name: str, image_base: int, image: bytes, leaves_faults: bool
@@ -175,10 +208,12 @@ class Engine:
                 raise ValueError(f"tenant {tenant} takes no kernel from module {module}")
             if not owner.partition.holds(image_base, max(len(image), FAULT_BYTES)):
                 raise ValueError("the image is not inside the tenant's partition")
-            if name not in self._modules[module]:
+            assembled = self._modules[module]
+            if name not in assembled.parameter_bytes:
                 raise ValueError(f"the module has no kernel {name[:64]}")
-            function = self._driver.function(module, name)
-            max_threads = self._driver.max_threads(function)
+            modules = [module, assembled.wide] if assembled.wide else [module]
+            functions = [self._driver.function(each, name) for each in modules]
+            threads = [self._driver.max_threads(function) for function in functions]
             self._write(image_base, image)
         except BaseException:
             self._quietly(self.forget, module)
@@ -188,16 +223,19 @@ class Engine:
         kernel = Kernel(
             number=number,
             tenant=owner,
-            module=module,
-            function=function,
+            modules=modules,
+            function=functions[0],
+            fast_threads=threads[0],
+            wide_function=functions[1] if assembled.wide else 0,
             name=name,
-            parameter_bytes=self._modules.pop(module)[name],
-            max_threads=max_threads,
+            parameter_bytes=assembled.parameter_bytes[name],
+            max_threads=max(threads),
             fault=image_base if leaves_faults else 0,
         )
+        del self._modules[module]
         owner.kernels.add(kernel)
         self._lanes.kernels[number] = kernel
-        return number, max_threads
+        return number, kernel.max_threads
 
     def remove_kernel(self, number: int) -> None:
         """Forget a kernel. Its module is unloaded once nothing that its tenant has in flight can be running it."""

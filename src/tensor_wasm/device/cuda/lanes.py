@@ -86,7 +86,7 @@ class Lanes:
         self._all_asked = doorbells[:, REQUEST // WORD_BYTES]
         self._all_done = doorbells[:, _DONE]
         self._all_started = np.zeros(LANES, np.uint32)
-        self._started = memoryview(self._all_started)
+        self._started = self._all_started.data
         self._flags = bytearray(LANES)
         self._all_flags = np.frombuffer(self._flags, np.bool_)
         self._show(0)
@@ -176,19 +176,23 @@ class Lanes:
 
     def _is_unloaded(self, kernel: Kernel) -> bool:
         try:
-            self._driver.unload_module(kernel.module)
+            self._unload_modules(kernel)
         except DriverError as error:
             if error.is_sticky:
                 raise
             return False
-        kernel.tenant.kernels.discard(kernel)
         return True
 
     def unload(self, kernel: Kernel) -> None:
         """Unload a kernel now that its tenant has no lane. Raises :class:`DriverError`."""
         self.kernels.pop(kernel.number, None)
         self._retired = [each for each in self._retired if each[0] is not kernel]
-        self._driver.unload_module(kernel.module)
+        self._unload_modules(kernel)
+
+    def _unload_modules(self, kernel: Kernel) -> None:
+        while kernel.modules:
+            self._driver.unload_module(kernel.modules[-1])
+            kernel.modules.pop()
         kernel.tenant.kernels.discard(kernel)
 
     # --- launches ---------------------------------------------------------------------------------------
@@ -256,13 +260,12 @@ class Lanes:
                     driver.copy_to_device(address, staging, size_bytes, stream)
                     lane.tenant.in_bytes += size_bytes
             if shared_bytes > kernel.shared_bytes:
-                driver.allow_shared(kernel.function, shared_bytes)
-                kernel.shared_bytes = shared_bytes
+                self._allow_shared(kernel, shared_bytes)
             if fault:
                 kernel.lane = lane
                 driver.set_memory(fault, 0, WORD_BYTES, stream)
             driver.launch(
-                kernel.function,
+                kernel.function if threads <= kernel.fast_threads else kernel.wide_function,
                 (gx, gy, gz),
                 (bx, by, bz),
                 shared_bytes,
@@ -287,6 +290,12 @@ class Lanes:
             lane.result = result
             self._failed.add(lane)
         return 1
+
+    def _allow_shared(self, kernel: Kernel, shared_bytes: int) -> None:
+        self._driver.allow_shared(kernel.function, shared_bytes)
+        if kernel.wide_function:
+            self._driver.allow_shared(kernel.wide_function, shared_bytes)
+        kernel.shared_bytes = shared_bytes
 
     def _may_begin(self, lane: Lane, kernel: Kernel | None) -> bool:
         """Whether a request can be begun now, or is to be looked at again later."""

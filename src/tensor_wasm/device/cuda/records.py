@@ -44,20 +44,37 @@ class Tenant:
         self.launches = self.in_bytes = self.out_bytes = self.busy_ns = 0
 
 
+@dataclass(slots=True)
+class Assembled:
+    """A module before a kernel is taken from it: the bytes of parameters that each entry has.
+
+    ``wide`` is another module of the same text, 0 where there is none: its kernel takes few enough registers for the
+    largest blocks, and is slower for it.
+    """
+
+    parameter_bytes: dict[str, int]
+    wide: int = 0
+
+
 class Kernel:
-    """A kernel of a tenant. ``fault`` is where on the device its fault line is, 0 for one that leaves none."""
+    """A kernel of a tenant. ``fault`` is where on the device its fault line is, 0 for one that leaves none.
+
+    Blocks of up to ``fast_threads`` run ``function``, those of up to ``max_threads`` the one of the wide module.
+    """
 
     __slots__ = (
+        "fast_threads",
         "fault",
         "function",
         "lane",
         "max_threads",
-        "module",
+        "modules",
         "name",
         "number",
         "parameter_bytes",
         "shared_bytes",
         "tenant",
+        "wide_function",
     )
 
     def __init__(
@@ -65,8 +82,10 @@ class Kernel:
         *,
         number: int,
         tenant: Tenant,
-        module: int,
+        modules: list[int],
         function: int,
+        fast_threads: int,
+        wide_function: int,
         name: str,
         parameter_bytes: int,
         max_threads: int,
@@ -74,8 +93,10 @@ class Kernel:
     ) -> None:
         self.number = number
         self.tenant = tenant
-        self.module = module
+        self.modules = modules
         self.function = function
+        self.fast_threads = fast_threads
+        self.wide_function = wide_function
         self.name = name
         self.parameter_bytes = parameter_bytes
         self.max_threads = max_threads
