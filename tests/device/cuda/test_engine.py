@@ -81,6 +81,18 @@ def test_a_full_device_opens_no_partition_and_goes_on(two: Board, driver: Emulat
     two.open_tenant(3)
 
 
+def test_what_could_not_be_given_back_at_once_is_given_back_later(node: Board, driver: EmulatedDriver) -> None:
+    before = driver.memory_info()
+    driver.fail("map_memory", OUT_OF_MEMORY, 3)
+    driver.fail("unmap_memory", OUT_OF_MEMORY, 1)
+    with pytest.raises(DriverError):
+        node.engine.open_tenant(1, SIZE_BYTES)
+    assert driver.memory_info() < before
+    with pytest.raises(ValueError, match="no partition"):
+        node.engine.open_tenant(1, 1)
+    assert driver.memory_info() == before
+
+
 # --- requests that are no launches ----------------------------------------------------------------------------------
 
 
