@@ -322,25 +322,33 @@ def test_a_deadline_ends_a_guest_whose_kernel_runs(rig: LaunchRig) -> None:
     guest.close()
 
 
-def test_an_order_ends_a_guest_that_is_in_the_middle_of_its_copies(engine: Engine) -> None:
-    size_bytes = 64 << 20
-    rig = LaunchRig(engine, staging_bytes=size_bytes, pages=size_bytes // PAGE)
-    asked = 0
+def test_a_guest_can_be_ended_between_the_pieces_of_its_copies(engine: Engine) -> None:
+    size_bytes = 24 << 20
+    rig = LaunchRig(engine, staging_bytes=size_bytes, device_bytes=size_bytes, pages=size_bytes // PAGE)
+    place = Placement(0, BASE, EMPTY, BASE, size_bytes, 0, size_bytes)
+    guest = LaunchGuest(rig, placement=place, memory_bytes=size_bytes + PAGE)
+    looks, ended_at, latest = 0, 1 << 30, 0
 
     def interrupt() -> TensorWasmError | None:
-        nonlocal asked
-        asked += 1
-        return None
+        nonlocal looks
+        looks += rig.worker.word(0, board.REQUEST) == latest
+        return Terminated("ended") if looks == ended_at else None
 
-    # A memory of many pieces is copied so often that the guest is asked in between, without a launch on the board.
-    place = Placement(0, BASE, EMPTY, BASE, size_bytes, 0, size_bytes)
-    guest = LaunchGuest(rig, placement=place, interrupt=interrupt, memory_bytes=size_bytes + PAGE)
+    def count(*windows: tuple[int, int]) -> int:
+        nonlocal looks, latest
+        looks, latest = 0, len(rig.worker.requests)
+        assert guest.show(*windows) == Code.OK
+        return looks
+
     guest.launch(b"")  # binds
-    guest.store.interrupt = lambda: Terminated("ended")
+    guest.store.interrupt, guest.store.check_ticks = interrupt, 0  # it is asked whenever it can be
     engine._skip_ahead()
+    small = count((0, 1))
+    assert count((0, size_bytes)) >= small + 2  # in 3 pieces
+    ended_at = small + 1
     with pytest.raises(Terminated):
-        guest.show((0, size_bytes))
-    assert rig.worker.requests == []
+        count((0, size_bytes))
+    assert len(rig.worker.requests) == 2
     guest.close()
     rig.close()
 
