@@ -130,11 +130,13 @@ def measure(options: Options, findings: Findings) -> None:
         for work in works(scale):
 
             def one(work: Work = work) -> None:
-                ratio, times = _compare(stage, work, sources, results, image, rounds=3 if options.is_quick else 11)
-                findings.keep(work.name, {"ratio": ratio, "plain_ms": times[0], "fenced_ms": times[1]})
+                rounds = 3 if options.is_quick else 11
+                ratio, (plain_ms, fenced_ms), wrong = _compare(stage, work, sources, results, image, rounds)
+                findings.keep(work.name, {"plain_ms": plain_ms, "fenced_ms": fenced_ms, "wrong_bytes": wrong})
                 ratios[work.is_memory_bound].append(ratio)
                 kind = "memory" if work.is_memory_bound else "compute"
-                findings.add(f"fence, {work.name} ({kind})", f"{ratio - 1:+.1%}", note=f"{times[0]:.3f} ms")
+                differ = f", {wrong} bytes of the result differ" if wrong else ""
+                findings.add(f"fence, {work.name} ({kind})", f"{ratio - 1:+.1%}", note=f"{plain_ms:.3f} ms{differ}")
 
             attempt(findings, f"fence, {work.name}", one)
     for name, values in (
@@ -151,8 +153,8 @@ def measure(options: Options, findings: Findings) -> None:
 
 def _compare(
     stage: Stage, work: Work, sources: dict[str, Array], results: list[Array], image: Array, rounds: int
-) -> tuple[float, tuple[float, float]]:
-    """How many times as long the fenced kernel takes, and both in milliseconds. Raises when results differ."""
+) -> tuple[float, tuple[float, float], int]:
+    """How many times as long the fenced kernel takes, both in milliseconds, and how many bytes of results differ."""
     stage.clear()
     text = work.text.read_bytes()
     kernels = stage.plain(text, work.entry), stage.fenced(text, work.entry, image)
@@ -185,9 +187,7 @@ def _compare(
         fill()
         launch()
         stage.download(place, result[:size])
-    if not np.array_equal(results[0][:size], results[1][:size]):
-        wrong = np.count_nonzero(results[0][:size] != results[1][:size])
-        raise AssertionError(f"fenced, {wrong} of {size} bytes of the result are others")
+    wrong = int(np.count_nonzero(results[0][:size] != results[1][:size]))
     once = stage.time_ms(launches[0])
     repeats = max(min(int(2.0 / max(once, 1e-3)), 200), 1)
     samples: list[list[float]] = [[], []]
@@ -195,7 +195,7 @@ def _compare(
         for launch, found in zip(launches, samples, strict=True):
             found.append(stage.time_ms(launch, repeats))
     ratio = statistics.median(fenced / plain for plain, fenced in zip(*samples, strict=True))
-    return ratio, (statistics.median(samples[0]), statistics.median(samples[1]))
+    return ratio, (statistics.median(samples[0]), statistics.median(samples[1])), wrong
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/measure.py --output DIR
 
-Prints a table in the end; DIR gets it as Markdown and all details as JSON, and what each part wrote. A part that fails,
-or takes longer than it may, says so in the table, and the others go on. Without a GPU: ``skipped: no GPU``.
+Prints what it found in the end; DIR gets the table as Markdown, all details as JSON, and what each part wrote. A part
+that fails, or takes longer than it may, says so, and the others go on. Without a GPU: ``skipped: no GPU``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from part import EMULATED, ROOT, Row
-from table import Report, aligned, marked
+from table import Report, marked
 
 FOLDER = Path(__file__).resolve().parent
 _PROCESSES = 12
@@ -35,6 +36,8 @@ _SUMMARY_CHARACTERS = 7600
 #: After it was told to end, a part may write what it has.
 _GRACE_S = 8.0
 _FAILURES_SHOWN = 25
+#: Of a bounded time, how much tests may have.
+_TESTS_SHARE = 0.55
 #: In a process of its own: a driver that hangs or dies is a machine without a GPU. It ends at once, with no context.
 _FACTS = """
 import json, os, sys
@@ -71,7 +74,7 @@ class Outcome:
 
 
 def parts(options: argparse.Namespace, output: Path) -> list[Part]:
-    """All parts, in the order in which they run: what must not be missing first, what takes longest last."""
+    """All parts: what must not be missing first."""
     python = sys.executable
     quick = ["--quick"] if options.quick else []
 
@@ -236,8 +239,8 @@ def machine(gpu: str) -> dict[str, str]:
 
 
 def summary(report: Report, outcomes: Sequence[Outcome]) -> str:
-    """What is printed in the end, of bounded length."""
-    lines = ["", report.title(), "", *aligned(report.rows()), ""]
+    """What is printed in the end, of bounded length: troubles, failures, lines with bars, the others."""
+    lines = ["", report.title(), ""]
     lines += [f"TROUBLE {each.part.name}: {each.trouble}" for each in outcomes if each.trouble]
     for each in outcomes:
         failures = each.details.get("failures", [])
@@ -245,9 +248,31 @@ def summary(report: Report, outcomes: Sequence[Outcome]) -> str:
             lines.append(f"{len(failures)} failures of {each.part.name}; by test:")
             by_test = Counter(failure["nodeid"].split("[")[0].rsplit("/", 1)[-1] for failure in failures)
             lines += [f"  {count:4} {name}" for name, count in by_test.most_common(_FAILURES_SHOWN)]
-            lines += [f"  {failure['nodeid'].rsplit('/', 1)[-1]}: {failure['text'][:160]}" for failure in failures[:8]]
+            first = {failure["nodeid"].split("[")[0]: failure for failure in reversed(failures)}
+            lines += [
+                f"  {failure['nodeid'].rsplit('/', 1)[-1]}: {' '.join(failure['text'].split())[:160]}"
+                for failure in list(first.values())[-10:]
+            ]
+    _, *rows = report.rows()
+    for name, found, bar, verdict in sorted(rows, key=lambda row: not row[3]):
+        lines.append(f"{verdict.strip('*').upper():6} {name}: {found}" + (f" [{bar}]" if bar else ""))
     text = "\n".join(lines)
     return text if len(text) <= _SUMMARY_CHARACTERS else text[: _SUMMARY_CHARACTERS - 40] + "\n... more in --output"
+
+
+def _write(output: Path, facts: Mapping[str, str], report: Report, outcomes: Sequence[Outcome]) -> None:
+    """What was found so far, as JSON and as Markdown."""
+    found = {
+        each.part.name: {
+            "seconds": each.seconds,
+            "trouble": each.trouble,
+            "details": each.details,
+            "rows": report.as_dicts(each.part.name),
+        }
+        for each in outcomes
+    }
+    (output / "report.json").write_text(json.dumps({"machine": facts, "parts": found}, indent=1), "utf-8")
+    (output / "report.md").write_text("\n".join([report.title(), "", *marked(report.rows()), ""]), "utf-8")
 
 
 def main() -> int:
@@ -258,7 +283,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, which only show that everything works")
     parser.add_argument("--only", default="", help="parts, by their names with commas between")
     parser.add_argument("--tests", choices=("all", "fast", "none"), default="all", help="of the kernels' tests")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long each timed case lasts about")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each timed case lasts about")
     parser.add_argument("--budget", type=float, default=0.0, help="seconds for everything; 0 for no bound")
     parser.add_argument("--processes", type=int, default=_PROCESSES, help="how many processes test at once")
     options = parser.parse_args()
@@ -272,30 +297,37 @@ def main() -> int:
     began = time.monotonic()
     outcomes: list[Outcome] = []
     report = Report(facts)
-    for part in parts(options, output):
-        left = options.budget - (time.monotonic() - began) - 5 if options.budget else part.limit_s
-        if left < 5:
-            outcomes.append(Outcome(part, [], {}, 0.0, "did not run: no time was left"))
-            continue
+
+    def left_s() -> float:
+        return options.budget - (time.monotonic() - began) - _GRACE_S if options.budget else float("inf")
+
+    def measured(part: Part) -> Outcome:
+        limit_s = min(part.limit_s, left_s() if part.is_benchmark else max(left_s() * _TESTS_SHARE, 20))
+        if limit_s < 5:
+            return Outcome(part, [], {}, 0.0, "did not run: no time was left")
         try:
-            outcome = run_part(part, output, min(part.limit_s, left))
+            return run_part(part, output, limit_s)
         except Exception as error:
-            outcome = Outcome(part, [], {}, 0.0, f"{type(error).__name__}: {error}")
+            return Outcome(part, [], {}, 0.0, f"{type(error).__name__}: {error}")
+
+    def note(outcome: Outcome) -> None:
         outcomes.append(outcome)
-        report.add(part.name, outcome.rows)
-        print(f"{part.name}: {outcome.seconds:.0f} s {outcome.trouble[:100]}", flush=True)
-        document = {
-            "machine": facts,
-            "parts": {
-                each.part.name: {
-                    "seconds": each.seconds, "trouble": each.trouble, "details": each.details,
-                    "rows": report.as_dicts(each.part.name),
-                }
-                for each in outcomes
-            },
-        }  # fmt: skip
-        (output / "report.json").write_text(json.dumps(document, indent=1), "utf-8")
-        (output / "report.md").write_text("\n".join([report.title(), "", *marked(report.rows()), ""]), "utf-8")
+        report.add(outcome.part.name, outcome.rows)
+        print(f"{outcome.part.name}: {outcome.seconds:.0f} s {outcome.trouble[:100]}", flush=True)
+        _write(output, facts, report, outcomes)
+
+    chosen = parts(options, output)
+    for part in chosen:
+        if part.name == "driver":
+            note(measured(part))
+    # Tests time nothing: they run at the same time.
+    tests = [part for part in chosen if part.environment]
+    with ThreadPoolExecutor(max(len(tests), 1)) as pool:
+        for outcome in pool.map(measured, tests):
+            note(outcome)
+    for part in chosen:
+        if part.is_benchmark:
+            note(measured(part))
     print(summary(report, outcomes))
     has_failed = any(each.trouble or each.details.get("failures") for each in outcomes)
     return 1 if has_failed else 0

@@ -54,14 +54,19 @@ class Guest:
         return int(found)
 
     def times_us(self, rounds: int, count: int) -> list[float]:
-        """Microseconds of launches, of the benchmark's guest; what reading the clock costs is taken off."""
-        self.call("clock_loop", count)
-        clock_ns = float(np.median([self.call("sample", n) for n in range(count)]))
+        """Microseconds of launches, of the benchmark's guest."""
         found: list[float] = []
         for _ in range(rounds):
             self.call("time_loop", count)
-            found += [max(self.call("sample", n) - clock_ns, 0.0) / 1e3 for n in range(count)]
+            found += self.samples_us(count)
         return found
+
+    def samples_us(self, count: int) -> list[float]:
+        """Those of the latest loop. What reading the clock costs is taken off."""
+        samples = [self.call("sample", n) for n in range(count)]
+        self.call("clock_loop", 200)
+        clock_ns = float(np.median([self.call("sample", n) for n in range(200)]))
+        return [max(sample - clock_ns, 0.0) / 1e3 for sample in samples]
 
 
 def window_guest(count: int) -> bytes:

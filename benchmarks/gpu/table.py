@@ -48,12 +48,6 @@ class Report:
         return [asdict(row) for row in self._rows.get(part, ())]
 
 
-def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Columns for a terminal."""
-    widths = [min(max(len(cell) for cell in column), 64) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
 def marked(table: Sequence[Sequence[str]]) -> list[str]:
     """Markdown."""
     header, *rows = table
