@@ -349,8 +349,10 @@ class Gpu:
             self.generation += 1
             self._tenants.clear()
             self._kernels.clear()
-        worker.abandon(_restarting())
+        worker.kill()
+        # Before the requests end: with that of a lane that closes its number is free, and nobody looks at it.
         self._lanes.lose()
+        worker.abandon(_restarting())
 
     # --- the supervisor ---------------------------------------------------------------------------------
 

@@ -107,8 +107,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _say(connection: socket.socket, message: Message) -> None:
-    for part in message.parts():
-        connection.sendall(part)
+    connection.sendall(b"".join(message.parts()))
 
 
 class _Server:

@@ -105,8 +105,10 @@ class WorkerHandle:
                 raise WorkerFailed(f"the worker was not ready after {START_LIMIT_S:.0f} s")
             try:
                 messages = self.receive(0.05)
-            except (OSError, InternalError) as error:
+            except OSError as error:
                 raise WorkerFailed(f"the worker did not start: {self.describe_end()}") from error
+            except InternalError as error:
+                raise WorkerFailed(f"the worker did not start: it said what no worker says: {error}") from error
             for message in messages or ():
                 if message.kind is Kind.UNUSABLE:
                     raise WorkerFailed(message.text())
@@ -130,7 +132,7 @@ class WorkerHandle:
             if self._end is not None:
                 raise self._end_again(self._end)
             number = self._next_request
-            parts = request(kind, number, numbers, *content).parts()
+            parts = _joined(request(kind, number, numbers, *content).parts())
             self._next_request = number % 0xFFFF_FFFF + 1
             self._waiting[number] = future
         try:
@@ -228,6 +230,11 @@ class WorkerHandle:
     @staticmethod
     def _end_again(error: DeviceRestarting) -> DeviceRestarting:
         return DeviceRestarting(str(error))  # an exception is raised once: it grows with each stack
+
+
+def _joined(parts: list[bytes]) -> list[bytes]:
+    """Parts of a frame as they are sent: at once if they are short."""
+    return [b"".join(parts)] if sum(map(len, parts)) < _RECEIVE_BYTES else parts
 
 
 def _error_file() -> int:
