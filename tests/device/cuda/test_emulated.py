@@ -262,8 +262,10 @@ def test_a_launch_that_cannot_be_is_refused(
 ])  # fmt: skip
 def test_a_kernel_that_faults_loses_the_context(rig: Rig, kernel: str, address: int | None, code: int) -> None:
     other = rig.driver.create_stream()
+    rig.driver.hold()
     rig.launch(kernel, None if address is None else address % (1 << 64))
     rig.driver.set_memory(rig.address, 1, 4, rig.stream)
+    rig.driver.let_go()
     for call in (
         rig.wait,
         lambda: rig.driver.is_stream_done(other),
