@@ -30,6 +30,7 @@ def run(*arguments: str) -> dict:
     [
         (("instance", "--count", "1000"), 3),
         (("kernel", "--count", "1000"), 2),
+        (("board", "--count", "1000"), 4),
         pytest.param(("dispatch", "--count", "2000"), 4, marks=pytest.mark.slow),
         pytest.param(("invoke", "--seconds", "1"), 3, marks=pytest.mark.slow),
     ],

@@ -7,13 +7,14 @@ between them is measured in the same way and taken off.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from tensor_wasm.bench.background import busy_node
 from tensor_wasm.bench.plain import PlainGuest
 from tensor_wasm.bench.report import Report
-from tensor_wasm.bench.sandbox import KeptGuest, Workshop, guest_wasm
+from tensor_wasm.bench.sandbox import Workshop, guest_wasm
 
 EMPTY, VECTOR_ADD = range(2)
 _WARM_UP = 10_000
@@ -42,7 +43,17 @@ def measure(home: Path, count: int) -> Report:
     return report
 
 
-def timed(guest: KeptGuest | PlainGuest, count: int) -> np.ndarray:
+class TimedGuest(Protocol):
+    """An instance of the benchmarks' guest."""
+
+    def call(self, export: str, *args: int) -> int:
+        """Call an export that takes i32s and gives one."""
+
+    def samples(self, count: int) -> tuple[int, ...]:
+        """The first ``count`` samples, nanoseconds, of the last timed loop."""
+
+
+def timed(guest: TimedGuest, count: int) -> np.ndarray:
     """Microseconds of each launch, the clock's own cost taken off."""
     guest.call("clock_loop", min(count, _ROUND))
     clock_ns = float(np.median(guest.samples(min(count, _ROUND))))

@@ -38,6 +38,17 @@ def dispatch(session: Session, count: int | None) -> None:
 @_count
 @with_session
 @click.pass_obj
+def board(session: Session, count: int | None) -> None:
+    """Launch to the board of a GPU and back, without one."""
+    from tensor_wasm.bench.board import measure
+
+    _run(session, lambda home: measure(home, count or 100_000))
+
+
+@bench.command()
+@_count
+@with_session
+@click.pass_obj
 def kernel(session: Session, count: int | None) -> None:
     """Launch vector_add over 1,024 elements."""
     from tensor_wasm.bench.kernel import measure
