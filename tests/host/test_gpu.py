@@ -185,11 +185,11 @@ def test_a_trap_ends_the_invocation_with_kernel_and_line(gpu: CudaDevice, guest:
     assert gpu.restarts == 0
 
 
-def test_a_block_with_more_threads_than_the_kernel_s_registers_allow_is_refused(
-    open_gpu: Open, guest: Callable[..., HostRig]
+def test_a_block_with_more_threads_than_the_text_allows_is_refused(
+    gpu: CudaDevice, guest: Callable[..., HostRig]
 ) -> None:
-    rig = guest(open_gpu("threads:step:64"))
-    kernel = load(rig, STEP, "step")
+    rig = guest(gpu)
+    kernel = load(rig, STEP.replace(b"target)\n{", b"target)\n.maxntid 8, 8, 1\n{"), "step")
     words = (Tag.POINTER, DATA_AT, 4 * 64)
     assert launch(rig, kernel, words, block=65) == Code.INVALID_DIMENSIONS
     assert launch(rig, kernel, words, block=64) == Code.OK

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from device.cuda.emulated_worker import worker_command
-from tensor_wasm.device import selection
+from tensor_wasm.device import Compilers, selection
 from tensor_wasm.device.cuda.device import CudaDevice
 from tensor_wasm.device.cuda.driver import GpuFacts
-from tensor_wasm.device.cuda.gpu import Gpu
+from tensor_wasm.device.cuda.gpu import Gpu, WorkerEnd
 from tensor_wasm.runtime import ModuleCache
 
 
-def emulated_gpu(index: int, modules: ModuleCache, partition_bytes: int, staging_bytes: int) -> CudaDevice:
+def emulated_gpu(
+    index: int, modules: ModuleCache, partition_bytes: int, staging_bytes: int, compilers: Compilers | None
+) -> CudaDevice:
     """As :func:`selection.open_gpu`."""
     command = worker_command(*os.environ.get("EMULATE", "").split())
-    return CudaDevice(
-        lambda on_end: Gpu(index, staging_bytes=staging_bytes, command=command, on_end=on_end), modules, partition_bytes
-    )
+
+    def start(on_end: Callable[[WorkerEnd], None]) -> Gpu:
+        return Gpu(index, staging_bytes=staging_bytes, command=command, on_end=on_end)
+
+    return CudaDevice(start, modules, partition_bytes, compilers)
 
 
 def choose(name: str) -> selection.Choice:

@@ -70,7 +70,7 @@ class Job:
         """The value that the answer has, or raise the error that it tells of. The first field is not looked at."""
         _memory, *fields = answer.fields
         match answer.kind:
-            case Kind.KERNEL | Kind.MODULE:
+            case Kind.KERNEL | Kind.MODULE | Kind.DRAFT | Kind.FENCED:
                 return self.result(tuple(fields), duration_s)
             case Kind.PTX_ERROR:
                 raise PtxError(fields[1].decode(), *messages.unpack_place(fields[0]))
@@ -92,6 +92,17 @@ def kernel_job(ptx: bytes, entry: str) -> Job:
         PtxError,
         lambda fields, duration_s: KernelCode(fields[0], fields[1], duration_s),
     )
+
+
+def draft_job(ptx: bytes, entry: str) -> Job:
+    """Read a text for a GPU; the future gives an encoded draft of the kernel."""
+    name = entry.encode("utf-8", "surrogatepass")
+    return Job(Kind.DRAFT_KERNEL, (name, ptx), "kernel", PtxError, lambda fields, _duration_s: fields[0])
+
+
+def fence_job(ptx: bytes, order: bytes) -> Job:
+    """Fence a kernel for a GPU; the future gives its text, its name and its image."""
+    return Job(Kind.FENCE_KERNEL, (order, ptx), "kernel", PtxError, lambda fields, _duration_s: fields)
 
 
 def module_job(wasm: bytes) -> Job:

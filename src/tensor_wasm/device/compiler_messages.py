@@ -37,6 +37,10 @@ class Kind(IntEnum):
     INVALID_WASM = 7  # memory held, text
     OUT_OF_MEMORY = 8  # memory held
     FAILED = 9  # memory held, text
+    DRAFT_KERNEL = 10  # to the compiler: time limit, entry, PTX
+    FENCE_KERNEL = 11  # to the compiler: time limit, order, PTX
+    DRAFT = 12  # memory held, encoded draft
+    FENCED = 13  # memory held, PTX, name, image
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,8 @@ class _Compiler:
         self._jobs: dict[Kind, Callable[..., Message]] = {
             Kind.COMPILE_KERNEL: self._kernel,
             Kind.COMPILE_MODULE: self._module,
+            Kind.DRAFT_KERNEL: self._draft,
+            Kind.FENCE_KERNEL: self._fence,
         }
 
     def answer(self, request: Message) -> Message:
@@ -157,6 +159,18 @@ class _Compiler:
             text = f"kernel {kernel.name} became a module that does not validate: {error}"
             return Message(Kind.FAILED, (_memory(), _text(text)))
         return Message(Kind.KERNEL, (_memory(), kernel.encode(), code))
+
+    def _draft(self, entry: bytes, ptx: bytes) -> Message:
+        from tensor_wasm.device.cuda.fencing import read_here  # only here: nodes without a GPU never ask
+
+        return Message(Kind.DRAFT, (_memory(), read_here(ptx, entry.decode("utf-8", "surrogatepass")).draft.encode()))
+
+    def _fence(self, order: bytes, ptx: bytes) -> Message:
+        from tensor_wasm.device.cuda.fencing import Order
+
+        fenced = Order.decode(order).carry_out(ptx)
+        name = fenced.name.encode("utf-8", "surrogatepass")
+        return Message(Kind.FENCED, (_memory(), fenced.ptx.encode(), name, fenced.image))
 
     def _module(self, wasm: bytes) -> Message:
         code = self._engine.compile(wasm).serialize()

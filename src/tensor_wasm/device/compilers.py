@@ -19,7 +19,15 @@ from typing import Any
 
 from tensor_wasm.device import compiler_messages as messages
 from tensor_wasm.device.compiler_handle import CompilerDied, CompilerHandle, CompilerLate
-from tensor_wasm.device.compiler_jobs import SMALL_BYTES, Job, KernelCode, kernel_job, module_job
+from tensor_wasm.device.compiler_jobs import (
+    SMALL_BYTES,
+    Job,
+    KernelCode,
+    draft_job,
+    fence_job,
+    kernel_job,
+    module_job,
+)
 from tensor_wasm.device.compiler_messages import Message
 from tensor_wasm.device.compiler_queue import JobQueue
 from tensor_wasm.errors import InternalError, NotReady
@@ -102,6 +110,14 @@ class Compilers:
         is closing.
         """
         return self._submit(kernel_job(ptx, entry))
+
+    def draft(self, ptx: bytes, entry: str) -> Future[bytes]:
+        """Read a text for a GPU: an encoded draft of its kernel. As :meth:`kernel`."""
+        return self._submit(draft_job(ptx, entry))
+
+    def fenced(self, ptx: bytes, order: bytes) -> Future[tuple[bytes, bytes, bytes]]:
+        """Fence a kernel for a GPU, as an encoded order says: its text, its name and its image. As :meth:`kernel`."""
+        return self._submit(fence_job(ptx, order))
 
     def machine_code(self, wasm: bytes) -> bytes | None:
         """The serialized machine code of a module, waited for; None when it is not for the pool: see :meth:`takes`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tensor_wasm.config import is_device
 from tensor_wasm.device.compilers import Compilers
@@ -14,6 +15,9 @@ from tensor_wasm.device.cuda.driver import GpuFacts
 from tensor_wasm.device.protocol import Device
 from tensor_wasm.errors import ConfigurationError, DeviceUnavailable
 from tensor_wasm.runtime import ModuleCache, SealedFiles
+
+if TYPE_CHECKING:
+    from tensor_wasm.device.cuda.gpu import WorkerEnd
 
 _log = logging.getLogger("tensor_wasm.device")
 
@@ -81,9 +85,9 @@ def open_device(
 ) -> Device:
     """The device of that name for a node, as :func:`choose` has it.
 
-    ``compilers`` compile the CPU's kernels outside this process; the pool stays its maker's to close. On a GPU each
-    tenant has ``partition_bytes``, a power of two, and ``staging_bytes`` are pinned. One that is chosen by ``auto`` and
-    does not start leaves the CPU.
+    ``compilers`` compile its kernels, or fence them, outside this process; the pool stays its maker's to close. On a
+    GPU each tenant has ``partition_bytes``, a power of two, and ``staging_bytes`` are pinned. One that is chosen by
+    ``auto`` and does not start leaves the CPU.
 
     Raises what :func:`choose` does.
     """
@@ -92,7 +96,7 @@ def open_device(
     try:
         choice = choose(name)
         if choice.gpu is not None:
-            return open_gpu(choice.gpu.index, modules, partition_bytes, staging_bytes)
+            return open_gpu(choice.gpu.index, modules, partition_bytes, staging_bytes, compilers)
         _log.log(logging.WARNING if choice.is_lacking else logging.INFO, "kernels run on the CPU: %s", choice.reason)
     except ConfigurationError as error:
         if name != "auto":
@@ -101,9 +105,14 @@ def open_device(
     return CpuDevice(modules, files, compilers)
 
 
-def open_gpu(index: int, modules: ModuleCache, partition_bytes: int, staging_bytes: int) -> Device:
+def open_gpu(
+    index: int, modules: ModuleCache, partition_bytes: int, staging_bytes: int, compilers: Compilers | None
+) -> Device:
     """A GPU, by its number. Raises :class:`~tensor_wasm.errors.DeviceUnavailable`."""
     from tensor_wasm.device.cuda.device import CudaDevice  # only here: without a GPU nothing of it is loaded
     from tensor_wasm.device.cuda.gpu import Gpu
 
-    return CudaDevice(lambda on_end: Gpu(index, staging_bytes=staging_bytes, on_end=on_end), modules, partition_bytes)
+    def start(on_end: Callable[[WorkerEnd], None]) -> Gpu:
+        return Gpu(index, staging_bytes=staging_bytes, on_end=on_end)
+
+    return CudaDevice(start, modules, partition_bytes, compilers)

@@ -276,8 +276,8 @@ EVENTS: tuple[Event, ...] = (
     ),
     Event(
         "device.restart",
-        "A GPU lost everything that was on it, of every tenant, and starts anew; no call asked for that. `tenant` is the"
-        " one whose kernel caused it, null where none did or nobody knows; `request_id` is empty.",
+        "A GPU lost everything that was on it, of every tenant, and starts anew; no call asked for that. `tenant` is"
+        " the one whose kernel caused it, null where none did or nobody knows; `request_id` is empty.",
         "the device",
         (
             Detail("reason", "string", "What happened."),

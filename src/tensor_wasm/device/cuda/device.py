@@ -18,16 +18,17 @@ from functools import cached_property
 from blake3 import blake3
 
 from tensor_wasm.compiler import CompiledKernel
+from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cpu import tags
+from tensor_wasm.device.cuda.fencing import Draft, reader_of
 from tensor_wasm.device.cuda.gpu import Gpu, WorkerEnd
 from tensor_wasm.device.cuda.lane import Lane, Offender
 from tensor_wasm.device.cuda.tenant import GpuKernel, GpuTenant
 from tensor_wasm.device.cuda.trampoline import REGION_BYTES, trampoline
-from tensor_wasm.device.fence import Partition, fence
+from tensor_wasm.device.fence import Partition
 from tensor_wasm.device.protocol import Interrupt, KernelStatistics, LoadedKernel
 from tensor_wasm.dispatch import KernelEntry
 from tensor_wasm.errors import CapacityExhausted, DeviceRestarting, InternalError, TensorWasmError
-from tensor_wasm.ptx import read
 from tensor_wasm.runtime import Engine, FileMemory, Module, ModuleCache, asleep
 
 _log = logging.getLogger("tensor_wasm.device")
@@ -97,14 +98,20 @@ class CudaDevice:
     """Runs kernels on a GPU, in a process of its own. Safe for threads.
 
     ``open_gpu`` starts the worker and is given what is to be told of its end; ``modules`` has the machine code of the
-    module that launches. Raises :class:`~tensor_wasm.errors.DeviceUnavailable` when the GPU cannot be used.
+    module that launches. ``compilers`` read and fence texts, where there are any. Raises
+    :class:`~tensor_wasm.errors.DeviceUnavailable` when the GPU cannot be used.
     """
 
     kind = "cuda"
 
     def __init__(
-        self, open_gpu: Callable[[Callable[[WorkerEnd], None]], Gpu], modules: ModuleCache, partition_bytes: int
+        self,
+        open_gpu: Callable[[Callable[[WorkerEnd], None]], Gpu],
+        modules: ModuleCache,
+        partition_bytes: int,
+        compilers: Compilers | None = None,
     ) -> None:
+        self._reader = reader_of(compilers)
         self.statistics = KernelStatistics()
         #: Is told of each end of a worker, on a thread that may wait.
         self.on_restart: OnRestart | None = None
@@ -139,12 +146,9 @@ class CudaDevice:
 
     def load(self, ptx: bytes, entry: str, interrupt: Interrupt | None = None) -> LoadedKernel:
         """Check that a kernel can be confined, for nobody in particular. What runs comes from :meth:`kernel`."""
-        error = None if interrupt is None else interrupt()
-        if error is not None:
-            raise error
-        program = read(ptx, entry)
-        name = fence(program, entry, _CHECKED, _CHECKED.base, target=self.sm).name
-        return self._loaded(CompiledKernel(b"", name, (), 0, REGION_BYTES, None, None, ()), 0)
+        kernel = self._reader(ptx, entry, interrupt)
+        kernel.fence(_CHECKED, _CHECKED.base, self.sm, is_checked=False)
+        return self._loaded(_facts(kernel.draft), 0)
 
     def has(self, ptx: bytes, entry: str) -> bool:
         """Kernels are each tenant's own: none is there for everybody."""
@@ -215,17 +219,7 @@ class CudaDevice:
             duration_s = time.monotonic() - began_s
             self.statistics.count_load(duration_s)
             self.statistics.count_compilation(duration_s)
-        facts = CompiledKernel(
-            b"",
-            kernel.name,
-            tuple(kernel.parameters),
-            kernel.parameter_bytes,
-            REGION_BYTES,
-            kernel.reqntid,
-            kernel.maxntid,
-            (),
-        )
-        return self._loaded(facts, kernel.max_threads), kernel
+        return self._loaded(_facts(kernel), kernel.max_threads), kernel
 
     @property
     def memory(self) -> Gpu:
@@ -267,11 +261,11 @@ class CudaDevice:
     def _open(self, tenant: int) -> Residence:
         """Open a partition; where there is no memory, those that nobody uses are closed first."""
         try:
-            opened = GpuTenant(self._gpu, tenant, self._partition_bytes)
+            opened = GpuTenant(self._gpu, tenant, self._partition_bytes, self._reader)
         except CapacityExhausted:
             if not self._close_idle(0.0):
                 raise
-            opened = GpuTenant(self._gpu, tenant, self._partition_bytes)
+            opened = GpuTenant(self._gpu, tenant, self._partition_bytes, self._reader)
         residence = Residence(opened, guests=1)
         with self._changed:
             self._residences[tenant] = residence
@@ -378,3 +372,10 @@ class CudaDevice:
                 _log.error("what a guest had on the GPU cannot be given back: %s", error)
         finally:
             self.leave(residence)
+
+
+def _facts(kernel: Draft | GpuKernel) -> CompiledKernel:
+    """What the gate and the host must know of a kernel, as they know it of the CPU's."""
+    return CompiledKernel(
+        b"", kernel.name, kernel.parameters, kernel.parameter_bytes, REGION_BYTES, kernel.reqntid, kernel.maxntid, ()
+    )

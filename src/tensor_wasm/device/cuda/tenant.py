@@ -14,12 +14,18 @@ from typing import Final
 from blake3 import blake3
 
 from tensor_wasm.compiler import ParameterLayout
+from tensor_wasm.device.cuda.fencing import Reader, read_here
 from tensor_wasm.device.cuda.gpu import Gpu
-from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES, FencedKernel, Partition, fence, lay_out
+from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES, Partition
 from tensor_wasm.device.protocol import Interrupt
-from tensor_wasm.errors import CapacityExhausted, DeviceRestarting, InternalError, KernelError, TensorWasmError
-from tensor_wasm.ptx import find_kernel, read
-from tensor_wasm.ptx.program import Program, Space, Trap
+from tensor_wasm.errors import (
+    CapacityExhausted,
+    DeviceRestarting,
+    EndingError,
+    InternalError,
+    KernelError,
+    TensorWasmError,
+)
 from tensor_wasm.runtime import Spans
 
 #: Pieces of a partition start at multiples of this, and their sizes are.
@@ -85,12 +91,13 @@ class _Use(weakref.ref[GpuKernel]):
 class GpuTenant:
     """A partition of ``partition_bytes``, a power of two, for the tenant ``number``. Safe for threads.
 
-    All of it is void once the GPU has another worker than the one that made it (:attr:`is_void`). Every call may raise
-    :class:`DeviceRestarting`.
+    ``reader`` reads and fences its texts. All of it is void once the GPU has another worker than the one that made it
+    (:attr:`is_void`). Every call may raise :class:`DeviceRestarting`.
     """
 
-    def __init__(self, gpu: Gpu, number: int, partition_bytes: int) -> None:
+    def __init__(self, gpu: Gpu, number: int, partition_bytes: int, reader: Reader = read_here) -> None:
         self._gpu = gpu
+        self._read = reader
         self.number = number
         self.generation = gpu.generation
         self.partition: Partition = gpu.open_tenant(number, partition_bytes)
@@ -217,14 +224,16 @@ class GpuTenant:
             assert flight is not None
             _wait(flight, interrupt)
         try:
-            assembled = self._assemble(key, ptx, entry, is_checked=is_checked)
+            assembled = self._assemble(key, ptx, entry, interrupt, is_checked=is_checked)
         except BaseException as error:
             with self._lock:
                 del self._flights[key]
-            is_ours = isinstance(error, Exception)
-            mine.set_exception(
-                error if is_ours else InternalError("the caller that loaded this kernel was interrupted")
-            )
+            if isinstance(error, EndingError) and not isinstance(error, DeviceRestarting):
+                mine.set_result(None)  # this caller's own end: another one assembles it
+            elif isinstance(error, Exception):
+                mine.set_exception(error)
+            else:
+                mine.set_exception(InternalError("the caller that loaded this kernel was interrupted"))
             raise
         with self._lock:
             self._entries.setdefault(key, []).append(assembled)
@@ -260,39 +269,35 @@ class GpuTenant:
     def _write_image(self, assembled: _Assembled) -> None:
         self.copy_in(assembled.image_base, memoryview(assembled.image))
 
-    def _assemble(self, key: str, ptx: bytes, entry: str, *, is_checked: bool) -> _Assembled:
-        program = read(ptx, entry)
-        kernel = find_kernel(program, entry)
-        image = lay_out(program)
-        base = self.take(image.size_bytes, is_cleared=False, alignment=image.alignment, is_high=True)
+    def _assemble(
+        self, key: str, ptx: bytes, entry: str, interrupt: Interrupt | None, *, is_checked: bool
+    ) -> _Assembled:
+        kernel = self._read(ptx, entry, interrupt)
+        draft = kernel.draft
+        base = self.take(draft.image_bytes, is_cleared=False, alignment=draft.image_alignment, is_high=True)
         try:
-            target = _target(program, self._gpu.facts.sm)
-            fenced: FencedKernel = fence(program, entry, self.partition, base, target=target, is_checked=is_checked)
-            trap_lines = frozenset(
-                max(block.terminator.line, 1) for block in kernel.blocks if isinstance(block.terminator, Trap)
-            )
-            leaves_faults = is_checked or bool(trap_lines)
+            target = _target(draft.target, self._gpu.facts.sm)
+            fenced = kernel.fence(self.partition, base, target, is_checked=is_checked)
+            leaves_faults = is_checked or bool(draft.trap_lines)
             number, max_threads = self._gpu.load(
                 self.number, fenced, base, leaves_faults=leaves_faults, generation=self.generation
             )
         except BaseException:
             self.give(base)
             raise
-        parameters = tuple(map(ParameterLayout.of, kernel.parameters))
         fields = (
             number,
-            kernel.name,
-            parameters,
-            kernel.parameter_bytes,
-            kernel.reqntid,
-            kernel.maxntid,
+            draft.name,
+            draft.parameters,
+            draft.parameter_bytes,
+            draft.reqntid,
+            draft.maxntid,
             max_threads,
             base,
             leaves_faults,
-            trap_lines,
+            draft.trap_lines,
         )
-        is_shared = all(variable.space is not Space.GLOBAL for variable in program.variables)
-        return _Assembled(key, fields, number, base, fenced.image, is_shared)
+        return _Assembled(key, fields, number, base, fenced.image, is_shared=not draft.has_variables)
 
     # --- kernels that are not in use any more -------------------------------------------------------------------
 
@@ -343,11 +348,11 @@ def _key(ptx: bytes, entry: str, *, is_checked: bool) -> str:
     return content.hexdigest()
 
 
-def _target(program: Program, sm: str) -> str:
+def _target(text_target: str, sm: str) -> str:
     """What a text's fenced kernel is for. Not always the GPU itself: newer ones need a newer version of PTX, which the
     text would have to be of; but the instructions of all architectures before it are its too.
     """
-    gpu, text = _architecture(sm), _architecture(program.target)
+    gpu, text = _architecture(sm), _architecture(text_target)
     return f"sm_{min(max(text, _TARGET_LEAST), gpu)}"
 
 
