@@ -50,7 +50,7 @@ Open = Callable[..., Gpu]
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[Gpu]:
     """One for tests that leave it as it was."""
-    opened = Gpu(0, staging_bytes=STAGING_BYTES, command=worker_command("threads:trapping:32"))
+    opened = Gpu(0, staging_bytes=STAGING_BYTES, command=worker_command())
     yield opened
     assert opened.generation == 1
     opened.close()
@@ -259,8 +259,8 @@ def test_another_tenant_s_kernel_is_not_launched(gpu, tenant, lane):
 def test_launches_that_cannot_be(gpu, tenant, lane):
     number, partition = tenant
     kernel = load(gpu, number, partition, TRAPPING)
-    with pytest.raises(KernelError, match="registers"):
-        lane.launch(kernel, (1, 1, 1), (64, 1, 1), 0, parameters(0), (), None)
+    with pytest.raises(KernelError, match="too much shared memory"):
+        lane.launch(kernel, (1, 1, 1), (1, 1, 1), 1 << 20, parameters(0), (), None)
     with pytest.raises(KernelError, match="refuses"):
         lane.launch(kernel, (0, 1, 1), (1, 1, 1), 0, parameters(0), (), None)
     window = Window(partition.base, STAGING_BYTES - 1, 2, board.Direction.IN)
