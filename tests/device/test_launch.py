@@ -106,6 +106,15 @@ def test_a_read_only_array_is_read_and_never_written(dev, increment):
     assert (source == np.arange(8)).all()
 
 
+def test_what_is_read_only_may_lie_before_or_after_what_is_written(increment):
+    base = np.arange(300, dtype=np.uint32)
+    for source, target in ((base[:100], base[200:]), (base[200:], base[:100])):
+        expected = source + 1
+        source.flags.writeable = False
+        increment.launch(1, 100, [source, target])
+        assert (target == expected).all()
+
+
 def test_arrays_of_every_layout_keep_their_order(increment):
     cube = np.arange(24, dtype=np.uint32).reshape(2, 3, 4)
     target = np.zeros((4, 6), np.uint32)

@@ -51,7 +51,7 @@ _SHOWN = 8
     "--save", "saves", multiple=True, metavar="POSITION=FILE", help="Write that argument's array afterwards, as .npy."
 )
 @click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="End the launch after this long.")
-@click.option("--device", default="auto", metavar="NAME", help="auto or cpu.")
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda:N or cuda:GPU-UUID.")
 @with_session
 @click.pass_context
 def run(
