@@ -39,7 +39,7 @@ _DENSE_BYTES, _DENSE_SPAN = 3, 2
 #: Looks at the board without sleeping, some 50 µs: as long as it takes to fall asleep and wake up.
 _SPINS: Final = 2500
 #: Then the sleep is this part of what was slept so far: a launch is noticed late by a small part of its time.
-_SLEEP_SHIFT: Final = 3
+_SLEEP_SHIFT: Final = 4
 _SLEEP_MIN_NS, _SLEEP_MAX_NS = 50_000, 1_000_000
 
 
