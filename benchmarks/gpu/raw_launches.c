@@ -14,12 +14,13 @@
 
 enum { SCHEDULE_SPIN = 1, STREAM_NON_BLOCKING = 1, HOST_PORTABLE_MAPPED = 3, WARM_UP = 1000 };
 
-typedef int (*call)();
+/* A function of the driver, by its name and the types of its parameters. */
+#define DRIVER(name, ...) ((int (*)(__VA_ARGS__))find(name))
 
 static void *library;
 
-static call find(const char *name) {
-    call found = (call)dlsym(library, name);
+static void *find(const char *name) {
+    void *found = dlsym(library, name);
     if (!found) {
         fprintf(stderr, "the driver has no %s\n", name);
         exit(2);
@@ -64,22 +65,20 @@ int main(int argc, char **argv) {
     int device;
     void *context, *module, *function, *stream, *host;
     uint64_t seen;
-    must(find("cuInit")(0), "cuInit");
-    must(find("cuDeviceGet")(&device, gpu), "cuDeviceGet");
-    must(find("cuDevicePrimaryCtxSetFlags_v2")(device, SCHEDULE_SPIN), "cuDevicePrimaryCtxSetFlags");
-    must(find("cuDevicePrimaryCtxRetain")(&context, device), "cuDevicePrimaryCtxRetain");
-    must(find("cuCtxSetCurrent")(context), "cuCtxSetCurrent");
-    must(find("cuModuleLoadData")(&module, text), "cuModuleLoadData");
-    must(find("cuModuleGetFunction")(&function, module, "empty"), "cuModuleGetFunction");
-    must(find("cuStreamCreate")(&stream, STREAM_NON_BLOCKING), "cuStreamCreate");
-    must(find("cuMemHostAlloc")(&host, (size_t)4096, HOST_PORTABLE_MAPPED), "cuMemHostAlloc");
-    must(find("cuMemHostGetDevicePointer_v2")(&seen, host, 0), "cuMemHostGetDevicePointer");
+    must(DRIVER("cuInit", unsigned)(0), "cuInit");
+    must(DRIVER("cuDeviceGet", int *, int)(&device, gpu), "cuDeviceGet");
+    must(DRIVER("cuDevicePrimaryCtxSetFlags_v2", int, unsigned)(device, SCHEDULE_SPIN), "cuDevicePrimaryCtxSetFlags");
+    must(DRIVER("cuDevicePrimaryCtxRetain", void **, int)(&context, device), "cuDevicePrimaryCtxRetain");
+    must(DRIVER("cuCtxSetCurrent", void *)(context), "cuCtxSetCurrent");
+    must(DRIVER("cuModuleLoadData", void **, const void *)(&module, text), "cuModuleLoadData");
+    must(DRIVER("cuModuleGetFunction", void **, void *, const char *)(&function, module, "empty"), "cuModuleGetFunction");
+    must(DRIVER("cuStreamCreate", void **, unsigned)(&stream, STREAM_NON_BLOCKING), "cuStreamCreate");
+    must(DRIVER("cuMemHostAlloc", void **, size_t, unsigned)(&host, 4096, HOST_PORTABLE_MAPPED), "cuMemHostAlloc");
+    must(DRIVER("cuMemHostGetDevicePointer_v2", uint64_t *, void *, unsigned)(&seen, host, 0), "cuMemHostGetDevicePointer");
     int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **) =
-        (int (*)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **))
-            find("cuLaunchKernel");
-    int (*wait)(void *) = (int (*)(void *))find("cuStreamSynchronize");
-    int (*write)(void *, uint64_t, uint32_t, unsigned) =
-        (int (*)(void *, uint64_t, uint32_t, unsigned))find("cuStreamWriteValue32_v2");
+        find("cuLaunchKernel");
+    int (*wait)(void *) = find("cuStreamSynchronize");
+    int (*write)(void *, uint64_t, uint32_t, unsigned) = find("cuStreamWriteValue32_v2");
     uint64_t *samples = malloc(sizeof *samples * (size_t)count);
     if (!samples || count < 1) {
         return 2;

@@ -33,7 +33,7 @@ VARIABLE = "TENSOR_WASM_TEST_GPU"
 #: A folder in which every process leaves what it compared, a line of JSON for each kernel.
 REPORT_VARIABLE = "TENSOR_WASM_TEST_GPU_REPORT"
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 20.0
 #: Several processes test one GPU at the same time.
 _MEMORY_BYTES = 128 << 20
 #: Kernels that are kept on the device to be launched again.
