@@ -25,7 +25,14 @@ from tensor_wasm.device.cuda import device as cuda_device
 from tensor_wasm.device.cuda.device import CudaDevice
 from tensor_wasm.device.cuda.gpu import Gpu, WorkerEnd
 from tensor_wasm.dispatch.layout import COUNTERS
-from tensor_wasm.errors import DeadlineExceeded, DeviceRestarting, GuestTrap, KernelFault, QuotaExceeded
+from tensor_wasm.errors import (
+    DeadlineExceeded,
+    DeviceRestarting,
+    DeviceUnavailable,
+    GuestTrap,
+    KernelFault,
+    QuotaExceeded,
+)
 from tensor_wasm.runtime import Budget, Engine, ModuleCache, SealedFiles
 
 VECTOR_ADD = (Path(__file__).parents[1] / "corpus" / "vector_add.ptx").read_bytes()
@@ -47,11 +54,11 @@ def open_gpu(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterat
     opened: list[CudaDevice] = []
     modules = ModuleCache(engine, SealedFiles(tmp_path_factory.mktemp("modules"), bytes(32)))
 
-    def start(*emulate: str) -> CudaDevice:
+    def start(*emulate: str, partition_bytes: int = PARTITION_BYTES) -> CudaDevice:
         def make(on_end: Callable[[WorkerEnd], None]) -> Gpu:
             return Gpu(0, staging_bytes=STAGING_BYTES, command=worker_command(*emulate), on_end=on_end)
 
-        opened.append(CudaDevice(make, modules, PARTITION_BYTES))
+        opened.append(CudaDevice(make, modules, partition_bytes))
         return opened[-1]
 
     yield start
@@ -297,6 +304,26 @@ def test_tenants_have_partitions_and_those_that_nobody_uses_make_room(
     assert 1 <= len(kept) <= 4
     kept[0].close()
     alloc(rig, 1024)
+
+
+def test_a_tenant_has_so_many_guests_there_and_no_more(
+    open_gpu: Open, guest: Callable[..., HostRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_device, "GUESTS_OF_TENANT_MAX", 2)
+    device = open_gpu()
+    rigs = [guest(device, tenant=1) for _ in range(3)]
+    for rig in rigs[:2]:
+        alloc(rig, 64)
+    assert rigs[2].call("wasi_cuda_alloc", 64, 0) == Code.SATURATED
+    assert "2 instances of the tenant have something on the GPU" in rigs[2].last_error()
+    alloc(guest(device, tenant=2), 64)
+    rigs[0].close()
+    alloc(rigs[2], 64)
+
+
+def test_a_partition_larger_than_the_gpu_is_refused_at_the_start(open_gpu: Open) -> None:
+    with pytest.raises(DeviceUnavailable, match="set TENSOR_WASM_CUDA_PARTITION_MIB lower"):
+        open_gpu("memory_bytes=67108864", partition_bytes=128 << 20)
 
 
 def test_a_tenant_s_kernels_are_assembled_once(gpu: CudaDevice, guest: Callable[..., HostRig]) -> None:

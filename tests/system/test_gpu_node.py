@@ -266,6 +266,26 @@ def test_a_tenant_that_keeps_breaking_the_gpu_is_refused_and_others_are_not(serv
     assert node.invoke(other, 2, export="run", args=[100]).status_code == 200
 
 
+def test_a_snapshot_with_kernels_of_the_cpu_is_not_restored_on_a_gpu(
+    serve: Callable[..., Served], serve_gpu: Callable[..., GpuNode]
+) -> None:
+    served = serve(TENSOR_WASM_DEVICE="cpu", TENSOR_WASM_AUDIT="none")
+    client = served.client
+    plain, used = (client.deploy("guest", passthrough(imports(CUDA_3_MODULE)))["id"] for _ in range(2))
+    snapshots = []
+    for function, allocates in ((plain, False), (used, True)):
+        instance = client.spawn(function, None, None)["id"]
+        if allocates:
+            client.call(instance, {"export": "wasi_cuda_alloc", "args": [64, 0]}, None)
+        snapshots.append(client.capture(instance)["snapshot_id"])
+    assert served.stop() == 0
+    node = serve_gpu()
+    assert node.post(f"/snapshots/{snapshots[0]}/restore", 0).status_code == 200
+    refused = node.post(f"/snapshots/{snapshots[1]}/restore", 0)
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (400, "invalid_snapshot"), refused.text
+    assert "this node's device is a GPU" in refused.json()["error"]["message"]
+
+
 def test_a_node_stops_in_order_while_a_kernel_does_not_end(serve_gpu: Callable[..., GpuNode]) -> None:
     node = serve_gpu(TENSOR_WASM_DRAIN_S="1")
     function = node.deploy(guest(), 1)

@@ -20,6 +20,7 @@ from blake3 import blake3
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cpu import tags
+from tensor_wasm.device.cuda.board import LANES
 from tensor_wasm.device.cuda.fencing import Draft, reader_of
 from tensor_wasm.device.cuda.gpu import Gpu, WorkerEnd
 from tensor_wasm.device.cuda.lane import Lane, Offender
@@ -28,7 +29,13 @@ from tensor_wasm.device.cuda.trampoline import REGION_BYTES, trampoline
 from tensor_wasm.device.fence import Partition
 from tensor_wasm.device.protocol import Interrupt, KernelStatistics, LoadedKernel
 from tensor_wasm.dispatch import KernelEntry
-from tensor_wasm.errors import CapacityExhausted, DeviceRestarting, InternalError, TensorWasmError
+from tensor_wasm.errors import (
+    CapacityExhausted,
+    DeviceRestarting,
+    DeviceUnavailable,
+    InternalError,
+    TensorWasmError,
+)
 from tensor_wasm.runtime import Engine, FileMemory, Module, ModuleCache, asleep
 
 _log = logging.getLogger("tensor_wasm.device")
@@ -36,6 +43,8 @@ _log = logging.getLogger("tensor_wasm.device")
 #: A tenant whose kernels end the worker so often within so long may not use the GPU for as long again.
 OFFENCES_MAX = 3
 OFFENCE_WINDOW_S = 600.0
+#: Guests that one tenant may have there at once: each has a lane, of which there are a thousand for all.
+GUESTS_OF_TENANT_MAX = LANES // 4
 #: How long a partition is kept after its tenant's last guest: the next one finds its kernels assembled.
 _KEPT_S = 60.0
 #: A kernel that runs on for so long after its guest's end is taken to be endless.
@@ -127,6 +136,12 @@ class CudaDevice:
         self._opening = threading.Lock()
         self._gpu = open_gpu(self._ended)
         self.facts = self._gpu.facts
+        if partition_bytes > self.facts.memory_bytes:
+            self._gpu.close()
+            raise DeviceUnavailable(
+                f"cuda:{self.facts.index}: the GPU has {self.facts.memory_bytes >> 20} MiB, no room for a partition of"
+                f" {partition_bytes >> 20}: set TENSOR_WASM_CUDA_PARTITION_MIB lower"
+            )
         self.name = f"cuda:{self.facts.index}"
         self.sm = self.facts.sm
         self._watcher = threading.Thread(target=self._watch, name="gpu-watch", daemon=True)
@@ -172,7 +187,8 @@ class CudaDevice:
     def enter(self, tenant: int) -> Residence:
         """The tenant's residence, opened if there is none, for one more guest; to be left by :meth:`leave`.
 
-        Raises :class:`DeviceRestarting`, and :class:`CapacityExhausted` when the GPU has no memory for its partition.
+        Raises :class:`DeviceRestarting`, and :class:`CapacityExhausted` when the GPU has no memory for its partition,
+        or the tenant as many guests there as it may.
         """
         found = self._find(tenant)
         if found is None:
@@ -255,6 +271,10 @@ class CudaDevice:
             found = self._residences.get(tenant)
             if found is None or found.is_lost:
                 return None
+            if found.guests >= GUESTS_OF_TENANT_MAX:
+                raise CapacityExhausted(
+                    f"{found.guests} instances of the tenant have something on the GPU, as many as may: end some"
+                )
             found.guests += 1
             return found
 
