@@ -331,6 +331,16 @@ WRITES: dict[str, Attack] = {
     "a call beside a function": Attack(
         f"mov.u64 %rd4, f; add.s64 %rd4, %rd4, %rd3; {_KIND} call %rd4, (%rd2), kind;", before=_FUNCTION
     ),
+    "barriers that there are not": Attack(
+        """bar.sync %r7; mov.u32 %r2, 33; barrier.sync 3, %r2; mov.u32 %r2, 0; barrier.sync 4, %r2;
+        setp.ne.u32 %p1, %r8, 99; bar.red.and.pred %p1, %r7, %r2, %p1;""",
+        block=32,
+    ),
+    "masks without the thread": Attack(
+        """mov.u32 %r2, 1; shl.b32 %r2, %r2, %r8; not.b32 %r2, %r2; bar.warp.sync %r2; setp.ne.u32 %p1, %r8, 99;
+        vote.sync.ballot.b32 %r9, %p1, %r2; shfl.sync.idx.b32 %r10, %r9, 5, 31, %r2;""",
+        block=32,
+    ),
     "a trap": Attack("st.global.u32 [%rd2], %r1; trap;"),
     "a break point": Attack("brkpt; st.global.u32 [%rd2], %r1;"),
 }

@@ -399,6 +399,21 @@ def test_a_table_of_branches_is_entered_inside(machine: FencedMachine) -> None:
     assert [launch(machine, whole, index)[0] for index in (0, 1, 2, 1 << 31, -1)] == [1, 2, 2, 2, 2]
 
 
+@pytest.mark.parametrize(("body", "wanted"), [
+    ("bar.sync %r1;", r"and\.b32 (%v\d+), %v\d+, 15;\s+bar\.sync \1;"),
+    ("barrier.sync 1, %r1;", r"-32;\s+min\.u32 .*, 1024;\s+max\.u32 (%v\d+), .*, 32;\s+barrier\.sync 1, \1;"),
+    ("bar.red.and.pred %p1, 1, %r1, %p2;", r"max\.u32 (%v\d+), .*, 32;\s+bar\.red\.and\.pred %v\d+, 1, \1,"),
+    ("bar.red.and.pred %p1, 1, %p2;", r"bar\.red\.and\.pred %v\d+, 1, %v\d+;"),
+    ("bar.warp.sync %r1;", r"lanemask_eq;\s+or\.b32 (%v\d+), .*;\s+bar\.warp\.sync \1;"),
+    ("shfl.sync.idx.b32 %r2, %r3, 0, 31, %r1;", r"lanemask_eq;\s+or\.b32 (%v\d+), .*;\s+shfl\.sync.*, \1;"),
+    ("vote.sync.all.pred %p1, %p2, %r1;", r"lanemask_eq;\s+or\.b32 (%v\d+), .*;\s+vote\.sync.*, \1;"),
+    ("redux.sync.add.u32 %r2, %r3, -1;", r"\[va1\];\s.*\s+redux\.sync\.add\.u32 %v\d+, %v\d+, -1;"),
+])  # fmt: skip
+def test_threads_meet_by_numbers_that_there_are(body: str, wanted: str) -> None:
+    """Others end the context of a GPU."""
+    assert re.search(wanted, fence(program(body), "k", Partition(1 << 20, 1 << 13), 1 << 20).ptx)
+
+
 # --- checked --------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@
 - Local variables become one; what registers address in it is kept inside. So do shared ones, see :mod:`.shared`.
 - Every address is a multiple of the access's width: the bits that would make it another are lost as well.
 - Variables of the module, constants among them, have fixed addresses in the partition.
+- Barriers have numbers that there are, and masks the thread that waits.
 - A trap would end the whole context: it leaves its line in the partition instead, and the thread ends.
 - A table of branches is entered inside.
 - What is only advice to caches is left out.
@@ -69,6 +70,12 @@ _VERSION_OF_TARGET: Final = {
     "sm_121": "8.8",
 }
 _ALIGNMENT = 16
+_BARRIERS: Final = ("bar", "barrier")
+#: What has a mask of the threads that take part as its last source, and barriers.
+_TOGETHER: Final = frozenset({*_BARRIERS, "shfl", "vote", "match", "redux", "elect"})
+_BARRIERS_MAX: Final = 16
+_WARP: Final = 32
+_THREADS_MAX: Final = 1024
 #: Bytes that ``cp.async`` may copy.
 _COPIES: Final = (4, 8, 16)
 #: What a thread's address names for ``ldmatrix``.
@@ -217,6 +224,8 @@ class _Rewriting:
         if "mmio" in instruction.modifiers:
             _refuse(instruction, "registers of devices are not a tenant's")
         sources = tuple(self._operand(instruction, source) for source in instruction.sources)
+        if instruction.root in _TOGETHER:
+            sources = self._together(instruction, sources)
         written = replace(instruction, sources=sources)
         if instruction.address is not None:
             written = self._access(written, instruction.address)
@@ -243,6 +252,26 @@ class _Rewriting:
                     return Symbol(self._own.local, self._local_places[variable] + offset)
                 return self._shared.symbol(variable, offset)
         return operand
+
+    def _together(self, instruction: Instruction, sources: tuple[Operand, ...]) -> tuple[Operand, ...]:
+        """What threads do together, with numbers that the hardware takes: it ends the context for others.
+
+        The assembler looks after constants.
+        """
+        code, modifiers = self._code, instruction.modifiers
+        if instruction.root in _BARRIERS and "warp" not in modifiers:
+            number, *others = sources
+            if isinstance(number, Register):
+                number = code.put("and", B32, number, _BARRIERS_MAX - 1, to=U32)
+            if len(others) > ("red" in modifiers) and isinstance(count := others[0], Register):
+                warps = code.put("and", B32, count, -_WARP & 0xFFFF_FFFF, to=U32)
+                others[0] = code.put("max", U32, code.put("min", U32, warps, _THREADS_MAX), _WARP)
+            return (number, *others)
+        if "sync" in modifiers and not isinstance(sources[-1], Immediate):
+            # Who takes part without being in the mask does what is not defined.
+            own = code.put("mov", U32, Special("lanemask_eq", "", U32))
+            return (*sources[:-1], code.put("or", B32, sources[-1], own, to=B32))
+        return sources
 
     def _classified(self, instruction: Instruction) -> Instruction:
         """``cvta`` and ``isspacep`` of spaces that have become global memory."""
