@@ -8,10 +8,11 @@ from pathlib import Path
 import nvidia
 import pytest
 
+from device.cuda.attacks import READS, WRITES, Attack
 from kernels.build import VARIANTS
 from kernels.loading import program
 from tensor_wasm.device.fence import Partition, fence
-from tensor_wasm.ptx import support
+from tensor_wasm.ptx import read, support
 from tensor_wasm.ptx.program import Emit
 
 #: ``nvidia`` is a namespace of many packages.
@@ -36,6 +37,20 @@ def test_it_is_assembled(tmp_path: Path, source: str, is_checked: bool) -> None:
         command = [PTXAS, "-arch=sm_90", "-o", tmp_path / "code", text]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:1000]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [READS, WRITES], ids=["reads", "writes"])
+def test_attacks_are_assembled(tmp_path: Path, kind: dict[str, Attack]) -> None:
+    """So that it is the fence which stands against them on a GPU."""
+    text = tmp_path / "attack.ptx"
+    for name, attack in kind.items():
+        if not attack.refused:
+            whole = read(attack.ptx(PARTITION.base - 4096, -5 << 30))
+            text.write_text(fence(whole, "k", PARTITION, PARTITION.base, target="sm_90").ptx)
+            command = [PTXAS, "-arch=sm_90", "-o", tmp_path / "code", text]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{name}: {done.stderr[:1000]}"
 
 
 @pytest.mark.slow
