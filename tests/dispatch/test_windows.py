@@ -78,6 +78,19 @@ def test_refused_argv_does_not_write_past_the_list(rig: Rig) -> None:
     guest.close()
 
 
+def test_what_pointers_show_is_told_once(rig: Rig) -> None:
+    guest = started(rig, KernelEntry([(POINTER, 8 * place, 8) for place in range(8)]))
+    given = [(500, 10), (100, 50), (120, 10), (140, 30), (170, 5), (510, 0), (0, 0), (MEMORY_BYTES - 1, 1)]
+    assert guest.launch(pack([(Tag.POINTER, *window) for window in given])) == Code.OK
+    assert guest.gate is not None
+    assert guest.gate.shown() == [(100, 75), (500, 10), (MEMORY_BYTES - 1, 1)]
+    assert guest.launch(pack([(Tag.POINTER, 0, MEMORY_BYTES)] * 8)) == Code.OK
+    assert guest.gate.shown() == [(0, MEMORY_BYTES)]
+    assert guest.launch(pack([(Tag.POINTER, 7, 0)] * 8)) == Code.OK
+    assert guest.gate.shown() == []
+    guest.close()
+
+
 def test_device_pointers_count_from_the_partition_in_64_bits(rig: Rig) -> None:
     guest = started(rig, KernelEntry([(POINTER, 0, 8), (POINTER, 8, 8)]))
     gate = guest.gate

@@ -356,6 +356,17 @@ class Gate:
             entries = bytes(view[scratch.WINDOWS : scratch.WINDOWS + count * scratch.WINDOW_BYTES])
         return [Window(*fields) for fields in struct.iter_unpack("<3I", entries)]
 
+    def shown(self) -> list[tuple[int, int]]:
+        """The ranges of guest memory that those pointers show, ascending, each byte once: their starts and bytes."""
+        found: list[tuple[int, int]] = []
+        for _, start, size_bytes in sorted(self.windows(), key=lambda window: window.start):
+            before, before_bytes = found[-1] if found else (0, 0)
+            if found and start <= before + before_bytes:
+                found[-1] = before, max(before_bytes, start + size_bytes - before)
+            elif size_bytes:
+                found.append((start, size_bytes))
+        return found
+
     # --- words --------------------------------------------------------------------------------------------
 
     @property
