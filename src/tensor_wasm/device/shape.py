@@ -22,7 +22,9 @@ BLOCK_MAX: Axes = (limits.BLOCK_AXIS_MAX, limits.BLOCK_AXIS_MAX, limits.BLOCK_Z_
 def axes(name: str, extent: Extent, maximum: Axes) -> Axes:
     """Three axes from one to three, each from 1 to its maximum. Raises :class:`KernelArgumentError`."""
     try:
-        given = tuple(map(operator.index, extent if isinstance(extent, Sequence) else (extent,)))
+        # An int is asked for first: whether something is a sequence takes longer to tell.
+        is_one = type(extent) is int or not isinstance(extent, Sequence)
+        given = tuple(map(operator.index, (extent,) if is_one else extent))  # type: ignore[arg-type]
     except TypeError:
         raise KernelArgumentError(f"{name} must be an int or 1 to 3 ints, not {_shown(extent)}") from None
     if not 1 <= len(given) <= 3:
