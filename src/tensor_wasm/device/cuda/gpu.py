@@ -39,11 +39,9 @@ _log = logging.getLogger("tensor_wasm.device")
 STAGING_BYTES: Final = 256 << 20
 #: A worker that says nothing for so long is ended.
 SILENCE_S: Final = 10.0
-#: After a start that failed, and after a worker that ended soon and for no tenant's sake, the next start waits; each
-#: time twice as long.
+#: After a start that failed the next one waits, each time twice as long.
 _PAUSE_S: Final = 0.25
 _PAUSE_MAX_S: Final = 30.0
-_SOON_S: Final = 10.0
 #: How often a process that was killed and does not end is mentioned: the driver hangs.
 _REAP_S: Final = 10.0
 #: How often the supervisor looks around at least.
@@ -375,7 +373,6 @@ class Gpu:
         known: GpuFacts | None = None
         pause_s = _PAUSE_S
         while not self._closing.is_set():
-            began_s = time.monotonic()
             try:
                 worker, facts = self._start(known)
             except WorkerFailed as failure:
@@ -394,10 +391,9 @@ class Gpu:
                     first.set_result(facts)
                 else:
                     _log.info("GPU %d has a worker again", self.index)
-                end = self._serve(worker)
-                if end.offender is not None or time.monotonic() - began_s > _SOON_S:
-                    pause_s = _PAUSE_S
-                    continue
+                self._serve(worker)
+                pause_s = _PAUSE_S
+                continue
             self._closing.wait(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
 
@@ -413,7 +409,7 @@ class Gpu:
             raise
         return worker, facts
 
-    def _serve(self, worker: WorkerHandle) -> WorkerEnd:
+    def _serve(self, worker: WorkerHandle) -> None:
         """Pass a worker's answers on until it ends, and see to its end."""
         reason, offender = self._listen(worker)
         if self._closing.is_set():
@@ -429,7 +425,6 @@ class Gpu:
             except Exception:
                 _log.exception("what is done after the end of a GPU's worker failed")
         self._reap(worker)
-        return end
 
     def _listen(self, worker: WorkerHandle) -> tuple[str, Offender | None]:
         """Why a worker ended, and for whose work, if one tenant alone had any."""
