@@ -34,11 +34,11 @@ def functions() -> Iterator[HostFunction]:
 
 def _reach(guest: Guest, values: Any) -> None:
     low, high = values[0].i32 & _U32, values[1].i32 & _U32
-    values[0].i32 = _gpu(guest).reach(low, high or 1 << 32)
+    values[0].i32 = _gpu(guest).reach(low, high or 1 << 32, guest.interrupt)
 
 
 def _fetch(guest: Guest, _values: Any) -> None:
-    _gpu(guest).fetch()
+    _gpu(guest).fetch(guest.interrupt)
 
 
 def _fail(guest: Guest, values: Any) -> None:

@@ -8,7 +8,7 @@ stay one. Both grow with the launches; what is too large to be staged at once is
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from tensor_wasm.device import LoadedKernel
 from tensor_wasm.device.cuda.board import Result
 from tensor_wasm.device.cuda.device import CudaDevice
 from tensor_wasm.device.cuda.tenant import GpuKernel
+from tensor_wasm.device.protocol import Interrupt
 from tensor_wasm.dispatch import Gate
 from tensor_wasm.dispatch.scratch import Placement
 from tensor_wasm.errors import CapacityExhausted, DeviceRestarting, EndingError, GuestTrap, KernelFault, QuotaExceeded
@@ -29,6 +30,8 @@ _GRAIN_BYTES: Final = 64 << 10
 #: Up to here sizes double, so that a guest's launches soon find room enough.
 _DOUBLED_BYTES_MAX: Final = 16 << 20
 _U32_MAX: Final = (1 << 32) - 1
+#: Of what is copied here; before each piece the guest's end is looked for.
+_PIECE_BYTES: Final = 64 << 20
 
 GuestWindow = Callable[[int, int], memoryview | None]
 
@@ -175,11 +178,11 @@ class GuestGpu:
 
     # --- launches, called by the module that makes them -------------------------------------------------------
 
-    def reach(self, low: int, high: int) -> bool:
+    def reach(self, low: int, high: int, interrupt: Interrupt) -> bool:
         """Make room for windows between two places of guest memory. Whether they were copied here, as is too large to
         be staged: then :meth:`fetch` copies them back.
 
-        Raises :class:`QuotaExceeded` when the device's memory does not suffice.
+        Raises :class:`QuotaExceeded` when the device's memory does not suffice, and what ``interrupt`` gives.
         """
         self.check()
         span = high - low
@@ -191,15 +194,24 @@ class GuestGpu:
         if span <= self._staging[1]:
             return False
         self._low = low
-        for window in self._gate.windows():
-            self.write(self._arena[0] + window.start - low, self._bytes(window.start, window.size_bytes))
+        for start, size_bytes in self._pieces_of_windows(interrupt):
+            self.write(self._arena[0] + start - low, self._bytes(start, size_bytes))
         return True
 
-    def fetch(self) -> None:
-        """Copy the windows of the launch back that :meth:`reach` copied."""
+    def fetch(self, interrupt: Interrupt) -> None:
+        """Copy the windows of the launch back that :meth:`reach` copied. Raises what ``interrupt`` gives."""
         self.check()
-        for window in self._gate.windows():
-            self.read(self._arena[0] + window.start - self._low, self._bytes(window.start, window.size_bytes))
+        for start, size_bytes in self._pieces_of_windows(interrupt):
+            self.read(self._arena[0] + start - self._low, self._bytes(start, size_bytes))
+
+    def _pieces_of_windows(self, interrupt: Interrupt) -> Iterator[tuple[int, int]]:
+        """Where the windows' pieces start in guest memory, and their bytes; before each of them, whether to go on."""
+        for window, window_bytes in self._gate.shown():
+            end = window + window_bytes
+            for start in range(window, end, _PIECE_BYTES):
+                if (error := interrupt()) is not None:
+                    raise error
+                yield start, min(end - start, _PIECE_BYTES)
 
     def failure(self, result: int, line: int, number: int) -> EndingError:
         """What a launch of the kernel ``number`` ended with, by what the board says of it."""
@@ -207,7 +219,9 @@ class GuestGpu:
             return DeviceRestarting("the GPU starts anew: what was on it is lost, this launch too; try again")
         kernel = self._kernels.get(number)
         name = "?" if kernel is None else kernel.name
-        if result in (Result.NOT_LAUNCHABLE, Result.REFUSED):
+        if result == Result.REFUSED:
+            return GuestTrap(f"kernel {name} cannot be launched: an earlier launch of this instance is not over")
+        if result == Result.NOT_LAUNCHABLE:
             return GuestTrap(
                 f"kernel {name} cannot be launched so on this GPU: its blocks ask for more threads or shared memory"
                 " than it has for them"
@@ -225,7 +239,7 @@ class GuestGpu:
         if size_bytes:
             self._arena = 0, 0
             self.give(address)
-        size_bytes = min(_rounded(span), _U32_MAX - 255)
+        size_bytes = _rounded(span)
         try:
             found = self.take(size_bytes)
         except CapacityExhausted as error:
@@ -256,7 +270,7 @@ class GuestGpu:
                 base=tenant.partition.base,
                 empty=tenant.empty_address,
                 arena=self._arena[0],
-                arena_bytes=self._arena[1],
+                arena_bytes=min(self._arena[1], _U32_MAX),  # who needs one byte more asks here each time
                 staging=self._staging[0],
                 staging_bytes=self._staging[1],
                 clock_ns=self._clock_ns,

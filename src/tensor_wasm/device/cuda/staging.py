@@ -21,12 +21,13 @@ from tensor_wasm.device.cuda.shared import STAGING_GRAIN_BYTES
 from tensor_wasm.runtime import Spans, asleep
 
 #: A piece: with larger ones less time is lost between two, with smaller ones more of them are under way.
-PIECE_BYTES_MAX: Final = 8 << 20
-_PIECE_BYTES_MIN: Final = 256 << 10
+PIECE_BYTES_MAX: Final = 4 << 20
+#: A request costs some 100 µs here, as much as a thread needs to copy half of this.
+_PIECE_BYTES_MIN: Final = 1 << 20
 #: Into how many pieces a copy goes at least, where they are not too small then.
 _PIECES: Final = 16
 #: Threads of one copy.
-THREADS_MAX: Final = 4
+THREADS_MAX: Final = 8
 #: Of the staging area, one part in so many is for copies alone: these never wait for a guest.
 _SHARE: Final = 4
 
