@@ -12,6 +12,7 @@ import numpy as np
 from device.ptx_texts import HEAD, INCREMENT
 from tensor_wasm.device.cuda.gpu import Gpu, Lane
 from tensor_wasm.device.fence import FencedKernel, Partition, fence
+from tensor_wasm.errors import DeviceRestarting
 from tensor_wasm.ptx import read
 
 LIMIT_S = 120.0
@@ -68,8 +69,9 @@ def fenced(partition: Partition, ptx: str = INCREMENT) -> FencedKernel:
     return fence(program, program.kernels[0].name, partition, partition.base + IMAGE)
 
 
-def load(gpu: Gpu, tenant: int, partition: Partition, ptx: str = INCREMENT) -> int:
-    return gpu.load(tenant, fenced(partition, ptx), partition.base + IMAGE, leaves_faults=True)[0]
+def load(gpu: Gpu, tenant: int, partition: Partition, ptx: str = INCREMENT, *, generation: int | None = None) -> int:
+    image = partition.base + IMAGE
+    return gpu.load(tenant, fenced(partition, ptx), image, leaves_faults=True, generation=generation)[0]
 
 
 def parameters(*values: int) -> bytes:
@@ -85,23 +87,26 @@ def increment(lane: Lane, kernel: int, address: int, count: int, deadline_ns: in
 
 def converse(gpu: Gpu, tenant: int) -> None:
     """All that a tenant can ask for, with its results looked at. Raises DeviceRestarting when the worker ends."""
+    generation = gpu.generation
     partition = gpu.open_tenant(tenant, PARTITION_BYTES)
+    if gpu.generation != generation:
+        raise DeviceRestarting
     address = partition.base + DATA
     words = np.arange(100_000, dtype=np.uint32)
-    gpu.copy_in(tenant, address, memoryview(words))
-    kernel = load(gpu, tenant, partition)
-    lane = gpu.open_lane(tenant)
+    gpu.copy_in(tenant, address, memoryview(words), generation=generation)
+    kernel = load(gpu, tenant, partition, generation=generation)
+    lane = gpu.open_lane(tenant, generation=generation)
     try:
         for _ in range(3):
             assert increment(lane, kernel, address, 1024) == 0
     finally:
         lane.close()
-    gpu.unload(kernel)
+    gpu.unload(kernel, generation=generation)
     out = np.zeros_like(words)
-    gpu.copy_out(tenant, address, memoryview(out))
+    gpu.copy_out(tenant, address, memoryview(out), generation=generation)
     words[:1024] += 3
     assert (out == words).all()
-    gpu.set_memory(tenant, address, 0, words.nbytes)
-    gpu.copy_out(tenant, address, memoryview(out))
+    gpu.set_memory(tenant, address, 0, words.nbytes, generation=generation)
+    gpu.copy_out(tenant, address, memoryview(out), generation=generation)
     assert not out.any()
-    gpu.close_tenant(tenant)
+    gpu.close_tenant(tenant, generation=generation)
