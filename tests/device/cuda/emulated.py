@@ -1110,11 +1110,11 @@ def _kind(thing: object) -> str:
 
 
 def _addresses(kernel: Kernel) -> frozenset[int]:
-    """Constants of a kernel that may be addresses."""
+    """Constants of a kernel that may be addresses: not the masks that keep it in a partition, and whole accesses."""
     return frozenset(
         source.bits
         for block in kernel.blocks
         for instruction in block.instructions
         for source in instruction.sources
-        if isinstance(source, Immediate) and source.type.bits == 64
+        if isinstance(source, Immediate) and source.type.bits == 64 and ((source.bits | 31) + 1) & source.bits
     )
