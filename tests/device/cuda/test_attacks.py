@@ -129,7 +129,8 @@ class Scene:
         program = read(ptx)
         text, image = ptx, bytes(16)
         if is_fenced:
-            fenced = fence(program, "k", self.partition, self.partition.base + IMAGE)
+            target = self.board.engine.facts.sm if IS_REAL else None
+            fenced = fence(program, "k", self.partition, self.partition.base + IMAGE, target=target)
             text, image = fenced.ptx, fenced.image
         module = self.board.engine.assemble(text.encode())
         return self.board.engine.add_kernel(ATTACKER, module, "k", self.partition.base + IMAGE, image, True)[0]
