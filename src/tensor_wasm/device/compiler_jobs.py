@@ -101,7 +101,9 @@ def draft_job(ptx: bytes, entry: str) -> Job:
 
 
 def fence_job(ptx: bytes, order: bytes) -> Job:
-    """Fence a kernel for a GPU; the future gives its text, its name and its image."""
+    """Fence a kernel for a GPU; the future gives its text or machine code, its name, its image, and
+    not empty for one that is narrow.
+    """
     return Job(Kind.FENCE_KERNEL, (order, ptx), "kernel", PtxError, lambda fields, _duration_s: fields)
 
 

@@ -40,7 +40,7 @@ class Kind(IntEnum):
     DRAFT_KERNEL = 10  # to the compiler: time limit, entry, PTX
     FENCE_KERNEL = 11  # to the compiler: time limit, order, PTX
     DRAFT = 12  # memory held, encoded draft
-    FENCED = 13  # memory held, PTX, name, image
+    FENCED = 13  # memory held, PTX or machine code, name, image, not empty for a kernel that is narrow
 
 
 @dataclass(frozen=True, slots=True)

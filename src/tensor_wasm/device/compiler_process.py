@@ -8,6 +8,8 @@ The machine code it gives is run by the node, which trusts it as it trusts the c
 trust than they had when they ran inside the node: what reads hostile text here is Python, which has no memory to
 corrupt, and Cranelift in Rust, whose input Wasmtime validated. Who has made these two emit hostile code needs no
 process boundary to get into the node. The boundary is there for time, memory and the node's interpreter lock.
+For GPUs NVIDIA's assembler runs here too, in C++. It reads what the fence wrote, never a tenant's own text, and what it
+makes is trusted as what it would make in the driver.
 """
 
 from __future__ import annotations
@@ -169,8 +171,7 @@ class _Compiler:
         from tensor_wasm.device.cuda.fencing import Order
 
         fenced = Order.decode(order).carry_out(ptx)
-        name = fenced.name.encode("utf-8", "surrogatepass")
-        return Message(Kind.FENCED, (_memory(), fenced.ptx.encode(), name, fenced.image))
+        return Message(Kind.FENCED, (_memory(), *fenced))
 
     def _module(self, wasm: bytes) -> Message:
         code = self._engine.compile(wasm).serialize()

@@ -81,6 +81,11 @@ class Compilers:
         """Whether a process has finished its start."""
         return self._is_warm
 
+    @property
+    def has_processes(self) -> bool:
+        """Whether there are processes, or will be when they are needed."""
+        return self._count > 0
+
     def takes(self, size_bytes: int, small_bytes: int = SMALL_BYTES) -> bool:
         """Whether a text of this size is for the pool.
 
@@ -115,8 +120,10 @@ class Compilers:
         """Read a text for a GPU: an encoded draft of its kernel. As :meth:`kernel`."""
         return self._submit(draft_job(ptx, entry))
 
-    def fenced(self, ptx: bytes, order: bytes) -> Future[tuple[bytes, bytes, bytes]]:
-        """Fence a kernel for a GPU, as an encoded order says: its text, its name and its image. As :meth:`kernel`."""
+    def fenced(self, ptx: bytes, order: bytes) -> Future[tuple[bytes, bytes, bytes, bytes]]:
+        """Fence a kernel for a GPU, as an encoded order says: its text or machine code, its name, its image, and not
+        empty for one that is narrow. As :meth:`kernel`.
+        """
         return self._submit(fence_job(ptx, order))
 
     def machine_code(self, wasm: bytes) -> bytes | None:

@@ -57,7 +57,8 @@ CALLS: Final = {
     "copy_to_host": "cuMemcpyDtoHAsync", "copy_on_device": "cuMemcpyDtoDAsync", "set_memory": "cuMemsetD8Async",
     "write_value": "cuStreamWriteValue32", "launch": "cuLaunchKernel", "load_module": "cuModuleLoadDataEx",
     "unload_module": "cuModuleUnload", "function": "cuModuleGetFunction", "allow_shared": "cuFuncSetAttribute",
-    "max_threads": "cuFuncGetAttribute", "create_event": "cuEventCreate", "destroy_event": "cuEventDestroy",
+    "max_threads": "cuFuncGetAttribute", "parameter_bytes": "cuFuncGetParamInfo",
+    "create_event": "cuEventCreate", "destroy_event": "cuEventDestroy",
     "record": "cuEventRecord", "elapsed_ms": "cuEventElapsedTime",
 }  # fmt: skip
 
@@ -1010,13 +1011,13 @@ class EmulatedDriver:
 
     # --- modules ----------------------------------------------------------------------------------------------
 
-    def load_module(self, ptx: bytes) -> int:
+    def load_module(self, code: bytes) -> int:
         call = "load_module"
         with self.changed:
             context = self._begin(call)
         # Without the lock: it takes long, and another thread may launch meanwhile.
         try:
-            program = read(ptx.decode("utf-8"))
+            program = read(code.decode("utf-8"))
             kernels = {}
             for kernel in program.kernels:
                 for place in support(kernel):
@@ -1066,6 +1067,12 @@ class EmulatedDriver:
             context = self._begin("max_threads")
             found: _Function = self._get(_Function, function, "max_threads", context)
             return self._max_threads(found.kernel)
+
+    def parameter_bytes(self, function: int) -> int:
+        with self.changed:
+            context = self._begin("parameter_bytes")
+            found: _Function = self._get(_Function, function, "parameter_bytes", context)
+            return found.kernel.parameter_bytes
 
     # --- time -------------------------------------------------------------------------------------------------
 

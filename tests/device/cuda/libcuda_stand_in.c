@@ -231,6 +231,14 @@ static int function_get(int *value, int attribute, u64 function) {
     int code = called("cuFuncGetAttribute", "%d %llx", attribute, function);
     GIVE(value, 1024);
 }
+/* Two parameters: 8 bytes, and 4 after a gap. */
+static int function_parameter(u64 function, size_t number, size_t *offset, size_t *size) {
+    int code = called("cuFuncGetParamInfo", "%llx %zu", function, number);
+    if (code == 0 && number > 1) return 1;
+    *offset = number * 16;
+    *size = number == 0 ? 8 : 4;
+    return code;
+}
 
 static int event_create(u64 *event, u32 flags) {
     int code = called("cuEventCreate", "%u", flags);
@@ -289,6 +297,7 @@ static const struct {
     {"cuModuleGetFunction", module_function},
     {"cuFuncSetAttribute", function_set},
     {"cuFuncGetAttribute", function_get},
+    {"cuFuncGetParamInfo", function_parameter},
     {"cuEventCreate", event_create},
     {"cuEventDestroy", event_destroy},
     {"cuEventRecord", event_record},

@@ -19,7 +19,8 @@ class Assembler:
         self.running: list[bytes] = []
         self._gates: dict[bytes, threading.Event] = {}
 
-    def assemble(self, ptx: bytes) -> int:
+    def assemble(self, ptx: bytes, wide: bytes) -> int:
+        assert wide == b"wide"
         self.running.append(ptx)
         assert self.gate(ptx).wait(120)
         if ptx.startswith(b"bad"):
@@ -42,7 +43,7 @@ def assembler() -> Iterator[Assembler]:
 
 
 def assembly(tenant: int, ptx: bytes) -> Assembly:
-    return Assembly(1, tenant, 0, False, ptx, "name", b"")
+    return Assembly(1, tenant, 0, False, ptx, "name", b"", b"wide")
 
 
 def test_each_tenant_has_one_thread_at_a_time(assembler):
@@ -78,7 +79,7 @@ def test_one_that_takes_too_long_is_told_once_and_holds_up_its_tenant_alone(asse
     assemblers.put(assembly(1, b"next"))
     late: list[Assembly] = []
     until(lambda: late or late.extend(assemblers.take_late()))
-    assert [each.ptx for each in late] == [b"slow"]
+    assert [each.code for each in late] == [b"slow"]
     assert assemblers.take_late() == []
     assert not assemblers.is_stuck
     assembler.gate(b"other").set()

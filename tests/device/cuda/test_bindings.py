@@ -79,6 +79,8 @@ class Api(ModuleType):
         self.calls: list[tuple[Any, ...]] = []
         self.results: dict[str, Result] = {}
         self.log = b""
+        #: Where a kernel's parameters are, and how many bytes each has.
+        self.parameters: list[tuple[int, int]] = []
         self.found: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -95,6 +97,10 @@ class Api(ModuleType):
                 arguments[3][0][: len(self.log)] = self.log
             result = self.results.get(name, Result.CUDA_SUCCESS)
             given = GIVEN.get(name, ())
+            if name == "cuFuncGetParamInfo" and not result:
+                number = arguments[1]
+                given = self.parameters[number] if number < len(self.parameters) else ()
+                result = Result.CUDA_SUCCESS if given else Result.CUDA_ERROR_INVALID_VALUE
             return (result, *(given if not result else (None,) * len(given)))
 
         function.__name__ = name
@@ -238,6 +244,12 @@ def test_a_text_that_is_refused_has_the_assemblers_log(driver, api):
     assert (count, len(values[0])) == (2, values[1])
 
 
+def test_the_bytes_of_parameters_are_asked_of_each(driver, api):
+    assert driver.parameter_bytes(0xF0) == 0
+    api.parameters = [(0, 8), (16, 4)]
+    assert driver.parameter_bytes(0xF0) == 20
+
+
 def every_call(driver: CudaDriver) -> dict[str, Callable[[], Any]]:
     """Each call of the protocol, by the function of the driver's behind it."""
     one = (1, 1, 1)
@@ -273,6 +285,7 @@ def every_call(driver: CudaDriver) -> dict[str, Callable[[], Any]]:
         "cuModuleGetFunction": lambda: driver.function(1, "k"),
         "cuFuncSetAttribute": lambda: driver.allow_shared(1, 2),
         "cuFuncGetAttribute": lambda: driver.max_threads(1),
+        "cuFuncGetParamInfo": lambda: driver.parameter_bytes(1),
         "cuEventCreate": driver.create_event,
         "cuEventDestroy": lambda: driver.destroy_event(1),
         "cuEventRecord": lambda: driver.record(1, 2),

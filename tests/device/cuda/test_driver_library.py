@@ -45,7 +45,7 @@ except DriverError as error:
     given += [error.code, error.name, error.log]
 function = driver.function(module, "k")
 driver.allow_shared(function, 100_000)
-given.append(driver.max_threads(function))
+given += [driver.max_threads(function), driver.parameter_bytes(function)]
 block = ctypes.create_string_buffer(bytes((1, 2, 3)), 3)
 driver.launch(function, (1, 2, 3), (4, 5, 6), 7, stream, ctypes.addressof(block), 3)
 driver.launch(function, (1, 1, 1), (1, 1, 1), 0, stream, 0, 0)
@@ -84,6 +84,9 @@ cuModuleLoadDataEx 7 2
 cuModuleGetFunction 40d k
 cuFuncSetAttribute f0 8 100000
 cuFuncGetAttribute 0 f0
+cuFuncGetParamInfo f0 0
+cuFuncGetParamInfo f0 1
+cuFuncGetParamInfo f0 2
 cuLaunchKernel f0 1,2,3 4,5,6 7 57 0 010203
 cuLaunchKernel f0 1,1,1 1,1,1 0 57 0 none
 cuEventCreate 0
@@ -122,7 +125,7 @@ def test_each_call_reaches_the_driver_as_it_was_meant(driver):
     given = json.loads(done.stdout)
     assert given[:3] == [13000, 2, "GPU-ff112233-4455-6677-8899-aabbccddee00"]
     assert given[3:7] == [2 << 20, [79 << 30, 80 << 30], 4096 + 0x100000000000, True]
-    assert given[7:] == [218, "CUDA_ERROR_INVALID_PTX", "ptxas : line 7 is refused", 1024, 1.5]
+    assert given[7:] == [218, "CUDA_ERROR_INVALID_PTX", "ptxas : line 7 is refused", 1024, 20, 1.5]
     asked = [line for line in driver.asked if not line.startswith(("cuCtxGetDevice", "cuDevice", "cuDriver"))]
     assert asked[0] == "cuInit 0"
     assert asked[1] in ("cuCtxCreate_v2 1 1", "cuCtxCreate_v4 0 1 1")

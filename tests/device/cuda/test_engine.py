@@ -17,11 +17,10 @@ from device.cuda.boards import (
     Board,
 )
 from device.cuda.emulated import EmulatedDriver
-from device.ptx_texts import HEAD
 from tensor_wasm.device.cuda import board
 from tensor_wasm.device.cuda.board import Result
 from tensor_wasm.device.cuda.driver import OUT_OF_MEMORY, DriverError
-from tensor_wasm.device.cuda.engine import Engine, _parameter_bytes
+from tensor_wasm.device.cuda.engine import Engine
 from tensor_wasm.device.fence import GUARD_BYTES
 
 # --- partitions -----------------------------------------------------------------------------------------------------
@@ -246,23 +245,6 @@ def test_a_module_that_cannot_be_unloaded_is_tried_again(two: Board, driver: Emu
     two.engine.remove_kernel(kernel)
     two.engine.check()
     assert driver.calls["unload_module"] == 2
-
-
-@pytest.mark.parametrize(
-    ("formals", "size_bytes"),
-    [
-        ("", 0),
-        (".param .u64 a", 8),
-        (".param .u8 a, .param .u64 b", 16),
-        (".param .u64 a,\n .param .f32 b", 12),
-        (".param .align 16 .b8 a[20], .param .u16 b", 22),
-        (".param .u32 a, .param .align 8 .b8 b[12]", 20),
-        (".param .u64 .ptr .global .align 4 a, .param .b8 b[3]", 11),
-    ],
-)
-def test_the_bytes_of_a_kernels_parameters_are_read_from_its_text(formals: str, size_bytes: int) -> None:
-    text = f"{HEAD}.visible .entry first(.param .u32 x) {{ ret; }}\n.visible .entry k(\n{formals}\n)\n{{ ret; }}"
-    assert _parameter_bytes(text.encode()) == {"first": 4, "k": size_bytes}
 
 
 def test_a_board_that_is_too_small_is_refused(driver: EmulatedDriver) -> None:

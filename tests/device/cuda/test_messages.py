@@ -41,7 +41,7 @@ def test_frames_are_whole_whatever_pieces_they_come_in():
     print("seed", seed)
     source = random.Random(seed)
     sent = [
-        request(Kind.LOAD, number, (1, 2, 3), *(source.randbytes(source.randrange(300)) for _ in range(3)))
+        request(Kind.LOAD, number, (1, 2, 3), *(source.randbytes(source.randrange(300)) for _ in range(4)))
         for number in range(50)
     ]
     data = b"".join(map(frame, sent))

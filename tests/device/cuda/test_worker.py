@@ -182,7 +182,7 @@ def test_partitions_that_cannot_be(raw, size):
 def test_a_frame_that_is_sent_slowly_holds_nothing_up(raw):
     raw.say(request(Kind.OPEN_TENANT, 1, (1, PARTITION_BYTES)))
     (base,) = raw.hear().numbers(1)
-    frame = b"".join(request(Kind.LOAD, 2, (1, base, 0), b" " * 3_000_000, b"none", bytes(16)).parts())
+    frame = b"".join(request(Kind.LOAD, 2, (1, base, 0), b" " * 3_000_000, b"", b"none", bytes(16)).parts())
     done = threading.Event()
 
     def send() -> None:

@@ -1,4 +1,6 @@
-"""Assembling kernels beside the worker's main loop, which must not wait for that."""
+"""Loading kernels beside the worker's main loop, which must not wait for that: machine code, or texts, which the driver
+assembles.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +15,26 @@ from typing import Final
 THREADS_MAX: Final = 4
 #: Kernels that may wait, of all tenants.
 WAITING_MAX: Final = 4_096
-#: How long a text may take. Its tenant is told then, and cannot have another assembled before it is done: the driver's
-#: assembler cannot be stopped.
+#: How long a kernel may take. Its tenant is told then, and cannot have another loaded before it is done: the driver
+#: cannot be stopped.
 LIMIT_S: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class Assembly:
-    """A kernel that a client wants loaded; ``module`` or ``error`` is there once it is over."""
+    """A kernel that a client wants loaded; ``module`` or ``error`` is there once it is over.
+
+    ``code`` is its machine code or its text, ``wide`` machine code for larger blocks, empty where there is none.
+    """
 
     request: int
     tenant: int
     image_base: int
     leaves_faults: bool
-    ptx: bytes
+    code: bytes
     name: str
     image: bytes
+    wide: bytes = b""
     began_s: float = 0.0
     is_late: bool = False
     module: int | None = None
@@ -38,7 +44,7 @@ class Assembly:
 class Assemblers:
     """Threads that are started when they are needed; each tenant has one of them at a time."""
 
-    def __init__(self, assemble: Callable[[bytes], int], limit_s: float = LIMIT_S) -> None:
+    def __init__(self, assemble: Callable[[bytes, bytes], int], limit_s: float = LIMIT_S) -> None:
         self._assemble = assemble
         self._limit_s = limit_s
         self._changed = threading.Condition()
@@ -84,7 +90,7 @@ class Assemblers:
         while True:
             assembly = self._next()
             try:
-                assembly.module = self._assemble(assembly.ptx)
+                assembly.module = self._assemble(assembly.code, assembly.wide)
             except Exception as error:
                 assembly.error = error
             with self._changed:

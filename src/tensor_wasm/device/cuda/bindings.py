@@ -19,7 +19,8 @@ import os
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
-from tensor_wasm.device.cuda.driver import NOT_READY, DriverError, GpuFacts
+from tensor_wasm.device.cuda.driver import INVALID_VALUE, NOT_READY, DriverError, GpuFacts
+from tensor_wasm.device.cuda.nvjitlink import find_library
 
 #: Where the driver keeps to what the user has set, if anything.
 ENVIRONMENT: Final = {
@@ -30,6 +31,8 @@ ENVIRONMENT: Final = {
 #: What the assembler says of a text is cut off after so many bytes.
 _LOG_BYTES: Final = 8192
 _NAME_BYTES: Final = 256
+#: More than a kernel has.
+_PARAMETERS_MAX: Final = 32_768
 #: ``extra`` of a launch: where the block of parameters is, where its size is, end.
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
 #: From this version on the bindings' ``cuCtxCreate`` has parameters before its flags.
@@ -94,14 +97,16 @@ class CudaDriver:
             self.attribute(index, "COMPUTE_CAPABILITY_MAJOR"),
             self.attribute(index, "COMPUTE_CAPABILITY_MINOR"),
         )
+        sm = f"sm_{major}{minor}"
         return GpuFacts(
             index=index,
             name=bytes(name).split(b"\0")[0].decode("utf-8", "replace").strip(),
             uuid="GPU-" + "-".join(parts),
-            sm=f"sm_{major}{minor}",
+            sm=sm,
             memory_bytes=int(self._call(api.cuDeviceTotalMem, device)),
             multiprocessors=self.attribute(index, "MULTIPROCESSOR_COUNT"),
             shared_bytes_max=self.attribute(index, "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
+            assembler=find_library(sm, self.version() // 1000),
         )
 
     def attribute(self, index: int, name: str) -> int:
@@ -274,14 +279,14 @@ class CudaDriver:
 
     # --- modules ----------------------------------------------------------------------------------------
 
-    def load_module(self, ptx: bytes) -> int:
-        """Assemble a text. The error of one that is refused has the assembler's log."""
+    def load_module(self, code: bytes) -> int:
+        """Load machine code, or assemble a text. The error of one that is refused has the assembler's log."""
         api = self._api
         log = bytearray(_LOG_BYTES)
         names = [api.CUjit_option.CU_JIT_ERROR_LOG_BUFFER, api.CUjit_option.CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES]
-        code, *values = api.cuModuleLoadDataEx(ptx + b"\0", len(names), names, [log, len(log)])
-        if code:
-            raise self._error(code, "cuModuleLoadDataEx", log.split(b"\0")[0].decode("utf-8", "replace").strip())
+        result, *values = api.cuModuleLoadDataEx(code + b"\0", len(names), names, [log, len(log)])
+        if result:
+            raise self._error(result, "cuModuleLoadDataEx", log.split(b"\0")[0].decode("utf-8", "replace").strip())
         return int(values[0])
 
     def unload_module(self, module: int) -> None:
@@ -301,6 +306,18 @@ class CudaDriver:
         """How many threads a block of this kernel can have, by the registers that it takes."""
         attribute = self._api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK
         return int(self._call(self._api.cuFuncGetAttribute, attribute, function))
+
+    def parameter_bytes(self, function: int) -> int:
+        """How many bytes of parameters a kernel has."""
+        end = 0
+        for number in range(_PARAMETERS_MAX):
+            code, *values = self._api.cuFuncGetParamInfo(function, number)
+            if code == INVALID_VALUE:  # there are no more
+                break
+            if code:
+                raise self._error(code, "cuFuncGetParamInfo")
+            end = max(end, int(values[0]) + int(values[1]))
+        return end
 
     # --- time -------------------------------------------------------------------------------------------
 

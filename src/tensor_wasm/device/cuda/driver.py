@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 #: Result codes of the driver (``CUresult``) that callers tell apart.
+INVALID_VALUE: Final = 1
 OUT_OF_MEMORY: Final = 2
+NOT_FOUND: Final = 500
 NOT_READY: Final = 600
 #: Codes after which the context is lost: everything in it, of every tenant.
 STICKY: Final = frozenset(
@@ -60,7 +62,11 @@ class DriverError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """A GPU. ``uuid`` is as ``nvidia-smi`` shows it, ``GPU-…``; ``sm`` its architecture, ``sm_90``."""
+    """A GPU. ``uuid`` is as ``nvidia-smi`` shows it, ``GPU-…``; ``sm`` its architecture, ``sm_90``.
+
+    ``assembler`` is the first number of the library here that makes machine code for it (:mod:`.nvjitlink`), 0 where
+    the driver has to assemble texts.
+    """
 
     index: int
     name: str
@@ -69,6 +75,7 @@ class GpuFacts:
     memory_bytes: int
     multiprocessors: int
     shared_bytes_max: int
+    assembler: int = 0
 
 
 class Driver(Protocol):
@@ -176,8 +183,8 @@ class Driver(Protocol):
 
     # --- modules ----------------------------------------------------------------------------------------
 
-    def load_module(self, ptx: bytes) -> int:
-        """Assemble a text. The error of one that is refused has the assembler's log."""
+    def load_module(self, code: bytes) -> int:
+        """Load machine code, or assemble a text. The error of one that is refused has the assembler's log."""
 
     def unload_module(self, module: int) -> None:
         """Forget a module, of which nothing runs."""
@@ -190,6 +197,9 @@ class Driver(Protocol):
 
     def max_threads(self, function: int) -> int:
         """How many threads a block of this kernel can have, by the registers that it takes."""
+
+    def parameter_bytes(self, function: int) -> int:
+        """How many bytes of parameters a kernel has."""
 
     # --- time -------------------------------------------------------------------------------------------
 

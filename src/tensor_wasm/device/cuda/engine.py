@@ -19,7 +19,7 @@ import numpy as np
 
 from tensor_wasm.abi.limits import BLOCK_THREADS_MAX
 from tensor_wasm.device.cuda.board import BYTES
-from tensor_wasm.device.cuda.driver import OUT_OF_MEMORY, Driver, DriverError, GpuFacts
+from tensor_wasm.device.cuda.driver import NOT_FOUND, OUT_OF_MEMORY, Driver, DriverError, GpuFacts
 from tensor_wasm.device.cuda.lanes import Lanes
 from tensor_wasm.device.cuda.memory import PartitionMemory
 from tensor_wasm.device.cuda.records import Assembled, Kernel, Running, Tenant
@@ -30,12 +30,13 @@ _BOUNCE_BYTES: Final = 1 << 20
 #: How long a wait spins before it sleeps between looks, and how long it sleeps.
 _SPIN_S: Final = 0.002
 _SLEEP_S: Final = 50e-6
-#: Of a text: a kernel's name and what stands in its brackets; of a parameter: alignment, bits, how many.
-_ENTRY: Final = re.compile(rb"\.entry\s+([^\s(]+)\s*\(([^)]*)\)")
+#: What machine code begins with.
+_MACHINE_CODE: Final = b"\x7fELF"
+#: Of a text: a kernel's head with its name.
+_ENTRY: Final = re.compile(rb"\.entry\s+([^\s(]+)\s*\([^)]*\)")
 #: What bounds a kernel's blocks, and an entry with such a bound.
 _BOUNDS: Final = re.compile(rb"^\s*\.(?:maxntid|reqntid)\b", re.MULTILINE)
 _WIDE: Final = rb"\g<0>\n.maxntid %d, 1, 1" % BLOCK_THREADS_MAX
-_PARAMETER: Final = re.compile(rb"\.param\s+(?:\.align\s+(\d+)\s+)?\.[a-z]+(\d+)[^\[,]*(?:\[(\d+)\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,28 +153,31 @@ class Engine:
 
     # --- kernels ----------------------------------------------------------------------------------------
 
-    def assemble(self, ptx: bytes) -> int:
-        """The module of a fenced text, for :meth:`add_kernel` or :meth:`forget`. Any thread may call.
+    def assemble(self, code: bytes, wide: bytes = b"") -> int:
+        """The module of a fenced kernel, for :meth:`add_kernel` or :meth:`forget`. Any thread may call.
 
-        The driver gives a kernel as many registers as it likes, and then refuses blocks that take more than there are.
-        A text that says nothing of its blocks is assembled once more for those.
+        Machine code is loaded, and ``wide``, which larger blocks can have, where there is some. A text is assembled:
+        the driver gives a kernel as many registers as it likes, and then refuses blocks that take more than there are.
+        One that says nothing of its blocks is assembled once more for those.
         """
         driver = self._driver
         driver.use_context(self._context)
-        module = driver.load_module(ptx)
-        assembled = Assembled(_parameter_bytes(ptx))
+        module = driver.load_module(code)
+        assembled = Assembled()
         try:
-            if _BOUNDS.search(ptx) is None:
-                assembled.wide = self._assemble_wide(module, assembled, ptx)
+            if code.startswith(_MACHINE_CODE):
+                assembled.wide = driver.load_module(wide) if wide else 0
+            elif _BOUNDS.search(code) is None:
+                assembled.wide = self._assemble_wide(module, code)
         except BaseException:
             self._quietly(driver.unload_module, module)
             raise
         self._modules[module] = assembled
         return module
 
-    def _assemble_wide(self, module: int, assembled: Assembled, ptx: bytes) -> int:
+    def _assemble_wide(self, module: int, ptx: bytes) -> int:
         driver = self._driver
-        functions = (driver.function(module, name) for name in assembled.parameter_bytes)
+        functions = (driver.function(module, name.decode("utf-8", "replace")) for name in _ENTRY.findall(ptx))
         if all(driver.max_threads(function) >= BLOCK_THREADS_MAX for function in functions):
             return 0
         try:
@@ -209,11 +213,11 @@ class Engine:
             if not owner.partition.holds(image_base, max(len(image), FAULT_BYTES)):
                 raise ValueError("the image is not inside the tenant's partition")
             assembled = self._modules[module]
-            if name not in assembled.parameter_bytes:
-                raise ValueError(f"the module has no kernel {name[:64]}")
             modules = [module, assembled.wide] if assembled.wide else [module]
-            functions = [self._driver.function(each, name) for each in modules]
+            functions = [self._function(each, name) for each in modules]
             threads = [self._driver.max_threads(function) for function in functions]
+            # What the driver reads of a launch, so nobody else is asked: it is never told fewer.
+            parameter_bytes = max(self._driver.parameter_bytes(function) for function in functions)
             self._write(image_base, image)
         except BaseException:
             self._quietly(self.forget, module)
@@ -228,7 +232,7 @@ class Engine:
             fast_threads=threads[0],
             wide_function=functions[1] if assembled.wide else 0,
             name=name,
-            parameter_bytes=assembled.parameter_bytes[name],
+            parameter_bytes=parameter_bytes,
             max_threads=max(threads),
             fault=image_base if leaves_faults else 0,
         )
@@ -236,6 +240,14 @@ class Engine:
         owner.kernels.add(kernel)
         self._lanes.kernels[number] = kernel
         return number, kernel.max_threads
+
+    def _function(self, module: int, name: str) -> int:
+        try:
+            return self._driver.function(module, name)
+        except DriverError as error:
+            if error.code != NOT_FOUND:
+                raise
+            raise ValueError(f"the module has no kernel {name[:64]}") from None
 
     def remove_kernel(self, number: int) -> None:
         """Forget a kernel. Its module is unloaded once nothing that its tenant has in flight can be running it."""
@@ -361,16 +373,3 @@ class Engine:
         quietly(driver.unregister_host, self._host_address)
         quietly(driver.destroy_context, self._context)
         self._bounce.close()
-
-
-def _parameter_bytes(ptx: bytes) -> dict[str, int]:
-    """How many bytes of parameters the kernels of a text have: the driver is never told fewer."""
-    sizes = {}
-    for name, formals in _ENTRY.findall(ptx):
-        end = 0
-        for alignment, bits, count in _PARAMETER.findall(formals):
-            size = int(bits) // 8
-            unit = int(alignment or size)
-            end = -(-end // unit) * unit + size * int(count or 1)
-        sizes[name.decode("utf-8", "replace")] = end
-    return sizes

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from tensor_wasm.device.cuda import board
+from tensor_wasm.device.cuda.assembler import AssembledKernel
 from tensor_wasm.device.cuda.driver import GpuFacts
 from tensor_wasm.device.cuda.lane import Lane, Offender, Window
 from tensor_wasm.device.cuda.lane_table import Doorbell, LaneTable
@@ -186,13 +187,14 @@ class Gpu:
     def load(
         self,
         tenant: int,
-        fenced: FencedKernel,
+        fenced: FencedKernel | AssembledKernel,
         image_base: int,
         *,
         leaves_faults: bool,
         generation: int | None = None,
     ) -> tuple[int, int]:
-        """Assemble a kernel for a tenant: its number, and the most threads that its blocks can have.
+        """Load a kernel for a tenant: its number, and the most threads that its blocks can have. One that is a text is
+        assembled by the driver, and launches of all tenants wait meanwhile.
 
         Raises :class:`~tensor_wasm.errors.PtxError` when the driver's assembler refuses it.
         """
@@ -201,7 +203,8 @@ class Gpu:
         if len(image) > _IMAGE_BYTES_MAX:
             self._copies.copy(worker.ask, tenant, image_base, np.frombuffer(image, np.uint8), is_in=True)
             image = bytes(FAULT_BYTES)
-        content = (fenced.ptx.encode(), fenced.name.encode(), image)
+        code = (fenced.ptx.encode(), b"") if isinstance(fenced, FencedKernel) else (fenced.code, fenced.wide)
+        content = (*code, fenced.name.encode(), image)
         number, max_threads = self._ask(worker, Kind.LOAD, (tenant, image_base, int(leaves_faults)), *content, count=2)
         with self._lock:
             if worker is self._worker:

@@ -18,13 +18,13 @@ from typing import Final
 from tensor_wasm.device.cuda.driver import GpuFacts
 from tensor_wasm.errors import InternalError
 
-#: A frame's fields together: more than what a fence makes of the longest text.
+#: A frame's fields together: more than what a fence, or an assembler, makes of the longest text.
 FRAME_BYTES_MAX: Final = 256 << 20
 #: What a worker says in words is cut to this.
 TEXT_BYTES_MAX: Final = 8_000
 
 _HEAD = struct.Struct("<BBI")
-_FIELDS_MAX = 4
+_FIELDS_MAX = 5
 _NUMBERS_MAX = 2_048
 
 
@@ -36,9 +36,9 @@ class Kind(IntEnum):
     BEAT = 1  # to be answered at once, by DONE
     OPEN_TENANT = 2  # tenant, partition's bytes; DONE: its base
     CLOSE_TENANT = 3  # tenant
-    LOAD = (
-        4  # tenant, image's address, whether faults are left; PTX, name, image; DONE: kernel, most threads of a block
-    )
+    # tenant, image's address, whether faults are left; machine code or PTX, machine code for larger blocks or nothing,
+    # name, image; DONE: kernel, most threads of a block
+    LOAD = 4
     UNLOAD = 5  # kernel
     OPEN_LANE = 6  # lane, tenant
     CLOSE_LANE = 7  # lane
@@ -63,7 +63,7 @@ REQUESTS: Final[Mapping[Kind, tuple[int, int]]] = {
     Kind.BEAT: (0, 0),
     Kind.OPEN_TENANT: (2, 0),
     Kind.CLOSE_TENANT: (1, 0),
-    Kind.LOAD: (3, 3),
+    Kind.LOAD: (3, 4),
     Kind.UNLOAD: (1, 0),
     Kind.OPEN_LANE: (2, 0),
     Kind.CLOSE_LANE: (1, 0),

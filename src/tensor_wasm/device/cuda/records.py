@@ -46,13 +46,12 @@ class Tenant:
 
 @dataclass(slots=True)
 class Assembled:
-    """A module before a kernel is taken from it: the bytes of parameters that each entry has.
+    """A module before a kernel is taken from it.
 
     ``wide`` is another module of the same text, 0 where there is none: its kernel takes few enough registers for the
     largest blocks, and is slower for it.
     """
 
-    parameter_bytes: dict[str, int]
     wide: int = 0
 
 

@@ -14,6 +14,8 @@ from typing import Final
 from blake3 import blake3
 
 from tensor_wasm.compiler import ParameterLayout
+from tensor_wasm.device.cuda.assembler import Assembler
+from tensor_wasm.device.cuda.driver import GpuFacts
 from tensor_wasm.device.cuda.fencing import Reader, read_here
 from tensor_wasm.device.cuda.gpu import Gpu
 from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES, Partition
@@ -277,7 +279,8 @@ class GpuTenant:
         base = self.take(draft.image_bytes, is_cleared=False, alignment=draft.image_alignment, is_high=True)
         try:
             target = _target(draft.target, self._gpu.facts.sm)
-            fenced = kernel.fence(self.partition, base, target, is_checked=is_checked)
+            assembler = _assembler(self._gpu.facts)
+            fenced = kernel.fence(self.partition, base, target, is_checked=is_checked, assembler=assembler)
             leaves_faults = is_checked or bool(draft.trap_lines)
             number, max_threads = self._gpu.load(
                 self.number, fenced, base, leaves_faults=leaves_faults, generation=self.generation
@@ -354,6 +357,11 @@ def _target(text_target: str, sm: str) -> str:
     """
     gpu, text = _architecture(sm), _architecture(text_target)
     return f"sm_{min(max(text, _TARGET_LEAST), gpu)}"
+
+
+def _assembler(facts: GpuFacts) -> Assembler | None:
+    """What makes machine code for a GPU; None where its driver has to."""
+    return Assembler(facts.assembler, facts.sm) if facts.assembler else None
 
 
 def _architecture(sm: str) -> int:

@@ -285,11 +285,11 @@ class _Server:
 
     def _load(self, number: int, numbers: Sequence[int], content: Sequence[bytes]) -> None:
         tenant, image_base, leaves_faults = numbers
-        ptx, name, image = content
+        code, wide, name, image = content
         if leaves_faults > 1 or len(name) > _NAME_BYTES_MAX or not name.isascii():
             _say(self._connection, answer(Kind.INVALID, number, "a kernel cannot be loaded so"))
             return
-        assembly = Assembly(number, tenant, image_base, bool(leaves_faults), ptx, name.decode("ascii"), image)
+        assembly = Assembly(number, tenant, image_base, bool(leaves_faults), code, name.decode("ascii"), image, wide)
         if not self._assemblers.put(assembly):
             _say(self._connection, answer(Kind.NO_MEMORY, number, "too many kernels wait for the GPU's assembler"))
 
