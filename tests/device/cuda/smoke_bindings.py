@@ -54,6 +54,8 @@ MIB = 1 << 20
 #: What hangs is given up after so long.
 STEP_LIMIT_S = 25.0
 CHILD_LIMIT_S = 20.0
+#: A launch that waits for longer is told, and ends what it waits for.
+LAUNCH_LIMIT_S = 2.0
 #: Of the step that starts all the processes that lose their contexts.
 CHILDREN_LIMIT_S = 100.0
 #: Cycles of a GPU in a millisecond, about.
@@ -930,52 +932,176 @@ def time_to_the_end(bench: Bench) -> str:
     return "\n        ".join(["", *lines])
 
 
-@step
-def time_beside_the_assembler(bench: Bench) -> str:
-    """Launches while another thread assembles: what that costs them."""
-    driver, number = bench.driver, 0
-    is_over = threading.Event()
-    problems: list[BaseException] = []
-    count = 0
+class Launches(threading.Thread):
+    """Launches an empty kernel again and again, waits for each, and keeps how long each took."""
 
-    head = ".version 8.0\n.target sm_70\n.address_size 64\n.visible .entry big%d(.param .u64 p)\n{\n"
-    head += "\t.reg .f32 %%f<100>;\n\t.reg .u64 %%d;\n\tld.param.u64 %%d, [p];\n\tld.global.f32 %%f0, [%%d];\n"
-    body = "".join(f"\tfma.rn.f32 %f{i % 90 + 1}, %f{i % 89}, %f{i % 83}, %f{i % 79};\n" for i in range(3000))
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(name="launches", daemon=True)
+        self._bench = bench
+        self._is_over = threading.Event()
+        self.times_ns: list[int] = []
+        self.began_s = 0.0
+        self.problem: BaseException | None = None
 
-    def assemble() -> None:
+    def run(self) -> None:
+        driver, host, number = self._bench.driver, self._bench.host, 0
+        try:
+            driver.use_context(self._bench.context)
+            stream = driver.create_stream()
+            while not self._is_over.is_set():
+                number += 1
+                self.began_s, began_ns = time.monotonic(), time.perf_counter_ns()
+                driver.launch(self._bench.functions["empty"], ONE, ONE, 0, stream, 0, 0)
+                driver.write_value(host.seen + 128, number, stream)
+                while host.other[32] != number:
+                    pass
+                self.times_ns.append(time.perf_counter_ns() - began_ns)
+                time.sleep(100e-6)
+            driver.destroy_stream(stream)
+        except BaseException as error:
+            self.problem = error
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.join()
+        if self.problem is not None:
+            raise self.problem
+
+
+def beside(bench: Bench, work: Callable[[], None], limit_s: float = 1.5) -> str:
+    """Launches while ``work`` is done again and again on another thread: how long they took, and how often it was done.
+
+    Ended after a while, or when a launch has waited for too long.
+    """
+    is_over, problems, count = threading.Event(), [], 0
+
+    def repeat() -> None:
         nonlocal count
         try:
-            driver.use_context(bench.context)
+            bench.driver.use_context(bench.context)
             while not is_over.is_set():
-                text = head % time.time_ns() + body + "\tst.global.f32 [%d], %f5;\n\tret;\n}\n"
-                driver.unload_module(driver.load_module(text.encode()))
+                work()
                 count += 1
         except BaseException as error:
             problems.append(error)
 
-    def written() -> None:
-        nonlocal number
-        number += 1
-        bench.launch("empty")
-        driver.write_value(bench.host.seen, number, bench.stream)
-        while bench.host.other[0] != number:
-            pass
-
-    if IS_EMULATED:
-        raise Skipped
-    thread = threading.Thread(target=assemble)
-    thread.start()
-    try:
-        times = timed(written)
-        until = time.monotonic() + 1
-        while time.monotonic() < until:
-            times += timed(written, 500)
-    finally:
-        is_over.set()
-        thread.join()
+    launches, other = Launches(bench), threading.Thread(target=repeat, daemon=True)
+    launches.start()
+    while not launches.times_ns and launches.is_alive():
+        time.sleep(0.001)
+    launches.times_ns.clear()
+    other.start()
+    until, is_late = time.monotonic() + limit_s, False
+    while time.monotonic() < until and other.is_alive() and launches.is_alive() and not is_late:
+        time.sleep(0.01)
+        is_late = time.monotonic() - launches.began_s > LAUNCH_LIMIT_S
+    is_over.set()
+    other.join()
+    launches.end()
     if problems:
         raise problems[0]
-    return f"{told(times)} while {count} texts were assembled"
+    late = f"; ENDED, for a launch waited more than {LAUNCH_LIMIT_S:g} s" if is_late else ""
+    return f"{len(launches.times_ns)} launches {told(launches.times_ns)} while it was done {count} times{late}"
+
+
+def large_text(operations: int = 3000) -> bytes:
+    """A kernel that takes a while to assemble, like no other."""
+    head = f".version 8.0\n.target sm_70\n.address_size 64\n.visible .entry big{time.time_ns()}(.param .u64 p)\n{{\n"
+    head += "\t.reg .f32 %f<100>;\n\t.reg .u64 %d;\n\tld.param.u64 %d, [p];\n\tld.global.f32 %f0, [%d];\n"
+    lines = (f"\tfma.rn.f32 %f{i % 90 + 1}, %f{i % 89}, %f{i % 83}, %f{i % 79};\n" for i in range(operations))
+    return (head + "".join(lines) + "\tst.global.f32 [%d], %f5;\n\tret;\n}\n").encode()
+
+
+def name_of(text: bytes) -> str:
+    return text.split(b".entry ")[1].split(b"(")[0].decode()
+
+
+def machine_code(driver: Driver) -> Callable[[bytes], bytes]:
+    """What makes machine code without the driver."""
+    from tensor_wasm.device.cuda.nvjitlink import NvJitLink
+
+    facts = driver.facts(0)
+    if not facts.assembler:
+        raise Skipped
+    library = NvJitLink(facts.assembler)
+    return lambda text: library.assemble(text, facts.sm)[0]
+
+
+@step
+def machine_code_loads(bench: Bench) -> str:
+    """Machine code that nvJitLink made, and what the driver tells of it."""
+    if IS_EMULATED:
+        raise Skipped
+    driver, make, lines = bench.driver, machine_code(bench.driver), []
+    for text in (PTX, large_text(), large_text(30)):
+        began = time.perf_counter()
+        code = make(text)
+        spent_ms = (time.perf_counter() - began) * 1e3
+        began = time.perf_counter()
+        module = driver.load_module(code)
+        load_ms = (time.perf_counter() - began) * 1e3
+        lines.append(f"{len(code):,} bytes made in {spent_ms:.1f} ms, loaded in {load_ms:.2f}")
+        assembled = driver.load_module(text)
+        names = [line.split()[2].split("(")[0] for line in text.decode().splitlines() if ".visible .entry" in line]
+        for name in names:
+            told = [(driver.parameter_bytes(f), driver.max_threads(f) >= 64)
+                    for f in (driver.function(module, name), driver.function(assembled, name))]  # fmt: skip
+            assert told[0] == told[1], f"{name}: {told}"
+        if text is PTX:
+            sizes = {name: driver.parameter_bytes(driver.function(module, name)) for name in names}
+            assert (sizes["empty"], sizes["fill"], sizes["tell"]) == (0, 16, 12), sizes
+        driver.unload_module(assembled)
+        driver.unload_module(module)
+    refused(lambda: driver.load_module(b"\x7fELF" + bytes(2000)))
+    return f"nvJitLink {driver.facts(0).assembler}; " + "; ".join(lines)
+
+
+@step
+def time_beside_the_assembler(bench: Bench) -> str:
+    """Launches while the driver assembles on another thread: what that costs them."""
+    if IS_EMULATED:
+        raise Skipped
+    driver = bench.driver
+    return beside(bench, lambda: driver.unload_module(driver.load_module(large_text())))
+
+
+@step
+def time_beside_another_assembler(bench: Bench) -> str:
+    """Launches while another process assembles, and this one only loads what it made."""
+    if IS_EMULATED:
+        raise Skipped
+    driver, loads_ns, unloads_ns = bench.driver, [], []
+    machine_code(driver)
+    command = [sys.executable, __file__, "--child", "assemble", "64"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdout is not None
+        output = process.stdout
+
+        def load() -> None:
+            code = output.read(int.from_bytes(output.read(4), "little"))
+            times = [time.perf_counter_ns()]
+            module = driver.load_module(code)
+            times.append(time.perf_counter_ns())
+            driver.unload_module(module)
+            times.append(time.perf_counter_ns())
+            loads_ns.append(times[1] - times[0])
+            unloads_ns.append(times[2] - times[1])
+
+        try:
+            line = beside(bench, load, 3.0)
+        finally:
+            process.kill()
+    return f"{line}\n        loads {told(loads_ns)}\n        unloads {told(unloads_ns)}"
+
+
+@step
+def loads_beside_a_kernel(bench: Bench) -> str:
+    """Whether loading machine code waits for a kernel of another stream that runs for half a second."""
+    if IS_EMULATED:
+        raise Skipped
+    machine_code(bench.driver)
+    lines = [f"{loading}: {run_child('loads', more={'CUDA_MODULE_LOADING': loading})}" for loading in ("EAGER", "LAZY")]
+    return "\n        ".join(["", *lines])
 
 
 @step
@@ -1063,11 +1189,16 @@ def giving_back(bench: Bench) -> str:
 # --- processes of their own ---------------------------------------------------------------------------------------
 
 
-def run_child(*arguments: str) -> str:
+def run_child(*arguments: str, more: dict[str, str] | None = None) -> str:
     command = [sys.executable, __file__, "--child", *arguments, *(["--emulated"] if IS_EMULATED else [])]
     try:
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=CHILD_LIMIT_S, env=environment()
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=CHILD_LIMIT_S,
+            env=environment() | (more or {}),
         )
     except subprocess.TimeoutExpired:
         return f"it hangs for {CHILD_LIMIT_S:g} s"
@@ -1149,6 +1280,58 @@ def child_wrong(kernel: str, offset: int) -> dict[str, Any]:
     return result
 
 
+def child_assemble(count: int) -> None:
+    """Machine code of so many kernels, on standard output, each after its length. Makes no context."""
+    make = machine_code(make_driver())
+    for _ in range(count):
+        code = make(large_text())
+        sys.stdout.buffer.write(len(code).to_bytes(4, "little") + code)
+        sys.stdout.buffer.flush()
+
+
+def child_loads() -> dict[str, Any]:
+    """How long it takes to load a kernel, to launch it for the first time and to unload it: while the GPU does nothing,
+    and beside a kernel that runs for half a second; whether that still ran then; and launches meanwhile.
+    """
+    driver = make_driver()
+    CURRENT.append(driver.create_context(0))
+    bench = prepared(driver)
+    bench.functions = {name: driver.function(bench.module, name) for name in ("empty", "spin")}
+    other = driver.create_stream()
+    make, found = machine_code(driver), {}
+    for milliseconds in (0, 500):
+        for operations in (30, 3000):
+            text = large_text(operations)
+            code = make(text)
+            if milliseconds:
+                bench.launch("spin", (milliseconds * CYCLES_PER_MS, 8), stream=other)
+            launches = Launches(bench)
+            launches.start()
+            time.sleep(0.02)
+            lines = []
+            for name, call in uses(bench, code, name_of(text)):
+                spent_ms = took_ms(call)
+                ran = "" if not milliseconds else " before the other ended" if not driver.is_stream_done(other) else ""
+                lines.append(f"{name} {spent_ms:.2f}{ran}")
+            launches.end()
+            driver.synchronize_stream(other)
+            found[f"{len(code)} bytes beside {milliseconds} ms"] = f"{', '.join(lines)}; {told(launches.times_ns)}"
+    return found
+
+
+def uses(bench: Bench, code: bytes, name: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What is done with a kernel, one after the other."""
+    driver, handles = bench.driver, []
+    stream = driver.create_stream()
+    parameters = ctypes.create_string_buffer(bench.device.to_bytes(8, "little"), 8)
+    address = ctypes.addressof(parameters)
+    yield "load", lambda: handles.append(driver.load_module(code))
+    yield "function", lambda: handles.append(driver.function(handles[0], name))
+    yield "launch", lambda: driver.launch(handles[1], ONE, ONE, 0, stream, address, 8)
+    yield "run", lambda: driver.synchronize_stream(stream)
+    yield "unload", lambda: driver.unload_module(handles[0])
+
+
 def child_endless() -> None:
     began = time.perf_counter()
     driver = make_driver()
@@ -1224,6 +1407,12 @@ def main() -> int:
         arguments = sys.argv[sys.argv.index("--child") + 1 :]
         if arguments[0] == "endless":
             child_endless()
+        if arguments[0] == "assemble":
+            child_assemble(int(arguments[1]))
+            os._exit(0)
+        if arguments[0] == "loads":
+            print(json.dumps(child_loads()), flush=True)
+            os._exit(0)
         print(json.dumps(child_wrong(arguments[1], int(arguments[2]))), flush=True)
         # What the driver would do at the end of a process with a broken context is of no interest.
         os._exit(0)
