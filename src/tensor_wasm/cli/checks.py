@@ -111,7 +111,7 @@ def _probe_module() -> bytes:
 
 
 def _gpu(config: Config) -> tuple[Status, str, str]:
-    from tensor_wasm.device.cuda.discovery import find
+    from tensor_wasm.device.cuda.discovery import INSTALL, find
     from tensor_wasm.device.selection import choose
     from tensor_wasm.errors import DeviceUnavailable
 
@@ -132,7 +132,11 @@ def _gpu(config: Config) -> tuple[Status, str, str]:
         f"{what} for CUDA {number // 1000}.{number % 1000 // 10}"
         for what, number in (("driver", found.driver_version), ("bindings", found.bindings_version))
     )
-    return Status.OK, f"cuda:{gpu.index}, {gpu.name} ({gpu.sm}, {_gib(gpu.memory_bytes)}, {gpu.uuid}); {versions}", ""
+    text = f"cuda:{gpu.index}, {gpu.name} ({gpu.sm}, {_gib(gpu.memory_bytes)}, {gpu.uuid}); {versions}"
+    if not gpu.assembler:
+        advice = f"launches of all tenants wait meanwhile: {INSTALL}, which has NVIDIA's nvJitLink"
+        return Status.WARN, f"{text}; the driver has to assemble kernels", advice
+    return Status.OK, text, ""
 
 
 def _shared_memory(_config: Config) -> tuple[Status, str, str]:

@@ -25,11 +25,12 @@ OLD = Lack("it is old", "use a newer one")
 
 
 def facts(index: int) -> GpuFacts:
-    return GpuFacts(index, f"GPU {index}", UUIDS[index], "sm_90", 80 << 30, 132, 232_448)
+    return GpuFacts(index, f"GPU {index}", UUIDS[index], "sm_90", 80 << 30, 132, 232_448, 13)
 
 
 BOTH = Discovery((FoundGpu(facts(0)), FoundGpu(facts(1))), None, 13000, 13050)
 SECOND_ONLY = replace(BOTH, gpus=(FoundGpu(facts(0), OLD), FoundGpu(facts(1))))
+UNASSEMBLED = replace(BOTH, gpus=(FoundGpu(replace(facts(0), assembler=0)),))
 NONE = Discovery(lack=Lack("there is none", "put one in", is_plain=True))
 
 
@@ -341,6 +342,7 @@ def test_a_node_names_the_setting_and_logs_why_it_takes_the_cpu(monkeypatch, cap
         ("auto", Discovery(lack=OLD), Status.WARN, "none that can be used: it is old"),
         ("auto", replace(SECOND_ONLY, gpus=SECOND_ONLY.gpus[:1]), Status.WARN, "none that can be used: it is old"),
         ("auto", SECOND_ONLY, Status.OK, f"cuda:1, GPU 1 (sm_90, 80.0 GiB, {UUIDS[1]}); driver for CUDA 13.0 and"),
+        ("auto", UNASSEMBLED, Status.WARN, "cuda:0, GPU 0"),
         ("cuda:0", SECOND_ONLY, Status.FAIL, "cuda:0: it is old"),
         ("cuda:0", NONE, Status.FAIL, "cuda:0: there is none"),
         (f"cuda:{UUIDS[1]}", BOTH, Status.OK, "cuda:1, GPU 1"),
@@ -353,3 +355,4 @@ def test_doctors_line(tmp_path, monkeypatch, device, found, status, part):
     assert was is status
     assert detail.startswith(part)
     assert bool(advice) is (status is not Status.OK)
+    assert ("the driver has to assemble kernels" in detail) is (found is UNASSEMBLED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from tensor_wasm.device import Compilers
 from tensor_wasm.device.cuda import fencing, nvjitlink
 from tensor_wasm.device.cuda.assembler import AssembledKernel, Assembler
 from tensor_wasm.device.cuda.board import Result
-from tensor_wasm.device.cuda.driver import DriverError
+from tensor_wasm.device.cuda.device import CudaDevice
+from tensor_wasm.device.cuda.driver import DriverError, GpuFacts
 from tensor_wasm.device.cuda.fencing import Order, read_here, reader_of
 from tensor_wasm.device.cuda.nvjitlink import LIBRARIES, NvJitLink, find_library
 from tensor_wasm.device.fence import FencedKernel, Partition, fence
@@ -235,6 +237,31 @@ def test_without_processes_a_node_has_texts_assembled_by_the_driver() -> None:
         kernel = reader_of(compilers)(VECTOR_ADD, "vector_add", None)
         found = kernel.fence(PARTITION, BASE, "sm_90", is_checked=False, assembler=ASSEMBLER)
         assert isinstance(found, FencedKernel)
+    pool.close()
+
+
+class NoGpu:
+    """Is there, and does nothing."""
+
+    def __init__(self, assembler: int) -> None:
+        self.facts = GpuFacts(0, "A GPU", "GPU-1", "sm_90", 80 << 30, 132, 227 << 10, assembler)
+        self.generation = 1
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("assembler", "count", "said"),
+    [(13, 1, ""), (0, 1, "nvJitLink is not installed"), (13, 0, "no compiler processes")],
+)
+def test_a_node_says_when_the_driver_has_to_assemble(
+    caplog: pytest.LogCaptureFixture, assembler: int, count: int, said: str
+) -> None:
+    pool = Compilers(count, 30.0)
+    with caplog.at_level(logging.WARNING, "tensor_wasm.device"):
+        CudaDevice(lambda _: NoGpu(assembler), None, 1 << 28, pool).close()  # type: ignore[arg-type,return-value]
+    assert [said in record.message for record in caplog.records] == ([True] if said else [])
     pool.close()
 
 

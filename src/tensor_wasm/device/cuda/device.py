@@ -143,6 +143,9 @@ class CudaDevice:
                 f" {partition_bytes >> 20}: set TENSOR_WASM_CUDA_PARTITION_MIB lower"
             )
         self.name = f"cuda:{self.facts.index}"
+        if not self.facts.assembler or compilers is None or not compilers.has_processes:
+            lack = "there are no compiler processes" if self.facts.assembler else "NVIDIA's nvJitLink is not installed"
+            _log.warning("%s: the driver assembles kernels, and launches wait meanwhile: %s", self.name, lack)
         self.sm = self.facts.sm
         self._watcher = threading.Thread(target=self._watch, name="gpu-watch", daemon=True)
         self._watcher.start()

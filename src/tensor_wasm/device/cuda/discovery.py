@@ -23,7 +23,7 @@ from tensor_wasm.device.cuda.driver import GpuFacts
 
 #: How long the driver may take: it starts in a second or two, and in ten where it has to wake several GPUs.
 LIMIT_S: Final = 60.0
-_INSTALL: Final = "pip install 'tensor-wasm[cuda]'"
+INSTALL: Final = "pip install 'tensor-wasm[cuda]'"
 #: The oldest CUDA whose driver reads the PTX that the fence writes, and that the bindings work with.
 _DRIVER_LEAST: Final = 12040
 _LIBRARY: Final = "libcuda.so.1"
@@ -101,7 +101,7 @@ def find(*, root: Path = Path("/"), limit_s: float = LIMIT_S) -> Discovery:
     if not _has_files(root) and not _has_library():
         return Discovery(lack=_no_library(root))
     if not _has_package():
-        return Discovery(lack=Lack("the package cuda-bindings is not installed", _INSTALL))
+        return Discovery(lack=Lack("the package cuda-bindings is not installed", INSTALL))
     answer = _ask(limit_s)
     if answer is None:
         advice = "see whether nvidia-smi answers; the kernel's log (dmesg) may say why not"
@@ -135,7 +135,7 @@ def _no_library(root: Path) -> Lack:
             "install NVIDIA's driver for CUDA 12.4 or newer; in a container, give it the GPU (docker run --gpus all)"
         )
         return Lack(f"there is an NVIDIA GPU, and no driver for it ({_LIBRARY} is not found)", advice)
-    advice = f"on a machine that has one, install NVIDIA's driver and {_INSTALL}"
+    advice = f"on a machine that has one, install NVIDIA's driver and {INSTALL}"
     return Lack(f"there is no NVIDIA GPU and no driver ({_LIBRARY} is not found)", advice, is_plain=True)
 
 
@@ -189,7 +189,7 @@ def understood(answer: dict[str, Any], environ: Mapping[str, str], root: Path) -
     if failure == "driver":
         return Discovery(lack=_not_started(answer["code"], text, environ, root))
     if failure == "package":
-        return Discovery(lack=Lack(f"the package cuda-bindings does not work ({text})", _INSTALL))
+        return Discovery(lack=Lack(f"the package cuda-bindings does not work ({text})", INSTALL))
     if failure == "library":
         advice = (
             "install NVIDIA's driver for CUDA 12.4 or newer; in a container, give it the GPU (docker run --gpus all)"
