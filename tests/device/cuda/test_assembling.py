@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from device.cuda.clients import until
+from device.cuda.clients import in_thread, until
 from tensor_wasm.device.cuda import assembling
-from tensor_wasm.device.cuda.assembling import THREADS_MAX, Assemblers, Assembly
+from tensor_wasm.device.cuda.assembling import THREADS_MAX, Assemblers, Assembly, Calm
 
 
 class Assembler:
@@ -110,3 +111,27 @@ def test_no_more_wait_than_may(assembler, monkeypatch):
     for number in range(3):
         assembler.gate(b"more%d" % number).set()
     assembler.gate(b"first").set()
+
+
+def test_a_load_waits_until_what_ran_before_it_is_over():
+    calm, asked = Calm(), []
+    assert not calm.is_awaited
+    first, began_s = in_thread(calm.wait), time.monotonic()
+    until(lambda: calm.is_awaited)
+    for _ in range(3):
+        calm.tell(lambda since_s: bool(asked.append(since_s)))
+        assert calm.is_awaited
+    assert len(set(asked)) == 1
+    assert abs(asked[0] - began_s) < 60
+    second = in_thread(calm.wait)
+    until(lambda: calm.tell(lambda since_s: bool(asked.append(since_s))) or len(set(asked)) == 2)
+    calm.tell(lambda since_s: since_s == min(asked))
+    assert first() is None
+    assert calm.is_awaited
+    calm.tell(lambda _: True)
+    assert second() is None
+    assert not calm.is_awaited
+
+
+def test_a_load_does_not_wait_for_a_kernel_without_an_end():
+    Calm(patience_s=0.05).wait()

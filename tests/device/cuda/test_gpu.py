@@ -438,17 +438,21 @@ def test_a_worker_with_nothing_to_say_is_left(open_gpu):
 
 def test_a_tenant_s_endless_kernel_does_not_hold_up_others(open_gpu):
     gpu = open_gpu(worker_command("hang:increment"))
-    partition = gpu.open_tenant(1, PARTITION_BYTES)
+    partition, other = gpu.open_tenant(1, PARTITION_BYTES), gpu.open_tenant(2, PARTITION_BYTES)
     lane, kernel = gpu.open_lane(1), load(gpu, 1, partition)
+    others, theirs = load(gpu, 2, other), gpu.open_lane(2)
     launch = in_thread(lambda: increment(lane, kernel, partition.base + DATA, 1))
     until(lambda: lane.doorbell.is_busy)
     lane.close()
     close = in_thread(lambda: gpu.close_tenant(1))
-    for _ in range(3):
-        converse(gpu, 2)
+    # The driver loads nothing before it has ended, and would begin no launch meanwhile: so it is not asked.
+    waits = in_thread(lambda: load(gpu, 3, gpu.open_tenant(3, PARTITION_BYTES)))
+    for _ in range(20):
+        assert increment(theirs, others, other.base + DATA, 64) == 0
+    gpu.unload(others)
     gpu.restart(None)
-    assert isinstance(launch(), DeviceRestarting)
-    assert isinstance(close(), DeviceRestarting)
+    for result in (launch(), close(), waits()):
+        assert isinstance(result, DeviceRestarting)
 
 
 def test_what_is_done_at_the_end_may_fail(open_gpu, caplog):

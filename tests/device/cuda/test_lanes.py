@@ -158,6 +158,26 @@ def test_a_kernel_of_many_registers_has_another_module_for_large_blocks(two: Boa
     assert driver.calls["unload_module"] == 2
 
 
+def test_a_kernel_is_unloaded_once_what_ran_then_is_over_of_other_tenants_too(
+    two: Board, driver: EmulatedDriver
+) -> None:
+    """The driver waits for it, and nothing could be begun meanwhile."""
+    kernels = [two.kernel(tenant, STORE) for tenant in (1, 2)]
+    driver.hold()
+    before_s = time.monotonic()
+    two.ask(1, kernels[0], two.partitions[1].base, 5)
+    two.engine.poll()
+    time.sleep(0.01)
+    assert two.engine.is_over(before_s)  # it began later
+    assert not two.engine.is_over(time.monotonic())
+    two.engine.remove_kernel(kernels[1])
+    two.engine.check()
+    assert "unload_module" not in driver.calls
+    driver.let_go()
+    assert two.wait(1) == (Result.OK, 0)
+    two.until(lambda: driver.calls.get("unload_module") == 1)
+
+
 def test_dynamic_shared_memory_beyond_what_every_launch_has(two: Board, driver: EmulatedDriver) -> None:
     kernel, base = two.kernel(1, SHARED), two.partitions[1].base
     for size in (100 << 10, 8, 200 << 10, 100 << 10):

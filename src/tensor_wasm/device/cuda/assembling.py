@@ -18,6 +18,41 @@ WAITING_MAX: Final = 4_096
 #: How long a kernel may take. Its tenant is told then, and cannot have another loaded before it is done: the driver
 #: cannot be stopped.
 LIMIT_S: Final = 60.0
+#: How long what waits for the end of kernels waits for those of no end.
+PATIENCE_S: Final = 30.0
+
+
+class Calm:
+    """Where loads wait for the end of the kernels that run when they are asked for.
+
+    The driver loads a module only when no kernel runs at all, and begins none meanwhile: a load beside a kernel of a
+    second would hold up everybody's launches for that second. Here it holds up nobody, and it would have to wait for
+    that kernel anyway.
+    """
+
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
+        self._waiting: deque[tuple[float, threading.Event]] = deque()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a load waits."""
+        return bool(self._waiting)
+
+    def wait(self) -> None:
+        """Wait for that, not for ever."""
+        moment = threading.Event()
+        self._waiting.append((time.monotonic(), moment))
+        moment.wait(self._patience_s)
+
+    def tell(self, is_over: Callable[[float], bool]) -> None:
+        """Have those go on for which it has come; ``is_over`` says it of a time."""
+        for _ in range(len(self._waiting)):
+            since_s, moment = self._waiting.popleft()
+            if is_over(since_s):
+                moment.set()
+            else:
+                self._waiting.append((since_s, moment))
 
 
 @dataclass(slots=True, eq=False)

@@ -286,6 +286,10 @@ class Engine:
         """The requests in flight, each with its tenant and kernel."""
         return self._lanes.running()
 
+    def is_over(self, since_s: float) -> bool:
+        """Whether all requests are over that were in flight at a time of the monotonic clock, but for the youngest."""
+        return self._lanes.is_over(round(since_s * 1e9))
+
     @property
     def busy_since(self) -> dict[int, float]:
         """Lanes with a request in flight, and since when, as :func:`time.monotonic` counts."""

@@ -54,6 +54,10 @@ _ACCEPTED: Final = ACCEPTED_NS // 8
 _TRUST: Final = 64
 #: Streams that one check asks.
 _QUERIES: Final = 4
+#: A request in flight for no longer than this is not waited for.
+_SHORT_NS: Final = 2_000_000
+#: How long unloading waits for kernels of no end.
+_PATIENCE_NS: Final = 30_000_000_000
 
 
 class Lanes:
@@ -78,7 +82,8 @@ class Lanes:
         self._streams: list[int] = []
         #: Lanes whose request the driver did not take whole.
         self._failed: set[Lane] = set()
-        self._retired: list[tuple[Kernel, list[Lane]]] = []
+        #: Kernels that are to be unloaded, lanes that may run them, and since when.
+        self._retired: list[tuple[Kernel, list[Lane], int]] = []
         self._turn = self._check_turn = 0
         self._checked_ns = time.monotonic_ns()
         # One comparison of numbers in a row finds all lanes that ask, without a list or an object for any of them.
@@ -163,15 +168,18 @@ class Lanes:
     def retire(self, kernel: Kernel) -> None:
         """Begin no more launches of a kernel, and unload it once all that its tenant has in flight is over."""
         del self.kernels[kernel.number]
-        self._retired.append((kernel, list(kernel.tenant.lanes)))
+        self._retired.append((kernel, list(kernel.tenant.lanes), time.monotonic_ns()))
         self._unload()
 
     def _unload(self) -> None:
+        late_ns = time.monotonic_ns() - _PATIENCE_NS
         kept = []
-        for kernel, lanes in self._retired:
+        for kernel, lanes, since_ns in self._retired:
             busy = [lane for lane in lanes if not lane.is_closed and not self.is_done(lane.stream)]
-            if busy or not self._is_unloaded(kernel):
-                kept.append((kernel, busy))
+            # The driver waits for all kernels that run, other tenants' too, and this thread could begin none meanwhile.
+            is_early = since_ns > late_ns and not self.is_over(since_ns)
+            if busy or is_early or not self._is_unloaded(kernel):
+                kept.append((kernel, busy, since_ns))
         self._retired = kept
 
     def _is_unloaded(self, kernel: Kernel) -> bool:
@@ -360,6 +368,11 @@ class Lanes:
             lane = self._lanes[number]
             if lane is not None:
                 yield lane
+
+    def is_over(self, since_ns: int) -> bool:
+        """Whether all requests are over that were in flight at a time, but for the youngest."""
+        latest_ns = min(since_ns, time.monotonic_ns() - _SHORT_NS)
+        return all(lane.accepted_ns > latest_ns for lane in self._busy())
 
     def running(self) -> tuple[Running, ...]:
         """All requests in flight."""

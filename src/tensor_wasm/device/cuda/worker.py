@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tensor_wasm.device.cuda.assembling import Assemblers, Assembly
+from tensor_wasm.device.cuda.assembling import PATIENCE_S, Assemblers, Assembly, Calm
 from tensor_wasm.device.cuda.bindings import CudaDriver
 from tensor_wasm.device.cuda.driver import OUT_OF_MEMORY, Driver, DriverError
 from tensor_wasm.device.cuda.engine import Engine
@@ -122,10 +122,12 @@ class _Server:
         self._frames = Frames()
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._requests: deque[Message] = deque()
+        self._calm = Calm()
         self._is_connected = True
         self._is_ending = False
-        #: Tenants and lanes that are to be closed once their work is over, and the requests that ask for it.
-        self._closing_tenants: list[tuple[int, int]] = []
+        #: Tenants and lanes that are to be closed once their work is over, and the requests that ask for it; of tenants
+        #: also since when.
+        self._closing_tenants: list[tuple[int, int, float]] = []
         self._closing_lanes: list[tuple[int, int]] = []
         #: The tenant of each lane.
         self._lanes: dict[int, int] = {}
@@ -139,7 +141,7 @@ class _Server:
         Raises :class:`DriverError` once the context is lost, and ConnectionError when the client is gone.
         """
         self._engine = engine
-        self._assemblers = Assemblers(engine.assemble)
+        self._assemblers = Assemblers(self._assemble)
         self._calls = {
             Kind.OPEN_TENANT: lambda tenant, size_bytes: (engine.open_tenant(tenant, size_bytes),),
             Kind.UNLOAD: engine.remove_kernel,
@@ -161,6 +163,8 @@ class _Server:
                 engine.check()
                 self._look_at_assemblers()
                 self._go_on_closing()
+                if self._calm.is_awaited:
+                    self._calm.tell(engine.is_over)
             idle_s = now_s - launched_s
             turns += 1
             if self._requests:
@@ -261,7 +265,7 @@ class _Server:
         for lane in [lane for lane, owner in self._lanes.items() if owner == tenant]:
             self._engine.close_lane(lane)
             del self._lanes[lane]
-        self._closing_tenants.append((tenant, number))
+        self._closing_tenants.append((tenant, number, time.monotonic()))
         self._go_on_closing()
 
     def _go_on_closing(self) -> None:
@@ -274,10 +278,12 @@ class _Server:
                     _say(self._connection, request(Kind.DONE, number))
         if self._closing_tenants:
             busy = {each.tenant for each in self._engine.running()}
+            late_s = time.monotonic() - PATIENCE_S
             tenants, self._closing_tenants = self._closing_tenants, []
-            for tenant, number in tenants:
-                if tenant in busy:
-                    self._closing_tenants.append((tenant, number))
+            for tenant, number, since_s in tenants:
+                # Its kernels are unloaded, for which the driver waits for all that run.
+                if tenant in busy or (since_s > late_s and not self._engine.is_over(since_s)):
+                    self._closing_tenants.append((tenant, number, since_s))
                 else:
                     self._try(number, self._engine.close_tenant, tenant)
 
@@ -292,6 +298,11 @@ class _Server:
         assembly = Assembly(number, tenant, image_base, bool(leaves_faults), code, name.decode("ascii"), image, wide)
         if not self._assemblers.put(assembly):
             _say(self._connection, answer(Kind.NO_MEMORY, number, "too many kernels wait for the GPU's assembler"))
+
+    def _assemble(self, code: bytes, wide: bytes) -> int:
+        """On a thread of the assemblers'."""
+        self._calm.wait()
+        return self._engine.assemble(code, wide)
 
     def _look_at_assemblers(self) -> None:
         while (assembly := self._assemblers.take()) is not None:
