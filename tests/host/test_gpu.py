@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -389,6 +390,35 @@ def test_a_kernel_without_end_costs_its_guest_the_deadline_and_all_the_worker(
     assert ended[0].victims == (1, 2)
     with pytest.raises(DeviceRestarting):
         other.call("wasi_cuda_alloc", 64, 0)
+
+
+@pytest.mark.slow
+def test_of_two_kernels_that_do_not_end_the_one_that_began_first_is_to_blame(
+    open_gpu: Open, guest: Callable[..., HostRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_device, "_ENDLESS_S", 0.2)
+    device = open_gpu()
+    ended: list[WorkerEnd] = []
+    device.on_restart = ended.append
+    first, second = guest(device, tenant=1, left_s=4.0), guest(device, tenant=2, left_s=0.5)
+    kernels = [load(rig, ENDLESS, "endless") for rig in (first, second)]
+
+    def begin() -> None:
+        with pytest.raises((DeadlineExceeded, DeviceRestarting)):
+            launch(first, kernels[0])
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    lane = first.guest.gpu._lane  # type: ignore[union-attr]
+    wait_until(lambda: bool(lane.doorbell.is_busy and lane.doorbell.accepted_ns))
+    with pytest.raises((DeadlineExceeded, DeviceRestarting)):
+        launch(second, kernels[1])
+    second.close()
+    thread.join()
+    first.close()
+    wait_until(lambda: bool(ended))
+    assert ended[0].offender is not None
+    assert ended[0].offender.tenant == 1
 
 
 @pytest.mark.slow

@@ -382,7 +382,9 @@ class CudaDevice:
     def _look_at(self, one: _Leaving) -> None:
         residence = one.residence
         if one.lane.doorbell.is_busy and not residence.is_lost:
-            if time.monotonic() - one.since_s > _ENDLESS_S:
+            # One that came after another's may only wait for that: its turn to be judged comes when the other is over,
+            # which is by the deadline of its own guest.
+            if time.monotonic() - one.since_s > _ENDLESS_S and self._gpu.holds_up_others(one.lane):
                 offender = Offender(residence.number, "a kernel does not end", one.kernel)
                 self._gpu.restart(offender, generation=residence.generation)
             return

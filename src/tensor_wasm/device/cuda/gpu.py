@@ -258,6 +258,10 @@ class Gpu:
             name=self.kernel_name,
         )
 
+    def holds_up_others(self, lane: Lane) -> bool:
+        """Whether of all that is in flight a lane's request was taken first: nothing else holds it up."""
+        return self._lanes.first() is lane.doorbell
+
     def _close_lane(self, worker: WorkerHandle, doorbell: Doorbell) -> None:
         if doorbell.is_closing:
             return

@@ -7,7 +7,17 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from tensor_wasm.device.cuda.board import BODIES, DONE, DOORBELL_BYTES, FAULT_LINE, LANES, REQUEST, RESULT, Result
+from tensor_wasm.device.cuda.board import (
+    ACCEPTED_NS,
+    BODIES,
+    DONE,
+    DOORBELL_BYTES,
+    FAULT_LINE,
+    LANES,
+    REQUEST,
+    RESULT,
+    Result,
+)
 from tensor_wasm.errors import CapacityExhausted
 
 #: How often lanes that nobody serves are looked at while there are any.
@@ -57,12 +67,20 @@ class Doorbell:
         line: int = self.words[self.word + FAULT_LINE // _WORD]
         return line
 
+    @property
+    def accepted_ns(self) -> int:
+        """When the driver had taken the latest request, by CLOCK_MONOTONIC; 0 while it has not."""
+        low, high = self.words[self.word + ACCEPTED_NS // _WORD : self.word + ACCEPTED_NS // _WORD + 2]
+        return low | high << 32
+
     def ring(self) -> None:
         """Ask for what the body says."""
         # Whole words, written in this order: on processors that reorder stores the interpreter's own locks, which
         # each call passes through, lie between them.
         self.words[self.word + RESULT // _WORD] = Result.OK
         self.words[self.word + FAULT_LINE // _WORD] = 0
+        for half in (0, 1):
+            self.words[self.word + ACCEPTED_NS // _WORD + half] = 0
         self.words[self.word + REQUEST // _WORD] = (self.request + 1) & 0xFFFF_FFFF
 
     def lose(self) -> None:
@@ -115,6 +133,14 @@ class LaneTable:
         """Those with a request in flight that somebody serves."""
         with self._lock:
             return [lane for lane in self._used.values() if lane.is_busy and not lane.is_void]
+
+    def first(self) -> Doorbell | None:
+        """Of those, the one whose request the driver took first; None where it has taken none.
+
+        A GPU begins what it took in that order, as far as there is room: this one runs, and holds up what came later.
+        """
+        taken = [(lane.accepted_ns, lane) for lane in self.busy()]
+        return min((pair for pair in taken if pair[0]), key=lambda pair: pair[0], default=(0, None))[1]
 
     def close(self) -> None:
         """Lose all, and look at no lane any more."""
