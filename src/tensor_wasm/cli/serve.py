@@ -58,6 +58,7 @@ def serve(session: Session, /, **flags: str | None) -> None:
     logs.configure(config.log, config.log_format)
     # Where each thread stands, before the process ends: a service manager sends it to a node whose loop is stalled.
     with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is no file
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell has what it starts in the background ignore it
         faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
     with Node(config) as node:
         audit = AuditLog(config.audit)
