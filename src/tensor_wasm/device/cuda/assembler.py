@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tensor_wasm.abi.limits import BLOCK_THREADS_MAX
+from tensor_wasm.device.cuda.blocks import is_bounded, widened
 from tensor_wasm.device.cuda.nvjitlink import NvJitLink, NvJitLinkError
 from tensor_wasm.device.fence import FencedKernel
 from tensor_wasm.errors import InternalError, PtxError
@@ -18,10 +19,6 @@ from tensor_wasm.errors import InternalError, PtxError
 _REGISTERS: Final = re.compile(rb"\bUsed (\d+) registers\b")
 #: A GPU has so many for the threads of a block.
 _REGISTERS_OF_BLOCK: Final = 65_536
-#: Of a text: a kernel's head, and what bounds its blocks.
-_ENTRY: Final = re.compile(r"\.entry\s+[^\s(]+\s*\([^)]*\)")
-_BOUNDS: Final = re.compile(r"^\s*\.(?:maxntid|reqntid)\b", re.MULTILINE)
-_WIDE: Final = rf"\g<0>\n.maxntid {BLOCK_THREADS_MAX}, 1, 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +50,10 @@ class Assembler:
         Raises :class:`~tensor_wasm.errors.PtxError` with what is said of a text that is refused, or for which there is
         not enough memory, and :class:`~tensor_wasm.errors.InternalError` when the library does not work.
         """
-        text = _ENTRY.sub(_WIDE, fenced.ptx) if is_wide else fenced.ptx
+        text = fenced.ptx.encode()
+        text = widened(text) if is_wide else text
         try:
-            code, log = NvJitLink(self.library).assemble(text.encode(), self.sm)
+            code, log = NvJitLink(self.library).assemble(text, self.sm)
         except NvJitLinkError as error:
             if not error.log:
                 raise InternalError(f"NVIDIA's assembler does not work: {error}") from error
@@ -65,4 +63,4 @@ class Assembler:
         # Where the log says it in other words some day, the kernel is assembled once more, which does no harm.
         found = [int(count) for count in _REGISTERS.findall(log)]
         is_few = bool(found) and max(found) * BLOCK_THREADS_MAX <= _REGISTERS_OF_BLOCK
-        return AssembledKernel(code, fenced.name, fenced.image, not is_few and _BOUNDS.search(text) is None)
+        return AssembledKernel(code, fenced.name, fenced.image, not is_few and not is_bounded(text))

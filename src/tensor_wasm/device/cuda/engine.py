@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from tensor_wasm.abi.limits import BLOCK_THREADS_MAX
+from tensor_wasm.device.cuda.blocks import entries, is_bounded, widened
 from tensor_wasm.device.cuda.board import BYTES
 from tensor_wasm.device.cuda.driver import NOT_FOUND, OUT_OF_MEMORY, Driver, DriverError, GpuFacts
 from tensor_wasm.device.cuda.lanes import Lanes
@@ -32,11 +32,6 @@ _SPIN_S: Final = 0.002
 _SLEEP_S: Final = 50e-6
 #: What machine code begins with.
 _MACHINE_CODE: Final = b"\x7fELF"
-#: Of a text: a kernel's head with its name.
-_ENTRY: Final = re.compile(rb"\.entry\s+([^\s(]+)\s*\([^)]*\)")
-#: What bounds a kernel's blocks, and an entry with such a bound.
-_BOUNDS: Final = re.compile(rb"^\s*\.(?:maxntid|reqntid)\b", re.MULTILINE)
-_WIDE: Final = rb"\g<0>\n.maxntid %d, 1, 1" % BLOCK_THREADS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +162,7 @@ class Engine:
         try:
             if code.startswith(_MACHINE_CODE):
                 assembled.wide = driver.load_module(wide) if wide else 0
-            elif _BOUNDS.search(code) is None:
+            elif not is_bounded(code):
                 assembled.wide = self._assemble_wide(module, code)
         except BaseException:
             self._quietly(driver.unload_module, module)
@@ -177,11 +172,11 @@ class Engine:
 
     def _assemble_wide(self, module: int, ptx: bytes) -> int:
         driver = self._driver
-        functions = (driver.function(module, name.decode("utf-8", "replace")) for name in _ENTRY.findall(ptx))
+        functions = (driver.function(module, name) for name in entries(ptx))
         if all(driver.max_threads(function) >= BLOCK_THREADS_MAX for function in functions):
             return 0
         try:
-            return driver.load_module(_ENTRY.sub(_WIDE, ptx))
+            return driver.load_module(widened(ptx))
         except DriverError as error:
             if error.is_sticky or error.code == OUT_OF_MEMORY:
                 raise
