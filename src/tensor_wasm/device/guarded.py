@@ -62,6 +62,11 @@ _memset = _libc(_short, "memset", _address, ctypes.c_int, _size)
 _memset_releasing = _libc(_long, "memset", _address, ctypes.c_int, _size)
 
 
+def bytes_at(address: int, size_bytes: int) -> memoryview:
+    """Memory of this process. Whoever has it keeps it alive."""
+    return memoryview((ctypes.c_ubyte * size_bytes).from_address(address)).cast("B")
+
+
 def copy_bytes(to: int, source: int, size_bytes: int) -> None:
     """Copy between two addresses of this process; lets go of the GIL when that takes long."""
     (_memmove if size_bytes <= _SHORT_COPY_BYTES else _memmove_releasing)(to, source, size_bytes)

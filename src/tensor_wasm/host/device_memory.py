@@ -6,7 +6,6 @@ guest's memory (see :mod:`tensor_wasm.runtime.annex`), where its kernels address
 
 from __future__ import annotations
 
-import ctypes
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Protocol
 
 from tensor_wasm.abi import Code
 from tensor_wasm.abi.limits import ALLOCATION_MAX_BYTES, ALLOCATIONS_MAX
-from tensor_wasm.device.guarded import copy_buffer, fill_bytes
+from tensor_wasm.device.guarded import bytes_at, copy_buffer, fill_bytes
 from tensor_wasm.dispatch import Gate
 from tensor_wasm.errors import InvalidSnapshot, QuotaExceeded
 from tensor_wasm.runtime import Budget, Piece, Region
@@ -138,7 +137,7 @@ class CpuMemory:
 
     def _bytes(self, handle: int) -> memoryview:
         piece = self._pieces[handle]
-        return memoryview((ctypes.c_ubyte * piece.size_bytes).from_address(piece.host_address)).cast("B")
+        return bytes_at(piece.host_address, piece.size_bytes)
 
     # --- for snapshots ----------------------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class CpuMemory:
     def view(self, region: Region) -> memoryview:
         """The bytes of what is open there."""
         address = self._annex.address_of(region.start)
-        return memoryview((ctypes.c_ubyte * region.size_bytes).from_address(address)).cast("B")
+        return bytes_at(address, region.size_bytes)
 
     def close(self) -> None:
         """Give everything back."""

@@ -23,8 +23,9 @@ from tensor_wasm.compiler import Fault
 from tensor_wasm.device.cuda.gpu import Gpu, Lane, Window, WorkerEnd
 from tensor_wasm.device.cuda.lane import LATE, LEFT
 from tensor_wasm.device.cuda.tenant import GpuKernel, GpuTenant
-from tensor_wasm.device.cuda.transfer import GpuTransfer, bytes_at
+from tensor_wasm.device.cuda.transfer import GpuTransfer
 from tensor_wasm.device.fault import REASONS
+from tensor_wasm.device.guarded import bytes_at
 from tensor_wasm.device.protocol import SM
 from tensor_wasm.device.session_protocol import GPU_MEMORY_LEAST_BYTES, Arguments, DeviceInfo, Place
 from tensor_wasm.device.shape import BLOCK_MAX, GRID_MAX, Axes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from tensor_wasm.device.cuda.board import BYTES, Direction
 from tensor_wasm.device.cuda.gpu import Gpu, Window
 from tensor_wasm.device.cuda.tenant import ALIGNMENT, GpuTenant
-from tensor_wasm.device.guarded import copy_bytes
+from tensor_wasm.device.guarded import bytes_at, copy_bytes
 from tensor_wasm.device.overlap import Group, groups_of
 
 #: Arrays of so many bytes, all together, go with the launch itself; more are copied before and after it, piece by
@@ -92,8 +91,3 @@ class GpuTransfer:
 
 def _bytes_of(group: Group) -> memoryview:
     return bytes_at(group.start, group.end - group.start)
-
-
-def bytes_at(address: int, size_bytes: int) -> memoryview:
-    """Memory of this process. Whoever has it keeps it alive."""
-    return memoryview((ctypes.c_ubyte * size_bytes).from_address(address)).cast("B")
