@@ -24,6 +24,10 @@ class FakeDevice:
     gpu: None = None
 
 
+class FakeRestarts:
+    listener = None
+
+
 class Reading:
     def __init__(self, view):
         self.view = view
@@ -98,7 +102,7 @@ class Counting(Reading):
         pass
 
 
-class FakeJobs:
+class FakeJobQueue:
     busy = 0
     waiting = 0
 
@@ -106,30 +110,49 @@ class FakeJobs:
         pass
 
 
-class FakeNode:
-    """``behaviour`` is what an invocation does: a function of (export, args, input) that returns values or raises."""
+class FakeDrain:
+    def __init__(self):
+        self.is_draining = False
+        self.has_ended_all = False
 
-    def __init__(self, config):
-        self.config = config
-        self.device = FakeDevice()
-        self.ledger = FakeLedger(LedgerView(64, 0, ()))
-        self.statistics = Counting(no_statistics())
-        self.tokens = TokenBook(config.api_tokens, NoStore())
-        self.tenants = Tenants(NoStore())
-        self.administration = None
-        self.jobs = FakeJobs()
+    def begin(self):
+        self.is_draining = True
+
+    def finish(self, timeout_s):
+        self.is_draining = self.has_ended_all = True
+        return 0
+
+    def check_open(self):
+        if self.is_draining:
+            raise NotReady("the node is draining and takes no more work")
+
+
+class FakeHealth:
+    def __init__(self, drain):
+        self._drain = drain
+
+    def readiness(self):
+        return ["draining"] if self._drain.is_draining else []
+
+    def concerns(self):
+        return []
+
+
+class FakeIntake:
+    async def in_background(self, tenant, function, *args):
+        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+    def queued(self):
+        return {}
+
+
+class FakeFunctions:
+    def __init__(self, drain):
+        self._drain = drain
         self.deployed = {}
-        self.behaviour = lambda export, args, input: list(args)
-        self.calls = []
-        self.slow_s = 0.0
-        self.cancelled = 0
-        self.ended = False
-        self.draining = False
-        self.output = (b"", b"", 0)
 
     def deploy(self, name, wasm, tenant=0, prewarm=None):
-        if self.draining:
-            raise NotReady("the node is draining and takes no more work")
+        self._drain.check_open()
         function = Function(
             id=str(uuid.uuid4()),
             name=name,
@@ -145,7 +168,7 @@ class FakeNode:
         self.deployed[function.id] = (function, wasm)
         return function
 
-    def functions(self, tenant=0, limit=100, after=None):
+    def list(self, tenant=0, limit=100, after=None):
         mine = [function for function, _ in self.deployed.values() if function.tenant == tenant]
         start = 0
         if after is not None:
@@ -153,19 +176,30 @@ class FakeNode:
         items = mine[start : start + limit]
         return Page(items, items[-1].id if len(mine) > start + limit else None)
 
-    def function(self, id, tenant=0):
+    def show(self, id, tenant=0):
         function, _ = self.deployed.get(id, (None, None))
         if function is None or function.tenant != tenant:
             raise NotFound("no such function for this tenant")
         return function
 
     def delete(self, id, tenant=0):
-        self.function(id, tenant)
+        self.show(id, tenant)
         del self.deployed[id]
 
+
+class FakeInvocations:
+    """``behaviour`` is what an invocation does: a function of (export, args, input) that returns values or raises."""
+
+    def __init__(self, drain):
+        self._drain = drain
+        self.behaviour = lambda export, args, input: list(args)
+        self.calls = []
+        self.slow_s = 0.0
+        self.cancelled = 0
+        self.output = (b"", b"", 0)
+
     async def invoke_async(self, id, export=None, args=(), *, tenant=0, input=b"", deadline_s=None):
-        if self.draining:
-            raise NotReady("the node is draining and takes no more work")
+        self._drain.check_open()
         self.calls.append((id, export, list(args), tenant, input, deadline_s))
         if self.slow_s:
             try:
@@ -179,29 +213,24 @@ class FakeNode:
     async def _work(self):
         started_s = time.monotonic()
         while time.monotonic() - started_s < self.slow_s:  # a test may say in the middle that it is enough
-            if self.ended:
+            if self._drain.has_ended_all:
                 raise Terminated("an operator ended the instance")
             await asyncio.sleep(0.01)
 
-    async def in_background(self, tenant, function, *args):
-        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
-    def queued(self):
-        return {}
-
-    @property
-    def is_draining(self):
-        return self.draining
-
-    def readiness(self):
-        return ["draining"] if self.draining else []
-
-    def concerns(self):
-        return []
-
-    def begin_drain(self):
-        self.draining = True
-
-    def drain(self, timeout_s):
-        self.draining = self.ended = True
-        return True
+class FakeNode:
+    def __init__(self, config):
+        self.config = config
+        self.device = FakeDevice()
+        self.restarts = FakeRestarts()
+        self.ledger = FakeLedger(LedgerView(64, 0, ()))
+        self.statistics = Counting(no_statistics())
+        self.tokens = TokenBook(config.api_tokens, NoStore())
+        self.tenants = Tenants(NoStore())
+        self.administration = None
+        self.drain = FakeDrain()
+        self.health = FakeHealth(self.drain)
+        self.intake = FakeIntake()
+        self.job_queue = FakeJobQueue()
+        self.functions = FakeFunctions(self.drain)
+        self.invocations = FakeInvocations(self.drain)

@@ -47,7 +47,7 @@ def measure(options: Options, findings: Findings) -> None:
     def in_a_node() -> None:
         rounds, each = (1, 200) if options.is_quick else (10, 2000)
         with gpu_node(options.gpu) as (node, url):
-            function = node.deploy("bench", guest_wasm()).id
+            function = node.functions.deploy("bench", guest_wasm()).id
             guest = Guest(node, function)
             guest.call("prepare", 0)
             guest.call("launch_loop", each)
@@ -108,7 +108,7 @@ def open_device(gpu: str) -> Any:
 @contextmanager
 def _http_load(node: Any, url: str) -> Iterator[None]:
     """Invocations of a function that does nothing, as many as can be, and a Python thread that never rests."""
-    function = node.deploy("noop", guest_wasm("noop"))
+    function = node.functions.deploy("noop", guest_wasm("noop"))
     load = HttpLoad(f"{url}/functions/{function.id}/invoke", _CONNECTIONS, 600.0, b'{"export":"noop","args":[]}')
     process = load.start()
     try:

@@ -27,12 +27,14 @@ def measure(options: Options, findings: Findings) -> None:
         def guest(count: int = count, size: int = size) -> None:
             room = {"cuda_partition_mib": 64} if options.is_quick else {}
             with gpu_node(options.gpu, **room) as (node, _):
-                kept = Guest(node, node.deploy("windows", window_guest(count)).id)
+                kept = Guest(node, node.functions.deploy("windows", window_guest(count)).id)
                 kept.call("prepare")
                 kept.call("fill")
                 times = [kept.call("launch") / 1e9 for _ in range(3 if options.is_quick else 12)]
                 assert kept.call("right") == -(-count // 1000), "the sums are wrong"
-            _add(findings, f"guest: 3 windows of {size} MiB, in and out", times[2:], 3 * 4 * count, in_s, out_s)
+            _add(findings, f"guest: 3 windows of {size} MiB, all in and one out", times[2:], 4 * count, in_s, out_s)
+            findings.keep(f"guest: the first launch with 3 windows of {size} MiB", {"seconds": times[0]})
+            findings.add(f"guest: the first launch with 3 windows of {size} MiB", f"{1e3 * times[0]:.1f} ms")
 
         def program(count: int = count, size: int = size) -> None:
             text = (ROOT / "tests" / "corpus" / "vector_add.ptx").read_bytes()
@@ -45,17 +47,20 @@ def measure(options: Options, findings: Findings) -> None:
                     kernel.launch(-(-count // 256), 256, [a, b, c, np.int32(count)])
                     times.append(time.perf_counter() - began)
                 assert (c == 3).all(), "the sums are wrong"
-            _add(findings, f"Python: 3 arrays of {size} MiB, in and out", times[2:], 3 * 4 * count, in_s, out_s)
+            _add(findings, f"Python: 3 arrays of {size} MiB, all in and one out", times[2:], 4 * count, in_s, out_s)
 
         attempt(findings, f"guest: 3 windows of {size} MiB", guest)
         attempt(findings, f"Python: 3 arrays of {size} MiB", program)
 
 
 def _add(findings: Findings, name: str, times: list[float], size_bytes: int, in_s: float, out_s: float) -> None:
+    """Against a pinned copy of the same bytes: ``vector_add`` reads two vectors of ``size_bytes`` and writes one, which
+    is copied in too: a kernel need not write all of a window.
+    """
     took = statistics.median(times)
-    part = size_bytes * (in_s + out_s) / took
+    part = size_bytes * (3 * in_s + out_s) / took
     findings.keep(name, {"seconds": times, "to_pinned": part})
-    findings.add(name, f"{rate(2 * size_bytes, took)}, {part:.0%} of pinned", f">= {_BAR:.0%}", part >= _BAR)
+    findings.add(name, f"{rate(4 * size_bytes, took)}, {part:.0%} of pinned", f">= {_BAR:.0%}", part >= _BAR)
 
 
 def _pinned(options: Options, size_bytes: int) -> tuple[float, float]:

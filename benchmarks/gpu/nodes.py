@@ -44,11 +44,11 @@ class Guest:
     def __init__(self, node: Node, function: str, tenant: int = 0) -> None:
         self._node = node
         self._tenant = tenant
-        self._id = node.spawn(function, tenant=tenant).id
+        self._id = node.spawner.spawn(function, tenant=tenant).id
 
     def call(self, export: str, *args: int) -> int:
         """Call an export that gives a number. Raises for a code below 0."""
-        (found,) = self._node.call(self._id, export, list(args), tenant=self._tenant).results
+        (found,) = self._node.kept.call(self._id, export, list(args), tenant=self._tenant).results
         if found < 0:
             raise RuntimeError(f"{export} gave {found}")
         return int(found)

@@ -126,7 +126,7 @@ def _in_a_node(options: Options, findings: Findings) -> None:
     each = 10  # launches of a call: what is counted is whole calls
     settings: dict[str, Any] = {} if options.gpu == EMULATED else {"cuda_partition_mib": 64}
     with gpu_node(options.gpu, workers=count, **settings) as (node, _):
-        function = {tenant: node.deploy("bench", guest_wasm(), tenant=tenant).id for tenant in range(count)}
+        function = {tenant: node.functions.deploy("bench", guest_wasm(), tenant=tenant).id for tenant in range(count)}
         guests = [Guest(node, function[tenant], tenant) for tenant in range(count)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda guest: guest.call("prepare", 1), guests))

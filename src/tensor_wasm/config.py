@@ -315,9 +315,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "cuda_staging_mib",
-        _integer(16, 65_536),
-        256,
-        "Memory of the machine, in MiB, that is pinned for copies to and from a GPU, over all tenants.",
+        _integer(16, 4096),
+        512,
+        "Memory of the machine, in MiB, that is pinned for copies to and from a GPU, over all tenants. Windows of"
+        " guests' launches become part of it; of what is left beside copies a tenant alone gets half.",
     ),
     Setting(
         "workers",

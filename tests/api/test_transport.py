@@ -285,13 +285,15 @@ def test_a_task_that_is_cancelled_ends_its_guest_in_this_process(tmp_path):
             function = await node.deploy("guest", emitter())
             instance = await node.spawn(function.id)
             task = asyncio.ensure_future(instance.call("spin"))
-            while (await instance.describe()).state != "busy":
-                await asyncio.sleep(0.01)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            while await node.instances():
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(60):
+                while (await instance.describe()).state != "busy":
+                    assert not task.done(), task.exception()
+                    await asyncio.sleep(0.01)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                while await node.instances():
+                    await asyncio.sleep(0.01)
             assert (await node.invoke(function.id, "add", [1, 2])).results == [3]
 
     asyncio.run(here())

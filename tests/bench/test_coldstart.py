@@ -18,6 +18,7 @@ def test_snapshots_and_warm_starts_are_measured(tmp_path):
     assert init.p50 > 5 * warm.p50, "a warm start does not run the init"
 
 
+@pytest.mark.slow
 def test_streams_are_measured(tmp_path):
     delay, rate = stream.measure(tmp_path).cases
     assert delay.p50 > 0

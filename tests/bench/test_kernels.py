@@ -39,6 +39,7 @@ def compared(tmp_path_factory) -> tuple[str, dict]:
     return done.stdout, json.loads(path.read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_every_kernel_is_compared_by_its_samples(compared):
     report = compared[1]
     assert tuple(row["name"] for row in report["kernels"]) == KERNELS
@@ -49,11 +50,13 @@ def test_every_kernel_is_compared_by_its_samples(compared):
         assert pairs[0] <= peer["ratio"] <= pairs[-1]
 
 
+@pytest.mark.slow
 def test_the_ways_of_loading_are_timed_and_a_cache_is_quicker(compared):
     fresh, again, from_disk = (load["min_ms"] for load in compared[1]["compilation"])
     assert fresh > from_disk > again > 0
 
 
+@pytest.mark.slow
 def test_the_page_has_a_row_for_each_kernel_and_says_what_was_not_measured(compared):
     text = compared[0]
     for name in KERNELS:

@@ -204,7 +204,10 @@ def test_an_events_fields_are_where_the_layout_says() -> None:
             (layout.EVENT_STARTED, 8),
             (layout.EVENT_ENDED, 8),
             (layout.EVENT_KIND, 4),
+            (layout.EVENT_KERNEL_NS, 8),
+            (layout.EVENT_COPY_IN_NS, 8),
+            (layout.EVENT_COPY_OUT_NS, 8),
         ]
     ):
         words[field : field + size] = (value + 1).to_bytes(size, "little")
-    assert list(Events(1, 0, bytes(words))) == [Event(*range(1, 15))]
+    assert list(Events(1, 0, bytes(words))) == [Event(*range(1, 18))]

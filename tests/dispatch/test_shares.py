@@ -116,6 +116,7 @@ def test_a_freed_permit_goes_to_who_holds_least_for_its_weight(engine: Engine, h
     assert [t.held for t in rig.ledger.read().tenants] == [3, 1]
 
 
+@pytest.mark.slow  # it measures, and wants the machine for itself
 @pytest.mark.parametrize("weight", [1, 3])
 def test_even_one_permit_is_shared_by_weight(engine: Engine, weight: int) -> None:
     shares = {1: Share(weight), 2: Share()}
@@ -182,7 +183,7 @@ def test_a_flood_of_tenants_shares_one_slot_and_loses_nothing(engine: Engine) ->
     assert [t.dispatches for t in view.tenants if t.tenant in (5, None)] == [500, 1000]
 
 
-@pytest.mark.parametrize("seed", [random.randrange(1 << 32)])
+@pytest.mark.parametrize("seed", [random.randrange(1 << 32)], ids=["random"])
 def test_no_ending_loses_or_invents_a_permit(engine: Engine, seed: int) -> None:
     """Guests of five tenants launch, are ended at any moment, and their tenants' shares change meanwhile."""
     chance = random.Random(seed)

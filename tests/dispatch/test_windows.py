@@ -123,7 +123,7 @@ def gate_launch(guest: RigGuest, argv: bytes) -> int:
 def test_a_placement_stands_in_its_words(guest: RigGuest) -> None:
     gate = guest.gate
     assert gate is not None
-    gate.place(Placement(1, 2 << 40, 3 << 40, 4 << 40, 5 << 28, 6 << 28, 7 << 28, -8))
+    gate.place(Placement(1, 2 << 40, 3 << 40, 4 << 40, 5 << 28, 6 << 28, 7 << 28, 9 << 28, -8))
     with gate.scratch() as view:
         for at, form, value in (
             (scratch.GPU_LANE, "<I", 1),
@@ -132,7 +132,8 @@ def test_a_placement_stands_in_its_words(guest: RigGuest) -> None:
             (scratch.GPU_ARENA, "<Q", 4 << 40),
             (scratch.GPU_ARENA_BYTES, "<I", 5 << 28),
             (scratch.GPU_STAGING, "<I", 6 << 28),
-            (scratch.GPU_STAGING_BYTES, "<I", 7 << 28),
+            (scratch.GPU_SHOWN_BYTES, "<I", 7 << 28),
+            (scratch.GPU_SHOWN, "<I", 9 << 28),
             (scratch.GPU_CLOCK_NS, "<q", -8),
         ):
             assert struct.unpack_from(form, view, at) == (value,)

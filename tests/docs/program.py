@@ -136,13 +136,14 @@ def _spans() -> dict[str, set[str]]:
     """The spans of the design, as far as the program's own texts have their names and attributes."""
     dispatches = {"launches", "launches_dropped", "syncs", "syncs_dropped"}
     axes = {f"{what}_{axis}" for what in ("grid", "block") for axis in "xyz"}
+    device = {"device_kernel_us", "device_copy_in_us", "device_copy_out_us"}
     request = {"http.request.method", "http.route", "http.response.status_code", "request_id", "tenant", "error.type"}
     designed = {
         "http.request": request,
         "tensor_wasm.spawn_instance": {"tenant", "instance_id", "wasm_bytes"},
         "tensor_wasm.call_export": {"instance_id", "export", "outcome"} | dispatches,
         "wasi_cuda.load_ptx": {"instance_id", "ptx_bytes", "entry", "cached"},
-        "wasi_cuda.launch": {"instance_id", "kernel", "shared_mem", "permit_wait_us", "execution_us"} | axes,
+        "wasi_cuda.launch": {"instance_id", "kernel", "shared_mem", "permit_wait_us", "execution_us"} | axes | device,
         "wasi_cuda.sync": {"instance_id"},
     }
     package = ROOT / "src" / "tensor_wasm"

@@ -49,7 +49,7 @@ def node(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def storyteller(node):
-    function = node.node.deploy("language_model", (FOLDER / "language_model.wasm").read_bytes())
+    function = node.node.functions.deploy("language_model", (FOLDER / "language_model.wasm").read_bytes())
     node.node.models.bind(0, "storyteller", function.id)
     return function
 
@@ -104,7 +104,7 @@ def test_it_answers_questions(node, storyteller):
 
 def test_its_sums_are_kernels(node, storyteller):
     prompt = b"max_tokens: 3\ntemperature: 0.0\ntop_p: 1.0\nseed: 0\n\nOnce"
-    result = node.node.invoke(storyteller.id, input=prompt)
+    result = node.node.invocations.invoke(storyteller.id, input=prompt)
     # Two line feeds and four letters are read; then nobody listens to the first character.
     assert result.launches == 2 + 4 + 1
 

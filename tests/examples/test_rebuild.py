@@ -43,8 +43,8 @@ def node(tmp_path):
 
 
 def invoke(node, wasm: Path, export, args):
-    function = node.deploy(wasm.stem, wasm.read_bytes(), 7)
-    return node.invoke(function.id, export, args, tenant=7)
+    function = node.functions.deploy(wasm.stem, wasm.read_bytes(), 7)
+    return node.invocations.invoke(function.id, export, args, tenant=7)
 
 
 def test_every_committed_file_is_what_its_source_gives(builder, built):

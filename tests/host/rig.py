@@ -9,8 +9,8 @@ from typing import Any
 
 from tensor_wasm.abi import CUDA_MODULES, SCHEDULER_MODULE, TENSOR_MODULE, WASI_MODULE, Signature, signatures
 from tensor_wasm.abi.limits import KERNELS_MAX
-from tensor_wasm.device import open_device
 from tensor_wasm.device.cuda.device import CudaDevice
+from tensor_wasm.device.selection import open_device
 from tensor_wasm.dispatch import GateFactory, Ledger, scratch
 from tensor_wasm.dispatch.link_module import LinkedImport
 from tensor_wasm.host import Guest, HostLinker, HostServices

@@ -22,9 +22,11 @@ from device.ptx_texts import HEAD
 from device.test_cores import kernel_text
 from host.rig import HostRig
 from tensor_wasm.abi import CUDA_3_MODULE, Code, Tag, pack
+from tensor_wasm.device.cuda import board as device_board
 from tensor_wasm.device.cuda import device as cuda_device
 from tensor_wasm.device.cuda.device import CudaDevice
-from tensor_wasm.device.cuda.gpu import Gpu, WorkerEnd
+from tensor_wasm.device.cuda.gpu import Gpu
+from tensor_wasm.device.cuda.supervisor import WorkerEnd
 from tensor_wasm.dispatch.layout import COUNTERS
 from tensor_wasm.errors import (
     DeadlineExceeded,
@@ -148,7 +150,9 @@ def test_windows_that_lie_far_apart_and_one_that_overlaps(gpu: CudaDevice, guest
     assert rig.read(DATA_AT, 256) == (2 * np.arange(64, dtype="<f4")).tobytes()
 
 
-def test_windows_too_large_to_be_staged_are_copied_in_pieces(gpu: CudaDevice, guest: Callable[..., HostRig]) -> None:
+def test_windows_that_the_staging_area_has_no_room_for_are_copied_in_pieces(
+    gpu: CudaDevice, guest: Callable[..., HostRig]
+) -> None:
     rig = guest(gpu)
     kernel = load(rig, VECTOR_ADD, "vector_add")
     held = gpu.memory.take_staging(STAGING_BYTES - (1 << 20)) or 0
@@ -162,6 +166,65 @@ def test_windows_too_large_to_be_staged_are_copied_in_pieces(gpu: CudaDevice, gu
             gpu.memory.give_staging(piece, 1 << 16)
         gpu.memory.give_staging(held, STAGING_BYTES - (1 << 20))
     add(rig, kernel, 50_000, (DATA_AT, DATA_AT + 300_000, DATA_AT + 600_000))
+
+
+def test_guest_memory_with_windows_is_the_staging_area_s(gpu: CudaDevice, guest: Callable[..., HostRig]) -> None:
+    rig = guest(gpu)
+    kernel = load(rig, STEP, "step")
+    memory = bytes(range(1, 251)) * 8000
+    rig.write(DATA_AT, memory)
+    before = rig.read(0, 40 * 65_536)
+    copied = gpu.memory.fill_staging
+    copies = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu.memory, "fill_staging", lambda place, data: (copies.append(len(data)), copied(place, data)))
+        for start in (1_000_000, 1_000_004, 1_200_000, 990_000, 900_000):
+            assert launch(rig, kernel, (Tag.POINTER, start, 4)) == Code.OK
+            word = int.from_bytes(before[start : start + 4], "little") + 1
+            before = before[:start] + word.to_bytes(4, "little") + before[start + 4 :]
+            # Not a byte is lost on the way, before or behind what is shown.
+            rig.write(ARGV_AT, before[ARGV_AT : ARGV_AT + 100])
+            assert rig.read(0, 40 * 65_536) == before
+    # It became longer at one end, then at the other; the others were there already.
+    assert copies == [1 << 16, 1 << 18, 1 << 19]
+
+
+def test_a_guest_s_part_of_the_staging_area_is_another_s_after_its_end(
+    gpu: CudaDevice, guest: Callable[..., HostRig]
+) -> None:
+    def parts() -> int:
+        taken = []
+        while (piece := gpu.memory.take_staging(1 << 16)) is not None:
+            taken.append(piece)
+        for piece in taken:
+            gpu.memory.give_staging(piece, 1 << 16)
+        return len(taken)
+
+    free = parts()
+    for _ in range(3):
+        rig = guest(gpu)
+        kernel = load(rig, VECTOR_ADD, "vector_add")
+        add(rig, kernel, 50_000, (DATA_AT, DATA_AT + 300_000, DATA_AT + 600_000))
+        assert parts() == free - 16
+        rig.close()
+        assert parts() == free
+        # Its memory, which was recycled, shows nothing of that part.
+        fresh = guest(gpu)
+        assert fresh.read(DATA_AT, 1_000_000) == bytes(1_000_000)
+        fresh.close()
+
+
+def test_a_memory_that_grew_and_is_used_to_its_end(gpu: CudaDevice, guest: Callable[..., HostRig]) -> None:
+    rig = guest(gpu)
+    kernel = load(rig, STEP, "step")
+    end = 40 * 65_536
+    assert launch(rig, kernel, (Tag.POINTER, end - 4, 4)) == Code.OK
+    assert rig.read(end - 8, 8) == bytes(4) + b"\1\0\0\0"
+    rig.store.grow_memory(rig.guest.memory.of.memory, 50 * 65_536)  # type: ignore[union-attr]
+    for place in (end, 50 * 65_536 - 4, end - 4):
+        assert launch(rig, kernel, (Tag.POINTER, place, 4)) == Code.OK
+    assert rig.read(end - 4, 8) == b"\2\0\0\0\1\0\0\0"
+    assert rig.read(50 * 65_536 - 4, 4) == b"\1\0\0\0"
 
 
 def test_arenas_count_against_the_quota_and_are_refused_beyond_it(
@@ -348,6 +411,8 @@ def test_what_a_guest_had_is_lost_with_the_worker_and_its_next_use_says_so(
     kernel, handle = load(rig, STEP, "step"), alloc(rig, 64)
     ended: list[WorkerEnd] = []
     device.on_restart = ended.append
+    rig.write(DATA_AT, b"seven")
+    assert launch(rig, kernel, (Tag.POINTER, DATA_AT + 8, 4)) == Code.OK
     assert device.memory.pid is not None
     os.kill(device.memory.pid, signal.SIGKILL)
     wait_until(lambda: bool(ended) and device.is_ready)
@@ -365,6 +430,7 @@ def test_what_a_guest_had_is_lost_with_the_worker_and_its_next_use_says_so(
         with pytest.raises(DeviceRestarting):
             use()
     assert isinstance(rig.guest.interrupt(), DeviceRestarting)
+    assert rig.read(DATA_AT, 9) == b"seven\0\0\0\1"  # its own memory is not lost
     rig.close()
     add(fresh := guest(device), load(fresh, VECTOR_ADD, "vector_add"), 64, (DATA_AT, DATA_AT + 256, DATA_AT + 512))
 
@@ -426,16 +492,25 @@ def test_a_guest_that_ends_while_its_kernel_runs_leaves_its_memory_until_that_ha
     open_gpu: Open, guest: Callable[..., HostRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_device, "_ENDLESS_S", PATIENCE_S)
-    device = open_gpu("slow:1.5:step")
-    rig = guest(device, tenant=1, left_s=0.4)
+    device = open_gpu("slow:4:step")
+    rig = guest(device, tenant=1, left_s=1.5)  # time enough to load it on a busy machine
     with pytest.raises(DeadlineExceeded):
         launch(rig, load(rig, STEP, "step"), (Tag.POINTER, DATA_AT, 4))
     residence = rig.guest.gpu._residence  # type: ignore[union-attr]
     used_bytes = residence.tenant.used_bytes
+    staged = rig.guest.gpu._staged  # type: ignore[union-attr]
+    place, at = staged.place, device_board.BYTES + staged.place + DATA_AT - staged.start
     rig.close()
     assert residence.guests == 1
+    # The GPU will write there: nobody else may have it. And what it writes is no other guest's memory.
+    assert device.memory.take_staging(1) != place
+    other = guest(device, tenant=2)
+    assert other.read(0, 40 * 65_536) == bytes(40 * 65_536)
     wait_until(lambda: residence.guests == 0)
     assert residence.tenant.used_bytes < used_bytes
+    assert device.memory.board[at] == 1
+    assert other.read(0, 40 * 65_536) == bytes(40 * 65_536)
+    assert device.memory.take_staging(1) == place
     assert device.restarts == 0
 
 

@@ -63,19 +63,19 @@ def test_what_everybody_may_see_needs_no_token(protected):
     ],
 )
 def test_a_token_acts_for_its_tenants(protected, token, asked, tenant):
-    protected.node.calls.clear()
+    protected.node.invocations.calls.clear()
     headers = bearer(token) | ({} if asked is None else {"X-TensorWasm-Tenant": asked})
     assert protected.invoke({}, headers).status == 200
-    assert protected.node.calls[0][3] == tenant
+    assert protected.node.invocations.calls[0][3] == tenant
 
 
 @pytest.mark.parametrize(("token", "asked"), [("one", "8"), ("one", "0"), ("two", "3"), ("two", None)])
 def test_a_token_acts_for_no_other_tenant(protected, token, asked):
-    protected.node.calls.clear()
+    protected.node.invocations.calls.clear()
     headers = bearer(token) | ({} if asked is None else {"X-TensorWasm-Tenant": asked})
     answer = protected.invoke({}, headers)
     assert (answer.status, answer.kind) == (403, "forbidden")
-    assert protected.node.calls == []
+    assert protected.node.invocations.calls == []
 
 
 @pytest.mark.parametrize("asked", ["", "-1", "abc", "1.5", "18446744073709551616", "1, 2", "é"])
@@ -117,7 +117,7 @@ def test_an_open_node_answers_under_loopback_names(server, host):
 def test_a_name_that_was_made_to_point_here_gets_nothing(server, host, path):
     answer = server.get(path, Host=host)
     assert (answer.status, answer.kind) == (421, "misdirected")
-    assert server.node.calls == []
+    assert server.node.invocations.calls == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_name_that_was_made_to_point_here_gets_nothing(server, host, path):
 def test_a_page_of_another_site_gets_nothing(server, origin):
     answer = server.invoke({}, {"Origin": origin, "Host": "127.0.0.1:8080"})
     assert (answer.status, answer.kind) == (421, "misdirected")
-    assert server.node.calls == []
+    assert server.node.invocations.calls == []
 
 
 def test_the_nodes_own_page_is_answered(server):
@@ -136,7 +136,7 @@ def test_the_nodes_own_page_is_answered(server):
 def test_everybody_on_an_open_node_may_act_for_any_tenant(server):
     server.invoke({}, {"X-TensorWasm-Tenant": "42", "Authorization": "Bearer whatever"})
     server.invoke({})
-    assert [call[3] for call in server.node.calls] == [42, 0]
+    assert [call[3] for call in server.node.invocations.calls] == [42, 0]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:80", "[::]:80", "10.1.2.3:80", "node.example:80"])

@@ -93,7 +93,7 @@ def test_every_answer_is_counted_and_no_client_can_invent_a_label(serve):
     running.post("/functions", b"x" * 5000)
     running.get("/functions", Host="evil.example")
     running.invoke()
-    running.node.behaviour = defect
+    running.node.invocations.behaviour = defect
     running.invoke()
     running.raw(b"NOT HTTP AT ALL\r\n\r\n")
     counted = {key: count for key, count in running.counted().items() if count}

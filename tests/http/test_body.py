@@ -38,7 +38,7 @@ def test_a_body_of_unknown_length_is_refused_as_it_grows(server):
     )
     assert answer.status_code == 413
     assert answer.json()["error"]["kind"] == "body_too_large"
-    assert server.node.calls == []
+    assert server.node.invocations.calls == []
 
 
 def test_a_client_that_asks_first_is_told_before_it_sends(server):
@@ -86,7 +86,7 @@ def test_a_body_that_does_not_come_is_given_up(server, monkeypatch, trickle):
     assert received.startswith(b"HTTP/1.1 408")
     assert b"too slowly" in received
     assert b"connection: close" in received
-    assert server.node.calls == []
+    assert server.node.invocations.calls == []
 
 
 def test_a_client_that_goes_away_within_the_body_leaves_no_trace(server, caplog):
@@ -95,4 +95,4 @@ def test_a_client_that_goes_away_within_the_body_leaves_no_trace(server, caplog)
     time.sleep(0.1)
     assert server.counted()["/functions/:id/invoke", "POST", "499"] >= 1
     assert caplog.records == []
-    assert server.node.calls == []
+    assert server.node.invocations.calls == []

@@ -22,7 +22,7 @@ def test_a_module_is_deployed_as_json(server):
     assert answer.json.keys() == {"id"}
     identity = answer.json["id"]
     assert answer.headers["location"] == f"/functions/{identity}"
-    function, wasm = server.node.deployed[identity]
+    function, wasm = server.node.functions.deployed[identity]
     assert (function.name, wasm, function.tenant) == ("adder", WASM, 0)
 
 
@@ -30,7 +30,7 @@ def test_a_module_is_deployed_raw(server):
     for kind in ("application/wasm", "Application/WASM; x=y"):
         answer = server.request("POST", "/functions?name=my.adder_1", WASM, {"Content-Type": kind})
         assert answer.status == 201
-        function, wasm = server.node.deployed[answer.json["id"]]
+        function, wasm = server.node.functions.deployed[answer.json["id"]]
         assert (function.name, wasm) == ("my.adder_1", WASM)
 
 
@@ -61,7 +61,7 @@ def test_what_is_not_the_json_of_a_deploy_is_refused_and_says_where(server, body
     answer = server.post("/functions", body)
     assert (answer.status, answer.kind) == (400, "invalid_json")
     assert any(part in answer.message for part in where.split("|"))
-    assert server.node.deployed == {}
+    assert server.node.functions.deployed == {}
 
 
 def test_a_long_unknown_field_does_not_make_a_long_message(server):
@@ -86,7 +86,7 @@ def test_an_error_of_the_node_goes_out_with_its_kind_and_message(server):
     def refuse(name, wasm, tenant=0, prewarm=None):
         raise InvalidWasm("offset 8: not a section")
 
-    server.node.deploy = refuse
+    server.node.functions.deploy = refuse
     answer = deploy(server)
     assert (answer.status, answer.kind, answer.message) == (400, "invalid_wasm", "offset 8: not a section")
 
@@ -95,9 +95,9 @@ def test_a_large_module_arrives_whole(serve):
     running = serve()
     wasm = WASM + os.urandom(5_000_001)
     identity = deploy(running, wasm=wasm).json["id"]
-    assert running.node.deployed[identity][1] == wasm
+    assert running.node.functions.deployed[identity][1] == wasm
     raw = running.request("POST", "/functions?name=x", wasm, {"Content-Type": "application/wasm"})
-    assert running.node.deployed[raw.json["id"]][1] == wasm
+    assert running.node.functions.deployed[raw.json["id"]][1] == wasm
 
 
 def test_a_function_is_described(server):
@@ -159,7 +159,7 @@ def test_a_function_is_deleted_once(server):
 
 def test_another_tenants_function_does_not_exist(server):
     identity = deploy(server, headers={"X-TensorWasm-Tenant": "7"}).json["id"]
-    assert server.node.deployed[identity][0].tenant == 7
+    assert server.node.functions.deployed[identity][0].tenant == 7
     assert server.get(f"/functions/{identity}", X_TensorWasm_Tenant="8").status == 404
     assert server.get(f"/functions/{identity}", X_TensorWasm_Tenant="7").status == 200
     assert server.get("/functions", X_TensorWasm_Tenant="8").json["functions"] == []

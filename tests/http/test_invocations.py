@@ -15,11 +15,11 @@ from tensor_wasm.errors import TensorWasmError
 
 
 def test_an_invocation_goes_to_the_node_and_its_values_come_back(server):
-    server.node.output = (b"hello\n", b"", 0)
+    server.node.invocations.output = (b"hello\n", b"", 0)
     request = {"export": "add", "args": [1, 2], "input_b64": "aGk=", "deadline_ms": 1500}
     answer = server.invoke(request, {"X-TensorWasm-Tenant": "9"})
     assert answer.status == 200
-    assert server.node.calls == [("abc", "add", [1, 2], 9, b"hi", 1.5)]
+    assert server.node.invocations.calls == [("abc", "add", [1, 2], 9, b"hi", 1.5)]
     body = answer.json
     assert body.pop("instance_id")
     assert body == {
@@ -35,12 +35,12 @@ def test_an_invocation_goes_to_the_node_and_its_values_come_back(server):
 def test_everything_in_the_request_is_optional(server, body):
     answer = server.invoke(body)
     assert answer.json["result"] == "ok"
-    assert server.node.calls == [("abc", None, [], 0, b"", None)]
+    assert server.node.invocations.calls == [("abc", None, [], 0, b"", None)]
     assert "stdout" not in answer.json
 
 
 def test_output_that_is_not_text_does_not_break_the_answer(server):
-    server.node.output = (b"\xff\x00ok", b"err", 17)
+    server.node.invocations.output = (b"\xff\x00ok", b"err", 17)
     body = server.invoke().json
     assert (body["stdout"], body["stderr"], body["dropped_output_bytes"]) == ("\ufffd\x00ok", "err", 17)
 
@@ -48,26 +48,26 @@ def test_output_that_is_not_text_does_not_break_the_answer(server):
 def test_integers_stay_exact_both_ways(server):
     numbers = [2**53 + 1, 2**63, 2**64 - 1, -(2**63), 2**200, -(10**400), 0, -1]
     answer = server.invoke({"args": numbers})
-    assert server.node.calls[0][2] == numbers
-    assert all(type(number) is int for number in server.node.calls[0][2])
-    server.node.behaviour = lambda export, args, input: [2**53 + 1, -(2**63)]
+    assert server.node.invocations.calls[0][2] == numbers
+    assert all(type(number) is int for number in server.node.invocations.calls[0][2])
+    server.node.invocations.behaviour = lambda export, args, input: [2**53 + 1, -(2**63)]
     assert server.invoke().body.count(b'"result":[9007199254740993,-9223372036854775808]') == 1
     assert answer.status == 200
 
 
 def test_floats_come_back_as_the_same_double(server):
     numbers = [0.1, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 3.0]
-    server.node.behaviour = lambda export, args, input: numbers
+    server.node.invocations.behaviour = lambda export, args, input: numbers
     result = server.invoke({"args": numbers}).json["result"]
     assert [math.copysign(1, x) for x in result] == [math.copysign(1, x) for x in numbers]
     assert result == numbers
-    assert server.node.calls[0][2] == numbers
+    assert server.node.invocations.calls[0][2] == numbers
 
 
 def test_what_is_no_number_is_a_string_both_ways(server):
     answer = server.invoke({"args": ["NaN", "Infinity", "-Infinity"]})
-    assert server.node.calls[0][2] == ["NaN", "Infinity", "-Infinity"]
-    server.node.behaviour = lambda export, args, input: [math.nan, 1, math.inf, -math.inf, 2.5]
+    assert server.node.invocations.calls[0][2] == ["NaN", "Infinity", "-Infinity"]
+    server.node.invocations.behaviour = lambda export, args, input: [math.nan, 1, math.inf, -math.inf, 2.5]
     answer = server.invoke()
     assert answer.json["result"] == ["NaN", 1, "Infinity", "-Infinity", 2.5]
 
@@ -100,7 +100,7 @@ def test_a_bad_request_says_where_and_reaches_no_guest(server, body, kind, where
     answer = server.invoke(body)
     assert (answer.status, answer.kind) == (400, kind)
     assert where in answer.message
-    assert server.node.calls == []
+    assert server.node.invocations.calls == []
     assert server.invoke().status == 200
 
 
@@ -115,7 +115,7 @@ def test_large_input_arrives_whole(serve):
     running = serve()
     data = bytes(range(256)) * 12_000
     running.invoke({"input_b64": base64.b64encode(data).decode()})
-    assert running.node.calls[0][4] == data
+    assert running.node.invocations.calls[0][4] == data
 
 
 def every_error():
@@ -134,7 +134,7 @@ def test_each_error_has_its_kind_and_status(server, kind, caplog):
     def fail(export, args, input):
         raise kind("/secret/path said so")
 
-    server.node.behaviour = fail
+    server.node.invocations.behaviour = fail
     with caplog.at_level(logging.ERROR):
         answer = server.invoke()
     assert answer.status == kind.http_status
@@ -153,7 +153,7 @@ def test_a_defect_is_a_plain_500_and_details_are_in_the_log_only(server, caplog)
     def fail(export, args, input):
         raise ZeroDivisionError("/secret/path")
 
-    server.node.behaviour = fail
+    server.node.invocations.behaviour = fail
     with caplog.at_level(logging.ERROR):
         answer = server.invoke()
     assert (answer.status, answer.kind) == (500, "internal")
@@ -161,12 +161,12 @@ def test_a_defect_is_a_plain_500_and_details_are_in_the_log_only(server, caplog)
     (record,) = caplog.records
     assert record.request_id == answer.headers["x-request-id"]
     assert "ZeroDivisionError: /secret/path" in caplog.text
-    server.node.behaviour = lambda export, args, input: []
+    server.node.invocations.behaviour = lambda export, args, input: []
     assert server.invoke().status == 200
 
 
 def test_a_client_that_goes_away_ends_its_invocation_quietly(server, caplog):
-    server.node.slow_s = 30
+    server.node.invocations.slow_s = 30
     before = server.counted().get(("/functions/:id/invoke", "POST", "499"), 0)
     with caplog.at_level(logging.DEBUG, "tensor_wasm"), caplog.at_level(logging.WARNING):
         connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
@@ -174,16 +174,16 @@ def test_a_client_that_goes_away_ends_its_invocation_quietly(server, caplog):
         time.sleep(0.2)
         connection.close()
         until = time.monotonic() + 5
-        while not server.node.cancelled and time.monotonic() < until:
+        while not server.node.invocations.cancelled and time.monotonic() < until:
             time.sleep(0.01)
-        assert server.node.cancelled == 1
+        assert server.node.invocations.cancelled == 1
         assert server.counted()["/functions/:id/invoke", "POST", "499"] == before + 1
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("behind", [1, 3])
 def test_a_client_that_asked_more_behind_it_ends_its_invocation_as_quietly(server, caplog, behind):
-    server.node.slow_s = 30
+    server.node.invocations.slow_s = 30
     request = b"POST /functions/abc/invoke HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     request += b"Content-Length: 2\r\n\r\n{}"
     with caplog.at_level(logging.WARNING):
@@ -191,15 +191,15 @@ def test_a_client_that_asked_more_behind_it_ends_its_invocation_as_quietly(serve
             connection.sendall(request * (1 + behind))
             time.sleep(0.2)
         until = time.monotonic() + 5
-        while not server.node.cancelled and time.monotonic() < until:
+        while not server.node.invocations.cancelled and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.1)
-        assert server.node.cancelled == len(server.node.calls) == 1
+        assert server.node.invocations.cancelled == len(server.node.invocations.calls) == 1
     assert caplog.records == []
 
 
 def test_a_quick_invocation_whose_client_goes_away_leaves_no_trace(server, caplog):
-    server.node.slow_s = 0.05
+    server.node.invocations.slow_s = 0.05
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
@@ -211,10 +211,10 @@ def test_a_quick_invocation_whose_client_goes_away_leaves_no_trace(server, caplo
 
 
 def test_a_slow_invocation_on_a_connection_that_stays_gets_its_answer(server):
-    server.node.slow_s = 0.4
+    server.node.invocations.slow_s = 0.4
     connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
     for _ in range(2):
         connection.request("POST", "/functions/abc/invoke", b'{"args":[5]}', {"Content-Type": "application/json"})
         assert json.loads(connection.getresponse().read())["result"] == [5]
     connection.close()
-    assert server.node.cancelled == 0
+    assert server.node.invocations.cancelled == 0

@@ -268,7 +268,7 @@ def test_jobs_are_audited_from_their_start_to_their_end(tmp_path):
             from serving import Running
 
             node = Running(opened, server)
-            function = opened.deploy("guest", guest()).id
+            function = opened.functions.deploy("guest", guest()).id
             headers = {"X-Request-Id": "the-one"}
             done = node.post(f"/functions/{function}/invoke-async", {"export": "add", "args": [1, 2]}, headers)
             ended = node.post(f"/functions/{function}/invoke-async", {"export": "sleep"})
@@ -277,7 +277,7 @@ def test_jobs_are_audited_from_their_start_to_their_end(tmp_path):
                 assert time.monotonic() < until
                 time.sleep(0.01)
             node.request("DELETE", f"/jobs/{ended.json['job_id']}")
-            while opened.jobs.busy or opened.jobs.waiting:
+            while opened.job_queue.busy or opened.job_queue.waiting:
                 assert time.monotonic() < until
                 time.sleep(0.01)
         finally:

@@ -96,7 +96,7 @@ def work(server):
     restored = server.call("POST", f"/snapshots/{snapshot.json['snapshot_id']}/restore", {}, who="one")
     assert restored.status == 200, restored.body
     server.raw(b"no http\r\n\r\n")
-    server.wait_for(lambda: server.node.jobs.busy == server.node.jobs.waiting == 0, "the job does not end")
+    server.wait_for(lambda: server.node.job_queue.busy == server.node.job_queue.waiting == 0, "the job does not end")
 
 
 def test_the_page_is_written_from_the_families():

@@ -15,14 +15,14 @@ def test_health_answers(server):
 def test_health_answers_while_every_thread_is_stuck(serve):
     running = serve()
     release = threading.Event()
-    running.node.readiness = release.wait
+    running.node.health.readiness = release.wait
     stuck = [threading.Thread(target=running.get, args=("/readyz",)) for _ in range(40)]
     try:
         for thread in stuck:
             thread.start()
         assert running.get("/healthz").status == 200
     finally:
-        running.node.readiness = list
+        running.node.health.readiness = list
         release.set()
         for thread in stuck:
             thread.join()
@@ -31,7 +31,7 @@ def test_health_answers_while_every_thread_is_stuck(serve):
 def test_ready_says_why_not(server):
     answer = server.get("/readyz")
     assert (answer.status, answer.json) == (200, {"status": "ready", "reasons": []})
-    server.node.draining = True
+    server.node.drain.begin()
     answer = server.get("/readyz")
     assert (answer.status, answer.kind) == (503, "not_ready")
     assert "draining" in answer.message

@@ -86,7 +86,7 @@ def test_a_connection_that_waits_between_requests_is_kept(serve, monkeypatch):
 def test_a_slow_answer_is_not_taken_for_a_slow_head(serve, monkeypatch):
     monkeypatch.setattr(protocol, "HEAD_S", 0.1)
     running = serve()
-    running.node.slow_s = 0.4
+    running.node.invocations.slow_s = 0.4
     assert running.invoke({"args": [3]}).json["result"] == [3]
 
 
@@ -144,7 +144,7 @@ def crowded(serve, monkeypatch):
     """A server that has room for three connections, and a function that opens one, with what it says at first."""
     monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 3)
     running = serve()
-    running.node.slow_s = 60
+    running.node.invocations.slow_s = 60
     opened = []
 
     def client(said=b"", name=""):
@@ -158,7 +158,7 @@ def crowded(serve, monkeypatch):
         return connection
 
     yield running, client
-    running.node.slow_s = 0
+    running.node.invocations.slow_s = 0
     for connection in opened:
         connection.close()
 
@@ -240,7 +240,7 @@ def test_a_connection_over_the_limit_is_closed_at_once_and_counted(crowded):
         with socket.create_connection((running.host, running.port), timeout=5) as refused:
             assert answer(refused) == b""
     assert closed(running) == (3, {"idle": 0, "silent": 0, "refused": 2})
-    running.node.slow_s = 0
+    running.node.invocations.slow_s = 0
     assert [answer(connection) for connection in busy] == [b"200"] * 3
     assert running.get("/healthz").status == 200
 
@@ -251,7 +251,7 @@ def test_a_pipelined_request_keeps_its_connection(crowded):
     client(INVOKE), client(INVOKE)
     with socket.create_connection(pipelined.getpeername(), timeout=5) as refused:
         assert answer(refused) == b""
-    running.node.slow_s = 0
+    running.node.invocations.slow_s = 0
     assert answer(pipelined) == b"200"
     pipelined.sendall(INVOKE[30:])
     assert answer(pipelined) == b"200"
@@ -266,7 +266,7 @@ def test_connections_that_end_make_room_however_they_end(crowded):
     while closed(running)[0] and time.monotonic() < until:
         time.sleep(0.02)
     assert closed(running)[0] == 0
-    assert running.node.cancelled == 3
+    assert running.node.invocations.cancelled == 3
 
 
 def test_a_connection_that_was_reset_leaves_nothing_behind(server):
@@ -288,7 +288,7 @@ def test_a_connection_that_was_reset_leaves_nothing_behind(server):
 def test_a_client_that_does_not_read_its_answer_makes_room(serve, monkeypatch):
     monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 1)
     running = serve()
-    running.node.output = (b"x" * 8_000_000, b"", 0)
+    running.node.invocations.output = (b"x" * 8_000_000, b"", 0)
     with socket.create_connection((running.host, running.port), timeout=5) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.sendall(INVOKE)

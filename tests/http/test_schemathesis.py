@@ -47,6 +47,7 @@ def held_to_its_description(home, *options, seed):
         assert "API Operations" in done.stdout
 
 
+@pytest.mark.slow
 def test_examples_and_the_edges_of_every_schema(tmp_path):
     """Each example of the description; each bound of a schema, at it and beyond; methods that there are not."""
     held_to_its_description(tmp_path, "--phases", "examples,coverage", seed=1)

@@ -38,7 +38,7 @@ def process(home, slow_s=0.0, drain_s=5.0, **settings):
         "logs.configure('info', 'text')\n"
         f"config = load({{}}, {settings!r}).config\n"
         "node = FakeNode(config)\n"
-        f"node.slow_s = {slow_s}\n"
+        f"node.invocations.slow_s = {slow_s}\n"
         "sys.exit(serve(node, config, lambda host, port: print(port, flush=True)))\n"
     )
     paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])

@@ -170,7 +170,7 @@ def test_the_node_serves_https_with_tls_1_3(serve, files, authority):
 
 def test_a_large_body_goes_both_ways(serve, files, authority):
     server = serve(**files.settings)
-    server.node.behaviour = lambda export, args, input: args
+    server.node.invocations.behaviour = lambda export, args, input: args
     values = list(range(200_000))
     connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=20, context=client_context(authority))
     body = b'{"args":[' + b",".join(b"%d" % value for value in values[:16]) + b"]" + b" " * 3_000_000 + b"}"
@@ -282,7 +282,7 @@ def test_a_stop_waits_for_no_handshake_and_no_idle_client(tmp_path, files, caplo
 @pytest.mark.parametrize("secure", [True, False], ids=["TLS", "plain"])
 def test_a_stop_waits_for_no_client_that_does_not_read_its_answer(tmp_path, files, secure):
     with running(tmp_path / "home", **(files.settings if secure else {})) as server:
-        server.node.output = (b"x" * 8_000_000, b"", 0)
+        server.node.invocations.output = (b"x" * 8_000_000, b"", 0)
         with contextlib.ExitStack() as stack:
             deaf = socket.create_connection((server.host, server.port), timeout=5)
             if secure:
@@ -332,7 +332,7 @@ def test_handshakes_count_as_connections_and_the_oldest_makes_room(serve, files,
 def test_a_connection_over_the_limit_gets_no_handshake(serve, files, monkeypatch):
     monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 1)
     server = serve(**files.settings)
-    server.node.slow_s = 5
+    server.node.invocations.slow_s = 5
     with connect(server, client_context()) as busy:
         busy.sendall(b"POST /functions/abc/invoke HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
         time.sleep(0.1)

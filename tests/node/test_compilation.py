@@ -43,20 +43,20 @@ def loader(ptx: bytes, entry: bytes = b"k") -> bytes:
 
 def test_a_guests_deadline_is_seen_while_its_kernel_is_compiled(tmp_path: Path) -> None:
     with a_node(tmp_path) as node:
-        slow = node.deploy("slow", loader(nonsense())).id
-        quick = node.deploy("quick", loader(vector_add(), b"vector_add")).id
+        slow = node.functions.deploy("slow", loader(nonsense())).id
+        quick = node.functions.deploy("quick", loader(vector_add(), b"vector_add")).id
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            node.invoke(slow, deadline_s=0.5)
+            node.invocations.invoke(slow, deadline_s=0.5)
         assert time.monotonic() - started < 2
-        assert node.invoke(quick).results == [0]
+        assert node.invocations.invoke(quick).results == [0]
 
 
 def test_a_node_that_closes_ends_a_guest_whose_kernel_is_compiled(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
         with a_node(tmp_path) as node:
-            slow = node.deploy("slow", loader(nonsense())).id
-            running = threads.submit(node.invoke, slow)
+            slow = node.functions.deploy("slow", loader(nonsense())).id
+            running = threads.submit(node.invocations.invoke, slow)
             while not node.statistics.active_count or not node.ledger.live:
                 time.sleep(0.01)
             time.sleep(0.3)
@@ -67,8 +67,8 @@ def test_a_node_that_closes_ends_a_guest_whose_kernel_is_compiled(tmp_path: Path
 
 def test_a_kernel_over_the_time_limit_is_malformed_to_its_guest(tmp_path: Path) -> None:
     with a_node(tmp_path, compile_timeout_s=0.3) as node:
-        function = node.deploy("slow", loader(nonsense())).id
-        assert node.invoke(function).results == [Code.MALFORMED_PTX]
+        function = node.functions.deploy("slow", loader(nonsense())).id
+        assert node.invocations.invoke(function).results == [Code.MALFORMED_PTX]
 
 
 def test_a_deploy_over_the_time_limit_is_invalid(tmp_path: Path) -> None:
@@ -84,21 +84,21 @@ def test_a_deploy_over_the_time_limit_is_invalid(tmp_path: Path) -> None:
     wasm = module.encode().wasm
     with a_node(tmp_path, compile_timeout_s=0.02) as node:
         with pytest.raises(InvalidWasm, match="takes too long to compile"):
-            node.deploy("large", wasm)
-        node.deploy("small", loader(vector_add(), b"vector_add"))
+            node.functions.deploy("large", wasm)
+        node.functions.deploy("small", loader(vector_add(), b"vector_add"))
 
 
 def test_a_restarted_node_compiles_nothing_anew(tmp_path: Path) -> None:
     with a_node(tmp_path) as node:
-        function = node.deploy("long", loader(long_kernel(3000))).id
-        assert node.invoke(function).results == [0]
-        assert node.invoke(function).results == [0]
+        function = node.functions.deploy("long", loader(long_kernel(3000))).id
+        assert node.invocations.invoke(function).results == [0]
+        assert node.invocations.invoke(function).results == [0]
         view = node.statistics.read()
         assert sum(view.kernel_compile.counts) == 1
         assert sum(view.kernel_load.counts) == 1, "the second time it was in memory"
         assert view.kernel_load.sum_s >= view.kernel_compile.sum_s
     with a_node(tmp_path) as node:
-        assert node.invoke(function).results == [0]
+        assert node.invocations.invoke(function).results == [0]
         view = node.statistics.read()
         assert sum(view.kernel_compile.counts) == 0
         assert view.cache_hits == {"memory": 0, "disk": 1}

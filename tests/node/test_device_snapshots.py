@@ -104,11 +104,11 @@ def node(tmp_path):
 
 @pytest.fixture
 def kept(node):
-    return node.spawn(node.deploy("device", WASM, 1).id, tenant=1)
+    return node.spawner.spawn(node.functions.deploy("device", WASM, 1).id, tenant=1)
 
 
 def call(node, instance, export, *args):
-    (value,) = node.call(instance.id, export, args, tenant=1).results
+    (value,) = node.kept.call(instance.id, export, args, tenant=1).results
     return value
 
 
@@ -126,10 +126,10 @@ def test_kernels_their_variables_and_device_memory_come_back(node, kept):
     for _ in range(2):
         assert call(node, kept, "bump", 0, large, 200_000) == 0
     assert numbers(node, kept, large, 4) == [7, 2, 2, 2]
-    snapshot = node.snapshot(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
     assert call(node, kept, "bump", 0, large, 200_000) == 0
     for _ in range(2):
-        restored = node.restore(snapshot.id, tenant=1)
+        restored = node.spawner.restore(snapshot.id, tenant=1)
         assert numbers(node, restored, large, 4) == [7, 2, 2, 2]
         assert call(node, restored, "bump", 0, large, 200_000) == 0
         assert numbers(node, restored, large, 4) == [8, 3, 3, 3]
@@ -143,8 +143,8 @@ def test_kernels_their_variables_and_device_memory_come_back(node, kept):
         assert numbers(node, restored, again, 25) == [0] * 25
         for handle in (handles[0], large, again):
             assert call(node, restored, "free", handle) == 0
-        assert node.instance(restored.id, 1).gpu_memory_bytes == 0
-        node.delete_instance(restored.id, 1)
+        assert node.kept.show(restored.id, 1).gpu_memory_bytes == 0
+        node.kept.delete(restored.id, 1)
     assert numbers(node, kept, large, 4) == [8, 3, 3, 3]
 
 
@@ -152,20 +152,20 @@ def test_everything_it_holds_is_counted_and_comes_back(node, kept):
     call(node, kept, "load")
     for size in [100] * 80 + [3 << 20]:
         assert call(node, kept, "alloc", size) > 0
-    snapshot = node.snapshot(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
     before = node.administration.tenant(1).usage
-    restored = node.restore(snapshot.id, tenant=1)
+    restored = node.spawner.restore(snapshot.id, tenant=1)
     twice = node.administration.tenant(1).usage
     assert twice.gpu_memory_bytes == 2 * before.gpu_memory_bytes == 2 * (8000 + (3 << 20))
     assert twice.guest_memory_bytes == 2 * before.guest_memory_bytes
     for instance in (restored, kept):
-        node.delete_instance(instance.id, 1)
+        node.kept.delete(instance.id, 1)
     after = node.administration.tenant(1).usage
     assert (after.gpu_memory_bytes, after.guest_memory_bytes) == (0, 0)
     node.administration.change_tenant(1, {"gpu_memory_bytes": 1 << 20})
     for _ in range(3):
         with pytest.raises(QuotaExceeded):
-            node.restore(snapshot.id, tenant=1)
+            node.spawner.restore(snapshot.id, tenant=1)
     after = node.administration.tenant(1).usage
     assert (after.gpu_memory_bytes, after.guest_memory_bytes, after.instances) == (0, 0, 0)
 
@@ -205,25 +205,25 @@ CHANGES = {
 def test_a_device_state_that_cannot_be_is_refused_and_leaves_nothing(node, kept, change):
     call(node, kept, "load")
     call(node, kept, "alloc", 5000)
-    snapshot = node.snapshot(kept.id, 1)
-    node.delete_instance(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
+    node.kept.delete(kept.id, 1)
     damaged(node, snapshot, change)
     with pytest.raises((InvalidSnapshot, QuotaExceeded)):
-        node.restore(snapshot.id, tenant=1)
+        node.spawner.restore(snapshot.id, tenant=1)
     usage = node.administration.tenant(1).usage
     assert (usage.instances, usage.gpu_memory_bytes, usage.guest_memory_bytes) == (0, 0, 0)
-    assert node.invoke(kept.function_id, "alloc", [64], tenant=1).results == [1]
+    assert node.invocations.invoke(kept.function_id, "alloc", [64], tenant=1).results == [1]
 
 
 def test_kernels_of_another_compiler_are_refused_by_name(node, kept, tmp_path):
     call(node, kept, "load")
-    snapshot = node.snapshot(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
     (path,) = (tmp_path / "snapshots").iterdir()
     data = path.read_bytes()
     found = data.index(b'"version"')
     path.write_bytes(data[: found + 12] + b"0" + data[found + 13 :])
     with pytest.raises(SnapshotVersion, match="another release"):
-        node.restore(snapshot.id, tenant=1)
+        node.spawner.restore(snapshot.id, tenant=1)
 
 
 def test_helpers_that_went_to_others_are_not_used_by_the_one_before(node, kept):
@@ -234,7 +234,9 @@ def test_helpers_that_went_to_others_are_not_used_by_the_one_before(node, kept):
     with ThreadPoolExecutor(2) as threads:
         ours = threads.submit(lambda: [call(node, kept, "bump", 1, handle, count) for _ in range(calls)])
         theirs = threads.submit(
-            lambda: [node.invoke(kept.function_id, "thrice", [count], tenant=1).results for _ in range(calls)]
+            lambda: [
+                node.invocations.invoke(kept.function_id, "thrice", [count], tenant=1).results for _ in range(calls)
+            ]
         )
         assert theirs.result() == [[8, 3]] * calls
         assert ours.result() == [0] * calls

@@ -90,12 +90,12 @@ def running(node, count=1, tenant=None):
 
 def start(node):
     ended = []
-    node.jobs.start(ended.append)
+    node.job_queue.start(ended.append)
     return ended
 
 
 def test_a_job_is_kept_runs_and_says_what_it_came_to(node):
-    function = node.deploy("adder", add()).id
+    function = node.functions.deploy("adder", add()).id
     job_id = submit(node, function, "add", [2, 40], request_id="r-1")
     before = node.jobs.show(job_id)
     assert (before.status, before.started_at, before.result) == (JobStatus.PENDING, None, None)
@@ -109,12 +109,12 @@ def test_a_job_is_kept_runs_and_says_what_it_came_to(node):
     (told,) = ended
     assert (told.id, told.request_id, told.error_kind, told.export) == (job_id, "r-1", None, "add")
     assert told.duration_s == result.duration_s
-    wait_for(lambda: not node.jobs.busy, "it is still counted")
-    assert node.jobs.waiting == 0
+    wait_for(lambda: not node.job_queue.busy, "it is still counted")
+    assert node.job_queue.waiting == 0
 
 
 def test_numbers_come_back_as_they_were(node):
-    function = node.deploy("same", same()).id
+    function = node.functions.deploy("same", same()).id
     start(node)
     job = end_of(node, submit(node, function, "same", [(1 << 63) - 1, "-Infinity", "NaN"]))
     whole, single, double = read_result(job.result).results
@@ -125,7 +125,7 @@ def test_numbers_come_back_as_they_were(node):
 
 
 def test_what_could_never_run_is_refused_at_once(node):
-    function = node.deploy("adder", add()).id
+    function = node.functions.deploy("adder", add()).id
     for error, arguments, more in (
         (NotFound, ("11111111-1111-4111-8111-111111111111",), {}),
         (NotFound, (function,), {"tenant": 7}),
@@ -135,12 +135,12 @@ def test_what_could_never_run_is_refused_at_once(node):
     ):
         with pytest.raises(error):
             submit(node, *arguments, **more)
-    assert node.jobs.waiting == 0
+    assert node.job_queue.waiting == 0
     assert node.jobs.list().items == []
 
 
 def test_a_job_that_does_not_return_has_failed_and_says_why(node):
-    function = node.deploy("troublesome", troublesome()).id
+    function = node.functions.deploy("troublesome", troublesome()).id
     start(node)
     job = end_of(node, submit(node, function, "trap"))
     assert (job.status, job.error_kind, job.result) == (JobStatus.FAILED, "trap", None)
@@ -148,7 +148,7 @@ def test_a_job_that_does_not_return_has_failed_and_says_why(node):
 
 
 def test_a_deadline_counts_from_the_start_of_the_job(node):
-    function = node.deploy("troublesome", troublesome()).id
+    function = node.functions.deploy("troublesome", troublesome()).id
     late = submit(node, function, "count", deadline_s=0.2)
     spinning = submit(node, function, "spin", deadline_s=0.2)
     time.sleep(0.3)
@@ -159,7 +159,7 @@ def test_a_deadline_counts_from_the_start_of_the_job(node):
 
 
 def test_a_job_that_waits_is_cancelled_at_once_and_never_runs(node):
-    function = node.deploy("troublesome", troublesome()).id
+    function = node.functions.deploy("troublesome", troublesome()).id
     job_id = submit(node, function, "spin")
     with pytest.raises(NotFound):
         cancel(node, job_id, 7)
@@ -173,7 +173,7 @@ def test_a_job_that_waits_is_cancelled_at_once_and_never_runs(node):
 
 
 def test_a_job_that_runs_is_ended_when_it_is_cancelled(node):
-    function = node.deploy("troublesome", troublesome()).id
+    function = node.functions.deploy("troublesome", troublesome()).id
     start(node)
     job_id = submit(node, function, "spin")
     running(node)
@@ -183,7 +183,7 @@ def test_a_job_that_runs_is_ended_when_it_is_cancelled(node):
 
 
 def test_a_job_that_an_operator_ends_has_failed(node):
-    function = node.deploy("troublesome", troublesome()).id
+    function = node.functions.deploy("troublesome", troublesome()).id
     start(node)
     job_id = submit(node, function, "spin")
     (instance,) = running(node)
@@ -193,22 +193,22 @@ def test_a_job_that_an_operator_ends_has_failed(node):
 
 
 def test_jobs_of_a_deleted_function_fail(node):
-    function = node.deploy("adder", add()).id
+    function = node.functions.deploy("adder", add()).id
     job_id = submit(node, function)
-    node.delete(function)
+    node.functions.delete(function)
     start(node)
     job = end_of(node, job_id)
     assert (job.status, job.error_kind) == (JobStatus.FAILED, "not_found")
 
 
 def test_an_error_of_the_node_s_own_keeps_its_words_to_the_log(node, monkeypatch, caplog):
-    function = node.deploy("adder", add()).id
+    function = node.functions.deploy("adder", add()).id
     job_id = submit(node, function, request_id="r-9")
 
     def broken(_call):
         raise StoreError("/secret/path cannot be read")
 
-    monkeypatch.setattr(node.jobs, "_run", broken)
+    monkeypatch.setattr(node.job_queue._runner, "_invoke", broken)
     start(node)
     job = end_of(node, job_id)
     assert (job.error_kind, "/secret" in job.error_message) == ("store_error", False)
@@ -219,13 +219,13 @@ def test_output_is_kept_up_to_its_bound(tmp_path, monkeypatch):
     monkeypatch.setattr("tensor_wasm.node.job_results.OUTPUT_KEPT_BYTES", 3)
     with opened(tmp_path) as node:
         start(node)
-        result = read_result(end_of(node, submit(node, node.deploy("printer", printer()).id)).result)
+        result = read_result(end_of(node, submit(node, node.functions.deploy("printer", printer()).id)).result)
     assert (result.stdout, result.dropped_output_bytes) == (b"hel", 2)
 
 
 def test_a_tenant_s_waiting_jobs_are_bounded_and_another_s_are_not(tmp_path):
     with opened(tmp_path, job_queue_depth=3) as node:
-        functions = {tenant: node.deploy("adder", add(), tenant).id for tenant in (1, 2)}
+        functions = {tenant: node.functions.deploy("adder", add(), tenant).id for tenant in (1, 2)}
         for _ in range(3):
             submit(node, functions[1], tenant=1)
         with pytest.raises(CapacityExhausted):
@@ -242,19 +242,19 @@ def test_a_tenant_s_waiting_jobs_are_bounded_and_another_s_are_not(tmp_path):
 
 def test_what_jobs_take_on_the_disk_is_bounded(tmp_path):
     with opened(tmp_path, job_stored_bytes=1 << 20) as node:
-        function = node.deploy("adder", add()).id
+        function = node.functions.deploy("adder", add()).id
         large = submit(node, function, input=b"x" * 600_000)
         with pytest.raises(CapacityExhausted):
             submit(node, function, input=b"x" * 600_000)
         start(node)
         end_of(node, large)  # its input is gone from the disk with that
-        wait_for(lambda: not node.jobs.busy, "it is still counted")
+        wait_for(lambda: not node.job_queue.busy, "it is still counted")
         end_of(node, submit(node, function, input=b"x" * 600_000))
 
 
 def test_the_oldest_results_go_when_all_take_too_much(tmp_path):
     with opened(tmp_path, job_stored_bytes=1 << 20) as node:
-        function = node.deploy("adder", add()).id
+        function = node.functions.deploy("adder", add()).id
         start(node)
 
         async def many():
@@ -278,11 +278,11 @@ def test_the_oldest_results_go_when_all_take_too_much(tmp_path):
 
 
 def test_jobs_that_last_leave_threads_to_calls_and_to_others(node):
-    functions = {tenant: node.deploy("troublesome", troublesome(), tenant).id for tenant in (1, 2)}
+    functions = {tenant: node.functions.deploy("troublesome", troublesome(), tenant).id for tenant in (1, 2)}
     start(node)
     spinning = [submit(node, functions[1], "spin", tenant=1) for _ in range(20)]
     running(node, 1, 1)
-    assert asyncio.run(node.invoke_async(functions[1], "count", tenant=1)).results == [1]
+    assert asyncio.run(node.invocations.invoke_async(functions[1], "count", tenant=1)).results == [1]
     assert end_of(node, submit(node, functions[2], "count", tenant=2), 2).status is JobStatus.COMPLETED
     assert len(node.administration.instances(1)) <= 2
     begun = [job for job in node.jobs.list(1).items if job.status is JobStatus.RUNNING]
@@ -294,12 +294,12 @@ def test_jobs_that_last_leave_threads_to_calls_and_to_others(node):
 
 
 def test_jobs_wait_for_an_instance_that_the_quota_has_no_room_for(node):
-    function = node.deploy("troublesome", troublesome(), 1).id
+    function = node.functions.deploy("troublesome", troublesome(), 1).id
     node.administration.change_tenant(1, {"instances": 1})
 
     def block():
         with pytest.raises(Terminated):
-            node.invoke(function, "spin", tenant=1)
+            node.invocations.invoke(function, "spin", tenant=1)
 
     blocker = threading.Thread(target=block)
     blocker.start()
@@ -317,7 +317,7 @@ def test_jobs_wait_for_an_instance_that_the_quota_has_no_room_for(node):
 
 
 def test_a_key_makes_one_job_however_many_ask_at_once(node):
-    function = node.deploy("adder", add()).id
+    function = node.functions.deploy("adder", add()).id
     key = IdempotencyKey(0, "k", b"h" * 32)
 
     async def many():
@@ -326,14 +326,14 @@ def test_a_key_makes_one_job_however_many_ask_at_once(node):
     found = asyncio.run(many())
     assert len({submission.job_id for submission in found}) == 1
     assert sum(not submission.is_replay for submission in found) == 1
-    assert node.jobs.waiting == 1
-    node.delete(function)
+    assert node.job_queue.waiting == 1
+    node.functions.delete(function)
     again = asyncio.run(node.jobs.submit(function, key=key))  # the answer is the same, whatever has become of it
     assert (again.job_id, again.is_replay) == (found[0].job_id, True)
 
 
 def test_what_is_swept_is_old_enough(node):
-    function = node.deploy("adder", add()).id
+    function = node.functions.deploy("adder", add()).id
     start(node)
     job = end_of(node, submit(node, function))
     node.jobs.sweep(job.finished_at + node.config.job_retention_s - 1)
@@ -345,11 +345,11 @@ def test_what_is_swept_is_old_enough(node):
 
 def test_a_node_that_drains_takes_no_jobs_and_leaves_those_that_wait(tmp_path):
     with opened(tmp_path) as node:
-        function = node.deploy("troublesome", troublesome()).id
+        function = node.functions.deploy("troublesome", troublesome()).id
         start(node)
         jobs = [submit(node, function, "spin") for _ in range(20)]
         running(node)
-        assert node.end_all(0.0) >= 1
+        assert node.drain.finish(0.0) >= 1
         with pytest.raises(NotReady):
             submit(node, function, "count")
     with opened(tmp_path) as node:
@@ -362,11 +362,11 @@ def test_a_node_that_drains_takes_no_jobs_and_leaves_those_that_wait(tmp_path):
 
 def test_a_job_that_is_cancelled_while_it_is_about_to_begin_stays_so_after_a_restart(tmp_path):
     with opened(tmp_path, workers=1) as node:
-        function = node.deploy("troublesome", troublesome()).id
+        function = node.functions.deploy("troublesome", troublesome()).id
         start(node)
         spinning, next_one = (submit(node, function, "spin") for _ in range(2))
         running(node)
-        wait_for(lambda: node.jobs.busy == 2, "the next one is not claimed")
+        wait_for(lambda: node.job_queue.busy == 2, "the next one is not claimed")
         cancel(node, next_one)
     with opened(tmp_path) as node:
         assert node.jobs.show(next_one).status is JobStatus.CANCELLED
@@ -375,7 +375,7 @@ def test_a_job_that_is_cancelled_while_it_is_about_to_begin_stays_so_after_a_res
 
 def test_a_restart_fails_what_ran_and_runs_what_waited(tmp_path):
     with opened(tmp_path) as node:
-        function = node.deploy("adder", add()).id
+        function = node.functions.deploy("adder", add()).id
     database = Database(tmp_path / "node.db")
     store = JobStore(database, IdempotencyStore(database))
     request = JobRequest("add", "[2, 3]", b"x" * 100_000, None)
@@ -394,7 +394,7 @@ def test_a_restart_fails_what_ran_and_runs_what_waited(tmp_path):
 
 
 def test_a_disk_that_fails_loses_nothing_that_was_acknowledged(node, monkeypatch):
-    function = node.deploy("adder", add()).id
+    function = node.functions.deploy("adder", add()).id
     write = node.jobs._store.write
     failures = threading.Semaphore(0)
     kept = [submit(node, function) for _ in range(5)]

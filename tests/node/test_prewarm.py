@@ -34,26 +34,26 @@ def node(tmp_path):
 
 
 def test_every_instance_starts_from_the_end_of_init_and_has_its_own_copy(node):
-    function = node.deploy("warm", WASM, 1, prewarm="init")
-    assert node.function(function.id, 1).prewarm == "init"
+    function = node.functions.deploy("warm", WASM, 1, prewarm="init")
+    assert node.functions.show(function.id, 1).prewarm == "init"
     for fill in (1, 2):
-        assert node.invoke(function.id, "take", [fill], tenant=1).results == [1, 7, 2]
-        assert node.invoke(function.id, "first", tenant=1).results == [7]
-    kept = node.spawn(function.id, tenant=1)
-    assert node.call(kept.id, "take", [3], tenant=1).results == [1, 7, 2]
-    assert node.call(kept.id, "first", tenant=1).results == [3]
-    restored = node.restore(node.snapshot(kept.id, 1).id, tenant=1)
-    assert node.call(restored.id, "first", tenant=1).results == [3]
-    assert node.call(restored.id, "take", [4], tenant=1).results == [1, 7, 2]
+        assert node.invocations.invoke(function.id, "take", [fill], tenant=1).results == [1, 7, 2]
+        assert node.invocations.invoke(function.id, "first", tenant=1).results == [7]
+    kept = node.spawner.spawn(function.id, tenant=1)
+    assert node.kept.call(kept.id, "take", [3], tenant=1).results == [1, 7, 2]
+    assert node.kept.call(kept.id, "first", tenant=1).results == [3]
+    restored = node.spawner.restore(node.snapshots.capture(kept.id, 1).id, tenant=1)
+    assert node.kept.call(restored.id, "first", tenant=1).results == [3]
+    assert node.kept.call(restored.id, "take", [4], tenant=1).results == [1, 7, 2]
 
 
 def test_it_holds_after_a_restart(tmp_path):
     config = load({}, {"home": tmp_path}).config
     with Node(config) as node:
-        function = node.deploy("warm", WASM, 1, prewarm="init")
+        function = node.functions.deploy("warm", WASM, 1, prewarm="init")
     with Node(config) as node:
-        assert node.functions(1).items == [function]
-        assert node.invoke(function.id, "take", [1], tenant=1).results == [1, 7, 2]
+        assert node.functions.list(1).items == [function]
+        assert node.invocations.invoke(function.id, "take", [1], tenant=1).results == [1, 7, 2]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_it_holds_after_a_restart(tmp_path):
 )
 def test_what_cannot_be_a_start_is_refused_at_the_deploy(node, prewarm, error):
     with pytest.raises(error):
-        node.deploy("warm", WASM, 1, prewarm=prewarm)
-    assert node.functions(1).items == []
+        node.functions.deploy("warm", WASM, 1, prewarm=prewarm)
+    assert node.functions.list(1).items == []
     usage = node.administration.tenant(1).usage
     assert (usage.instances, usage.guest_memory_bytes, usage.stored_bytes) == (0, 0, 0)
 
@@ -71,22 +71,24 @@ def test_what_cannot_be_a_start_is_refused_at_the_deploy(node, prewarm, error):
 def test_its_state_counts_as_stored_until_the_function_is_deleted(node):
     node.administration.change_tenant(1, {"stored_bytes": (2 << 16) + len(WASM) - 1})
     with pytest.raises(QuotaExceeded):
-        node.deploy("warm", WASM, 1, prewarm="init")
+        node.functions.deploy("warm", WASM, 1, prewarm="init")
     node.administration.change_tenant(1, {"stored_bytes": (2 << 16) + len(WASM)})
-    function = node.deploy("warm", WASM, 1, prewarm="init")
+    function = node.functions.deploy("warm", WASM, 1, prewarm="init")
     assert node.administration.tenant(1).usage.stored_bytes == (2 << 16) + len(WASM)
-    node.delete(function.id, 1)
+    node.functions.delete(function.id, 1)
     assert node.administration.tenant(1).usage.stored_bytes == 0
 
 
 def test_many_first_calls_make_one_state(tmp_path):
     config = load({}, {"home": tmp_path}).config
     with Node(config) as node:
-        function = node.deploy("warm", WASM, 1, prewarm="init")
+        function = node.functions.deploy("warm", WASM, 1, prewarm="init")
     with Node(config) as node:
         results = []
         threads = [
-            threading.Thread(target=lambda: results.append(node.invoke(function.id, "take", [1], tenant=1).results))
+            threading.Thread(
+                target=lambda: results.append(node.invocations.invoke(function.id, "take", [1], tenant=1).results)
+            )
             for _ in range(8)
         ]
         for thread in threads:

@@ -44,28 +44,28 @@ def often(count: int, block: int = 1, then: str = "") -> bytes:
 
 
 def test_it_is_there_when_the_function_returns(node: Node) -> None:
-    result = node.invoke(node.deploy("often", often(2)).id)
+    result = node.invocations.invoke(node.functions.deploy("often", often(2)).id)
     assert result.results == [0]
     assert result.stderr == b"round 0 of thread 0\nround 1 of thread 0\n"
 
 
 def test_the_limit_on_a_functions_output_holds_for_it(node: Node) -> None:
-    result = node.invoke(node.deploy("often", often(500)).id)
+    result = node.invocations.invoke(node.functions.deploy("often", often(500)).id)
     assert len(result.stderr) == 1000
     assert result.dropped_output_bytes > 0
 
 
 @pytest.mark.parametrize(("then", "ending"), [("trap", GuestTrap), ("spin", DeadlineExceeded)])
 def test_it_is_told_when_the_function_does_not_return(node: Node, then: str, ending: type[Exception]) -> None:
-    function = node.deploy("often", often(1, then=then))
+    function = node.functions.deploy("often", often(1, then=then))
     with pytest.raises(ending, match="stderr: round 0 of thread 0"):
-        node.invoke(function.id, deadline_s=3.0)
+        node.invocations.invoke(function.id, deadline_s=3.0)
 
 
 def test_a_failed_assertion_is_the_functions_ending(node: Node) -> None:
     # The kernel reads zeros, and 0 < 0 does not hold.
-    function = node.deploy("insist", guest(b"insist", pack([(Tag.POINTER, 100_000, 64), (Tag.I32, 0)]), 4))
+    function = node.functions.deploy("insist", guest(b"insist", pack([(Tag.POINTER, 100_000, 64), (Tag.I32, 0)]), 4))
     with pytest.raises(KernelFault) as caught:
-        node.invoke(function.id)
+        node.invocations.invoke(function.id)
     assert "assertion `values[i] < n` failed at calls.cu:" in str(caught.value)
     assert "stderr: calls.cu:" in str(caught.value)

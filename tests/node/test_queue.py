@@ -88,7 +88,7 @@ def test_a_flood_of_tenants_leaves_nothing_behind() -> None:
     assert len(queue._heap) < 200
 
 
-@pytest.mark.parametrize("seed", [random.randrange(1 << 32)])
+@pytest.mark.parametrize("seed", [random.randrange(1 << 32)], ids=["random"])
 def test_counts_hold_whatever_comes(seed: int) -> None:
     chance = random.Random(seed)
     weights = {tenant: chance.randrange(1, 5) for tenant in range(6)}

@@ -40,7 +40,7 @@ def new_id():
 @pytest.fixture
 def nodes(tmp_path):
     with Node(load({}, {"home": tmp_path / "a"}).config) as first:
-        settings = {"home": tmp_path / "b", "snapshot_keys": first.snapshot_key}
+        settings = {"home": tmp_path / "b", "snapshot_keys": first.snapshot_files.public_key}
         with Node(load({}, settings).config) as second:
             yield first, second
 
@@ -48,11 +48,11 @@ def nodes(tmp_path):
 @pytest.fixture
 def exported(nodes):
     node, _ = nodes
-    kept = node.spawn(node.deploy("state", bytes(wasmtime.wat2wasm(WAT)), 1).id, tenant=1)
+    kept = node.spawner.spawn(node.functions.deploy("state", bytes(wasmtime.wat2wasm(WAT)), 1).id, tenant=1)
     for _ in range(3):
-        node.call(kept.id, "step", tenant=1)
-    snapshot = node.snapshot(kept.id, 1)
-    return snapshot, b"".join(node.export_snapshot(snapshot.id, 1))
+        node.kept.call(kept.id, "step", tenant=1)
+    snapshot = node.snapshots.capture(kept.id, 1)
+    return snapshot, b"".join(node.snapshot_files.export(snapshot.id, 1))
 
 
 def files(node):
@@ -63,35 +63,35 @@ def test_a_node_goes_on_where_another_stopped(nodes, exported):
     first, second = nodes
     snapshot, data = exported
     identity = new_id()
-    taken = second.import_snapshot(identity, io.BytesIO(data), 7)
+    taken = second.snapshot_files.import_(identity, io.BytesIO(data), 7)
     assert (taken.id, taken.tenant, taken.sha, taken.size_bytes) == (identity, 7, snapshot.sha, snapshot.size_bytes)
-    restored = second.restore(identity, tenant=7)
-    assert second.call(restored.id, "byte", [70_000], tenant=7).results == [3]
-    assert second.call(restored.id, "step", tenant=7).results == [4]
+    restored = second.spawner.restore(identity, tenant=7)
+    assert second.kept.call(restored.id, "byte", [70_000], tenant=7).results == [3]
+    assert second.kept.call(restored.id, "step", tenant=7).results == [4]
     assert len(data) < snapshot.size_bytes / 10
-    again = first.import_snapshot(new_id(), io.BytesIO(data), 1)
-    assert first.call(first.restore(again.id, tenant=1).id, "step", tenant=1).results == [4]
+    again = first.snapshot_files.import_(new_id(), io.BytesIO(data), 1)
+    assert first.kept.call(first.spawner.restore(again.id, tenant=1).id, "step", tenant=1).results == [4]
 
 
 def test_a_file_of_a_node_that_is_not_trusted_is_refused(nodes, exported):
     first, second = nodes
     _, data = exported
-    second.import_snapshot(identity := new_id(), io.BytesIO(data), 7)
-    theirs = b"".join(second.export_snapshot(identity, 7))
+    second.snapshot_files.import_(identity := new_id(), io.BytesIO(data), 7)
+    theirs = b"".join(second.snapshot_files.export(identity, 7))
     with pytest.raises(SnapshotSignatureInvalid, match="TENSOR_WASM_SNAPSHOT_KEYS"):
-        first.import_snapshot(new_id(), io.BytesIO(theirs), 1)
+        first.snapshot_files.import_(new_id(), io.BytesIO(theirs), 1)
 
 
 def test_ids(nodes, exported):
     first, _ = nodes
     snapshot, data = exported
     with pytest.raises(Conflict):
-        first.import_snapshot(snapshot.id, io.BytesIO(data), 1)
+        first.snapshot_files.import_(snapshot.id, io.BytesIO(data), 1)
     for wrong in ("", "../../x", new_id().upper(), new_id() + "\n", "a" * 36):
         with pytest.raises(InvalidName):
-            first.import_snapshot(wrong, io.BytesIO(data), 1)
+            first.snapshot_files.import_(wrong, io.BytesIO(data), 1)
     with pytest.raises(NotFound):
-        first.export_snapshot(snapshot.id, 2)
+        first.snapshot_files.export(snapshot.id, 2)
 
 
 def head(data):
@@ -104,8 +104,8 @@ def test_a_file_that_ends_too_early_is_truncated_wherever_it_ends(nodes, exporte
     _, data = exported
     for size in [0, 1, 15, 16, 17, head(data) - 1, head(data), head(data) + 63, *range(head(data) + 64, len(data), 97)]:
         with pytest.raises(SnapshotTruncated):
-            second.import_snapshot(new_id(), io.BytesIO(data[:size]), 7)
-    assert (files(second), second.snapshots(7)) == ([], [])
+            second.snapshot_files.import_(new_id(), io.BytesIO(data[:size]), 7)
+    assert (files(second), second.snapshots.list(7)) == ([], [])
     assert second.administration.tenant(7).usage.stored_bytes == 0
 
 
@@ -114,10 +114,10 @@ def test_older_newer_and_foreign_files_are_told_apart(nodes, exported):
     _, data = exported
     for version, word in ((0, "older"), (2, "newer")):
         with pytest.raises(SnapshotVersion, match=word):
-            second.import_snapshot(new_id(), io.BytesIO(data[:8] + struct.pack("<H", version) + data[10:]), 7)
+            second.snapshot_files.import_(new_id(), io.BytesIO(data[:8] + struct.pack("<H", version) + data[10:]), 7)
     for foreign in (b"PK\3\4" + bytes(100), b"\x28\xb5\x2f\xfd" + bytes(100), b"\0" * 1000):
         with pytest.raises(SnapshotDamaged, match="no snapshot file"):
-            second.import_snapshot(new_id(), io.BytesIO(foreign), 7)
+            second.snapshot_files.import_(new_id(), io.BytesIO(foreign), 7)
 
 
 def test_whatever_byte_is_altered_the_file_is_refused_or_means_the_same(nodes, exported):
@@ -133,16 +133,16 @@ def test_whatever_byte_is_altered_the_file_is_refused_or_means_the_same(nodes, e
         if place in (10, 11):
             continue  # they say nothing, and are signed all the same
         try:
-            taken = second.import_snapshot(new_id(), io.BytesIO(altered), 7)
+            taken = second.snapshot_files.import_(new_id(), io.BytesIO(altered), 7)
         except InvalidSnapshot:
             continue
         assert place > head(data) + 64, "of what is signed every bit counts; in the compressed form not every one does"
         assert taken.sha == snapshot.sha
-        second.delete_snapshot(taken.id, 7)
+        second.snapshots.delete(taken.id, 7)
     for more in (b"\0", data):
         with pytest.raises(SnapshotDamaged, match="after its end"):
-            second.import_snapshot(new_id(), io.BytesIO(data + more), 7)
-    assert (files(second), second.snapshots(7)) == ([], [])
+            second.snapshot_files.import_(new_id(), io.BytesIO(data + more), 7)
+    assert (files(second), second.snapshots.list(7)) == ([], [])
 
 
 def forged(tmp_path, exported, **changes):
@@ -161,11 +161,15 @@ def test_content_that_is_not_what_was_signed_is_refused_though_its_size_is_right
     _, second = nodes
     module = bytes(wasmtime.wat2wasm(WAT))
     with pytest.raises(SnapshotDamaged, match="not what was signed"):
-        second.import_snapshot(new_id(), io.BytesIO(forged(tmp_path, exported, content=[module, bytes(4 << 16)])), 7)
+        second.snapshot_files.import_(
+            new_id(), io.BytesIO(forged(tmp_path, exported, content=[module, bytes(4 << 16)])), 7
+        )
     other = bytes(wasmtime.wat2wasm(WAT.replace("70000", "70001")))
     with pytest.raises(SnapshotDamaged, match="module"):
-        second.import_snapshot(new_id(), io.BytesIO(forged(tmp_path, exported, content=[other, bytes(4 << 16)])), 7)
-    assert (files(second), second.snapshots(7)) == ([], [])
+        second.snapshot_files.import_(
+            new_id(), io.BytesIO(forged(tmp_path, exported, content=[other, bytes(4 << 16)])), 7
+        )
+    assert (files(second), second.snapshots.list(7)) == ([], [])
 
 
 BOMB = 1 << 40
@@ -192,6 +196,6 @@ def test_a_header_that_cannot_be_is_refused_before_much_is_inflated(nodes, expor
     _, second = nodes
     second.administration.change_tenant(7, {"stored_bytes": 1 << 30})
     with pytest.raises(error):
-        second.import_snapshot(new_id(), io.BytesIO(forged(tmp_path, exported, **changes)), 7)
-    assert (files(second), second.snapshots(7)) == ([], [])
+        second.snapshot_files.import_(new_id(), io.BytesIO(forged(tmp_path, exported, **changes)), 7)
+    assert (files(second), second.snapshots.list(7)) == ([], [])
     assert second.administration.tenant(7).usage.stored_bytes == 0

@@ -63,11 +63,11 @@ def node(config):
 
 @pytest.fixture
 def kept(node):
-    return node.spawn(node.deploy("state", WASM, 1).id, tenant=1)
+    return node.spawner.spawn(node.functions.deploy("state", WASM, 1).id, tenant=1)
 
 
 def call(node, instance, export, *args):
-    return node.call(instance.id, export, args, tenant=1).results
+    return node.kept.call(instance.id, export, args, tenant=1).results
 
 
 def files(tmp_path):
@@ -79,10 +79,10 @@ def test_memory_variables_and_tables_come_back(node, kept):
     call(node, kept, "change")
     call(node, kept, "grow", 2)
     call(node, kept, "fill", 150_000, 7, 100)
-    snapshot = node.snapshot(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
     assert snapshot.size_bytes == 3 << 16
     assert call(node, kept, "step") == [102]
-    first, second = (node.restore(snapshot.id, tenant=1) for _ in range(2))
+    first, second = (node.spawner.restore(snapshot.id, tenant=1) for _ in range(2))
     for restored in (first, second):
         assert call(node, restored, "variables") == [11, 5000000001, 0x7FF0000000123456, 4]
         assert call(node, restored, "step") == [102], "the start function was not run again"
@@ -92,22 +92,22 @@ def test_memory_variables_and_tables_come_back(node, kept):
         assert call(node, restored, "grow", 1) == [3]
         with pytest.raises(GuestTrap):
             call(node, restored, "through", 1)
-    assert len(node.instances(1)) == 1
+    assert len(node.kept.list(1)) == 1
     assert call(node, kept, "step") == [103]
 
 
 def test_what_one_writes_no_other_sees(node, kept):
-    snapshot = node.snapshot(kept.id, 1)
-    first, second = (node.restore(snapshot.id, tenant=1) for _ in range(2))
+    snapshot = node.snapshots.capture(kept.id, 1)
+    first, second = (node.spawner.restore(snapshot.id, tenant=1) for _ in range(2))
     call(node, first, "fill", 0, 255, 65_536)
     assert call(node, second, "byte", 9) == [ord("a")]
-    node.delete_instance(first.id, 1)
+    node.kept.delete(first.id, 1)
     # The next instance gets the address space that the first one had.
-    fresh = node.spawn(kept.function_id, tenant=1)
+    fresh = node.spawner.spawn(kept.function_id, tenant=1)
     assert call(node, fresh, "byte", 60_000) == [0]
-    assert call(node, node.restore(snapshot.id, tenant=1), "byte", 60_000) == [0]
+    assert call(node, node.spawner.restore(snapshot.id, tenant=1), "byte", 60_000) == [0]
     call(node, second, "fill", 0, 254, 65_536)
-    assert call(node, node.restore(snapshot.id, tenant=1), "byte", 9) == [ord("a")]
+    assert call(node, node.spawner.restore(snapshot.id, tenant=1), "byte", 9) == [ord("a")]
 
 
 @pytest.mark.parametrize("pages", [0, 1, 3, 100])
@@ -115,90 +115,90 @@ def test_whoever_gets_the_address_space_next_finds_zeros(node, kept, pages):
     call(node, kept, "grow", pages)
     size_bytes = (pages + 1) << 16
     call(node, kept, "fill", 0, 7, size_bytes)
-    snapshot = node.snapshot(kept.id, 1)
-    node.delete_instance(kept.id, 1)
-    restored = node.restore(snapshot.id, tenant=1)
+    snapshot = node.snapshots.capture(kept.id, 1)
+    node.kept.delete(kept.id, 1)
+    restored = node.spawner.restore(snapshot.id, tenant=1)
     call(node, restored, "fill", 0, 8, 100)
-    node.delete_instance(restored.id, 1)
-    theirs = node.deploy("theirs", WASM, 2)
-    fresh = node.spawn(theirs.id, tenant=2)
-    node.call(fresh.id, "grow", [pages], tenant=2)
+    node.kept.delete(restored.id, 1)
+    theirs = node.functions.deploy("theirs", WASM, 2)
+    fresh = node.spawner.spawn(theirs.id, tenant=2)
+    node.kept.call(fresh.id, "grow", [pages], tenant=2)
     for place in (50, size_bytes // 2 + 50, size_bytes - 1):
-        assert node.call(fresh.id, "byte", [place], tenant=2).results == [0], place
+        assert node.kept.call(fresh.id, "byte", [place], tenant=2).results == [0], place
 
 
 def test_a_snapshot_outlives_its_instance_its_function_and_the_node(config, tmp_path):
     with Node(config) as node:
-        kept = node.spawn(node.deploy("state", WASM, 1).id, tenant=1)
+        kept = node.spawner.spawn(node.functions.deploy("state", WASM, 1).id, tenant=1)
         call(node, kept, "step")
-        snapshot = node.snapshot(kept.id, 1)
-        node.delete_instance(kept.id, 1)
-        node.delete(kept.function_id, 1)
+        snapshot = node.snapshots.capture(kept.id, 1)
+        node.kept.delete(kept.id, 1)
+        node.functions.delete(kept.function_id, 1)
     with Node(config) as node:
-        assert node.snapshots(1) == [snapshot]
-        assert node.functions(1).items == []
-        restored = node.restore(snapshot.id, tenant=1)
+        assert node.snapshots.list(1) == [snapshot]
+        assert node.functions.list(1).items == []
+        restored = node.spawner.restore(snapshot.id, tenant=1)
         assert call(node, restored, "step") == [102]
-        node.delete_snapshot(snapshot.id, 1)
+        node.snapshots.delete(snapshot.id, 1)
         assert call(node, restored, "step") == [103], "its pages are still there"
-        assert node.snapshots(1) == []
+        assert node.snapshots.list(1) == []
         with pytest.raises(NotFound):
-            node.restore(snapshot.id, tenant=1)
+            node.spawner.restore(snapshot.id, tenant=1)
         assert files(tmp_path) == []
         assert node.administration.tenant(1).usage.stored_bytes == 0
         assert not list((tmp_path / "artifacts").glob("??/*"))
 
 
 def test_to_another_tenant_it_does_not_exist(node, kept):
-    snapshot = node.snapshot(kept.id, 1)
-    for act in (node.show_snapshot, node.delete_snapshot, node.snapshot):
+    snapshot = node.snapshots.capture(kept.id, 1)
+    for act in (node.snapshots.show, node.snapshots.delete, node.snapshots.capture):
         with pytest.raises(NotFound):
             act(snapshot.id, 2)
     with pytest.raises(NotFound):
-        node.snapshot(kept.id, 2)
+        node.snapshots.capture(kept.id, 2)
     with pytest.raises(NotFound):
-        node.restore(snapshot.id, tenant=2)
-    assert node.snapshots(2) == []
+        node.spawner.restore(snapshot.id, tenant=2)
+    assert node.snapshots.list(2) == []
 
 
 def test_it_counts_as_stored_and_is_refused_beyond_the_quota(node, kept, tmp_path):
-    node.snapshot(kept.id, 1)
+    node.snapshots.capture(kept.id, 1)
     stored_bytes = node.administration.tenant(1).usage.stored_bytes
-    node.delete_snapshot(node.snapshots(1)[0].id, 1)
+    node.snapshots.delete(node.snapshots.list(1)[0].id, 1)
     assert stored_bytes > (1 << 16) + 2 * len(WASM), "its file, its state, and the module that it needs"
     node.administration.change_tenant(1, {"stored_bytes": stored_bytes})
-    snapshot = node.snapshot(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
     with pytest.raises(QuotaExceeded):
-        node.snapshot(kept.id, 1)
+        node.snapshots.capture(kept.id, 1)
     assert files(tmp_path) == [snapshot.id]
-    node.delete_snapshot(snapshot.id, 1)
-    node.snapshot(kept.id, 1)
+    node.snapshots.delete(snapshot.id, 1)
+    node.snapshots.capture(kept.id, 1)
 
 
 def test_a_function_that_cannot_be_found_again_is_an_obstacle_and_does_no_harm(node, kept, tmp_path):
     call(node, kept, "foreign")
     with pytest.raises(InvalidSnapshot, match="table"):
-        node.snapshot(kept.id, 1)
+        node.snapshots.capture(kept.id, 1)
     assert files(tmp_path) == []
     assert call(node, kept, "step") == [101]
 
 
 @pytest.mark.parametrize("size", [0, 100, (1 << 16) - 1, (1 << 16) + 1])
 def test_a_file_that_was_cut_is_refused_and_does_not_end_the_node(node, kept, tmp_path, size):
-    snapshot = node.snapshot(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
     os.truncate(tmp_path / "snapshots" / snapshot.id, size)
     with pytest.raises(StoreError, match="size"):
-        node.restore(snapshot.id, tenant=1)
+        node.spawner.restore(snapshot.id, tenant=1)
     (tmp_path / "snapshots" / snapshot.id).unlink()
     with pytest.raises(StoreError):
-        node.restore(snapshot.id, tenant=1)
+        node.spawner.restore(snapshot.id, tenant=1)
     assert call(node, kept, "step") == [101]
 
 
 def test_what_a_crash_left_is_removed_at_the_start(config, tmp_path):
     with Node(config) as node:
-        kept = node.spawn(node.deploy("state", WASM, 1).id, tenant=1)
-        snapshot = node.snapshot(kept.id, 1)
+        kept = node.spawner.spawn(node.functions.deploy("state", WASM, 1).id, tenant=1)
+        snapshot = node.snapshots.capture(kept.id, 1)
     for name in (".new-abc", "00000000-0000-4000-8000-00000000000a"):
         (tmp_path / "snapshots" / name).write_bytes(b"x")
     with Node(config) as node:
@@ -207,13 +207,13 @@ def test_what_a_crash_left_is_removed_at_the_start(config, tmp_path):
 
 def test_the_memory_of_a_restored_instance_counts(node, kept):
     call(node, kept, "grow", 3)
-    snapshot = node.snapshot(kept.id, 1)
-    node.delete_instance(kept.id, 1)
+    snapshot = node.snapshots.capture(kept.id, 1)
+    node.kept.delete(kept.id, 1)
     node.administration.change_tenant(1, {"guest_memory_bytes": 3 << 16})
     with pytest.raises(QuotaExceeded):
-        node.restore(snapshot.id, tenant=1)
+        node.spawner.restore(snapshot.id, tenant=1)
     node.administration.change_tenant(1, {"guest_memory_bytes": 4 << 16})
-    restored = node.restore(snapshot.id, tenant=1)
+    restored = node.spawner.restore(snapshot.id, tenant=1)
     assert node.administration.tenant(1).usage.guest_memory_bytes == 4 << 16
-    node.delete_instance(restored.id, 1)
+    node.kept.delete(restored.id, 1)
     assert node.administration.tenant(1).usage.guest_memory_bytes == 0

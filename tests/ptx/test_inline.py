@@ -7,9 +7,10 @@ import time
 import pytest
 
 from ptx.spelling import module
-from tensor_wasm.ptx import read, support
+from tensor_wasm.ptx import inline, printing, read, support
 from tensor_wasm.ptx.calls import Call
-from tensor_wasm.ptx.inline import INLINED_MAX
+from tensor_wasm.ptx.inline import INLINED_MAX, INLINED_TOTAL_MAX
+from tensor_wasm.ptx.printing import PRINTING_MAX
 from tensor_wasm.ptx.program import (
     Branch,
     Emit,
@@ -289,10 +290,14 @@ def test_many_ways_into_recursion_are_refused_at_once() -> None:
     assert set(found) == {found[0]}
 
 
-def test_what_all_kernels_of_a_text_inline_is_bounded_together() -> None:
+@pytest.mark.parametrize("total", [50_000, pytest.param(INLINED_TOTAL_MAX, marks=pytest.mark.slow)])
+def test_what_all_kernels_of_a_text_inline_is_bounded_together(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
+    monkeypatch.setattr(inline, "INLINED_TOTAL_MAX", total)
     before = chain(12, 2)
     started = time.process_time()
-    program = read(module("call f12;", before=before) + "".join(f".entry k{n}() {{ call f12; }}" for n in range(60)))
+    program = read(
+        module("call f12;", before=before) + "".join(f".entry k{n}() {{ call f12; }}" for n in range(total // 5000))
+    )
     duration_s = time.process_time() - started
     lacks = [support(each) for each in program.kernels]
     assert [bool(lack) for lack in lacks] == sorted(bool(lack) for lack in lacks)
@@ -383,15 +388,17 @@ def test_a_programs_own_vprintf_is_called() -> None:
     assert support(found) == ()
 
 
-def test_printing_in_very_many_places_is_refused_soon() -> None:
+@pytest.mark.parametrize("most", [20_000, pytest.param(PRINTING_MAX, marks=pytest.mark.slow)])
+def test_printing_in_very_many_places_is_refused_soon(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(printing, "PRINTING_MAX", most)
     choices = "".join(text(f"t{n}", "%d" * 32) for n in range(16))
     chosen = "mov.u64 d, t0; " + "".join(f"mov.u64 e, t{n}; selp.b64 d, d, e, p; " for n in range(1, 16))
     started = time.process_time()
-    found = kernel(f".reg .b64 e; {chosen}" + "call (r), vprintf, (d, e);\n" * 20_000, PRINTF + choices)
+    found = kernel(f".reg .b64 e; {chosen}" + "call (r), vprintf, (d, e);\n" * (most // 5), PRINTF + choices)
     assert time.process_time() - started < 10
     lacks = support(found)
     assert "what is printed needs more than" in lacks[-1].reason
-    assert sum(len(block.instructions) for block in found.blocks) < 200_000
+    assert sum(len(block.instructions) for block in found.blocks) < 2 * most
 
 
 def test_formats_have_a_bound_together() -> None:

@@ -135,7 +135,7 @@ def test_bytes_that_are_not_utf8_are_refused_with_their_place() -> None:
     [" " * 500_000, "/*" * 250_000, "/" * 500_000, '"' * 500_000, "0" * 500_000, "a.b" * 170_000, "1e" * 250_000],
 )
 def test_time_is_linear_in_the_text(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(PtxError):
         tokens(text)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

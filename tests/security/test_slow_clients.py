@@ -104,7 +104,7 @@ def test_answers_that_are_never_read(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "_KEEP_ALIVE_S", 0.5)
     monkeypatch.setattr(protocol, "UNREAD_S", 0.5, raising=False)
     with running(tmp_path / "home") as served:
-        served.node.output = (b"x" * (24 * MIB), b"", 0)
+        served.node.invocations.output = (b"x" * (24 * MIB), b"", 0)
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((served.host, served.port))

@@ -22,7 +22,7 @@ from security.conftest import bearer
 from security.guests import probe
 from security.test_kept_instances import WARM, call, end_all, spawn
 from tensor_wasm.http import body
-from tensor_wasm.node import snapshots
+from tensor_wasm.node import snapshot_state, snapshots
 from tensor_wasm.runtime.state import InstanceState
 from tensor_wasm.store import snapshot_file
 from tensor_wasm.store.signing import SigningKey
@@ -34,7 +34,7 @@ else:
 
 GIB = 1 << 30
 MODULE = b"\0asm\1\0\0\0"
-_STATE = snapshots.encode_state(InstanceState(0, (), ()), None, str(uuid.UUID(int=0)))
+_STATE = snapshot_state.encode_state(InstanceState(0, (), ()), None, str(uuid.UUID(int=0)))
 
 
 def upload(node: Attacked, data: bytes, identity: object = None, **headers: str) -> Answer:

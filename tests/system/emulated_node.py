@@ -14,10 +14,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from device.cuda.emulated_worker import worker_command
-from tensor_wasm.device import Compilers, selection
+from tensor_wasm.device import selection
+from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cuda.device import CudaDevice
 from tensor_wasm.device.cuda.driver import GpuFacts
-from tensor_wasm.device.cuda.gpu import Gpu, WorkerEnd
+from tensor_wasm.device.cuda.gpu import Gpu
+from tensor_wasm.device.cuda.supervisor import WorkerEnd
 from tensor_wasm.runtime import ModuleCache
 
 

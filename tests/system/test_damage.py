@@ -81,6 +81,7 @@ def fill(directory):
     return path
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_invocations_go_on(tmp_path):
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=16m", "tmpfs") as disk:
         node = Served(disk.parent / "disk" / "home")
@@ -201,6 +202,7 @@ def test_files_that_may_not_grow_lose_nothing_and_invocations_go_on(tmp_path):
             node.kill()
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_fails_its_function_alone(serve, tmp_path):
     node = serve()
     one, two = deploy(node, 1), deploy(node, 2)
@@ -227,6 +229,7 @@ def _listed(serve):
     return found
 
 
+@pytest.mark.slow
 def test_a_damaged_page_stops_the_start_and_is_repaired(serve, tmp_path):
     home = tmp_path / "home"
     node = serve()

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
+from collector import Collector
 from device.ptx_texts import HEAD
 from host.rig import imports, passthrough
 from system.front_door import VECTOR_ADD, Served
@@ -35,6 +36,8 @@ SETTINGS = {
 }
 ADD = (Path(__file__).parents[1] / "corpus" / "vector_add.ptx").read_bytes()
 ENDLESS = HEAD.encode() + b".visible .entry endless()\n{\nagain:\n  bra again;\n}\n"
+#: What the caller of a traced request sends.
+TRACED = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
 TRAP = HEAD.encode() + b".visible .entry breaks()\n{\n  trap;\n}\n"
 NOT_AVAILABLE = -1
 
@@ -50,8 +53,8 @@ class GpuNode:
     def close(self) -> None:
         self._http.close()
 
-    def post(self, path: str, tenant: int, body: dict[str, Any] | None = None) -> httpx.Response:
-        return self._http.post(path, json=body or {}, headers={"X-TensorWasm-Tenant": str(tenant)})
+    def post(self, path: str, tenant: int, body: dict[str, Any] | None = None, **headers: str) -> httpx.Response:
+        return self._http.post(path, json=body or {}, headers={"X-TensorWasm-Tenant": str(tenant)} | headers)
 
     def get(self, path: str) -> httpx.Response:
         return self._http.get(path)
@@ -160,6 +163,51 @@ def test_guests_launch_on_the_gpu_and_the_node_says_so(serve_gpu: Callable[..., 
     assert (faulting.status_code, faulting.json()["error"]["kind"]) == (500, "trap")
     assert "kernel breaks faulted: trap instruction; PTX line" in faulting.json()["error"]["message"]
     assert node.served.stop() == 0
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+def test_a_traced_launch_says_how_long_the_gpu_took(serve_gpu: Callable[..., GpuNode], collector: Collector) -> None:
+    node = serve_gpu("slow:0.02", TENSOR_WASM_OTLP_ENDPOINT=collector.url, OTEL_TRACES_SAMPLER="parentbased_always_off")
+    function = node.deploy(VECTOR_ADD.read_bytes(), 3)
+    body = {"export": "run", "args": [1000]}
+    for _ in range(2):
+        answer = node.post(f"/functions/{function}/invoke", 3, body, **TRACED)
+        assert (answer.status_code, answer.json()["result"]) == (200, [1000]), answer.text
+    launches = collector.trace("a" * 32, 10).named("wasi_cuda.launch")
+    assert len(launches) == 2
+    for launch in launches:
+        spent_us = [launch.attributes[f"device_{what}_us"] for what in ("copy_in", "kernel", "copy_out")]
+        assert spent_us[1] >= 20_000
+        assert min(spent_us) > 0
+        assert sum(spent_us) <= launch.attributes["execution_us"]
+    faulting = node.deploy(guest(), 3)
+    assert node.launch(faulting, 3, TRAP, "breaks").status_code == 500  # it is not traced
+
+
+def test_launches_that_are_not_traced_ask_for_no_times_and_a_gpu_lost_by_a_traced_one_is_the_calls_end(
+    serve_gpu: Callable[..., GpuNode], collector: Collector
+) -> None:
+    node = serve_gpu(
+        "fail:record:214", TENSOR_WASM_OTLP_ENDPOINT=collector.url, OTEL_TRACES_SAMPLER="parentbased_always_off"
+    )
+    function = node.deploy(VECTOR_ADD.read_bytes(), 3)
+    for _ in range(5):
+        assert node.invoke(function, 3, export="run", args=[1000]).status_code == 200
+    assert node.metric('device_restarts_total{device="cuda:0"}') == 0
+    traced = node.post(f"/functions/{function}/invoke", 3, {"export": "run", "args": [1000]}, **TRACED)
+    assert (traced.status_code, traced.json()["error"]["kind"]) == (503, "device_restarting"), traced.text
+    launch = collector.trace("a" * 32, 5).one("wasi_cuda.launch")
+    assert (launch.is_error, launch.status) == (True, "not_completed")
+    assert not [name for name in launch.attributes if name.startswith("device_")]
+    wait_until(lambda: node.metric('device_restarts_total{device="cuda:0"}') == 1)
+    node.wait_until_ready()
+    assert node.invoke(function, 3, export="run", args=[1000]).status_code == 200
 
 
 def test_an_instance_keeps_its_memory_on_the_gpu_and_cannot_be_captured(serve_gpu: Callable[..., GpuNode]) -> None:

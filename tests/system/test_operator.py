@@ -46,6 +46,7 @@ def module(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_audit_log_tells_of_all_that_changes_or_is_refused(
     serve: Callable[..., Served], tmp_path: Path, module: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_the_audit_log_tells_of_all_that_changes_or_is_refused(
     assert log.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_invocations_are_audited_when_the_operator_wants_it(
     serve: Callable[..., Served], tmp_path: Path, module: Path
 ) -> None:

@@ -43,6 +43,7 @@ def strain(directory: Path, seconds: float, warm_up_s: float, *, fills_caches: b
     assert outcome.findings == {}, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_nothing_is_left_after_some_seconds(tmp_path):
     strain(tmp_path, 5.0, 1.0, fills_caches=False)
 

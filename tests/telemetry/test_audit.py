@@ -662,6 +662,7 @@ def test_the_counter_is_there_from_the_first_scrape(opened):
     assert value(log) == 1
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_lines(opened, path):
     log = opened(path)
     threads, count = 4, 25_000

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from fake_node import FakeDevice, FakeJobs, FakeLedger, Reading, no_statistics
+from fake_node import FakeDevice, FakeJobQueue, FakeLedger, Reading, no_statistics
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, Histogram, LedgerView, TenantCounters
 from tensor_wasm.node import Distribution, StatisticsView
 from tensor_wasm.telemetry import Collector, HttpMetrics, LagMonitor, render
@@ -102,8 +102,8 @@ def node_with(rows=(), statistics=None, permits=64, used=0, queued=None):
         device=FakeDevice(),
         ledger=FakeLedger(LedgerView(permits, used, tuple(rows))),
         statistics=Reading(statistics or no_statistics()),
-        queued=lambda: queued or {},
-        jobs=FakeJobs(),
+        intake=SimpleNamespace(queued=lambda: queued or {}),
+        job_queue=FakeJobQueue(),
     )
 
 

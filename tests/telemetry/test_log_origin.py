@@ -61,7 +61,7 @@ def test_requests_workers_and_jobs_write_their_ids(
 ) -> None:
     with administered(tmp_path) as server:
         function = server.deploy()
-        run, listed = server.node._invoker.run, server.node._catalog.list
+        run, listed = server.node.invocations._run, server.node.functions.list
 
         def noisy_run(*args: Any) -> Any:
             try:
@@ -73,8 +73,8 @@ def test_requests_workers_and_jobs_write_their_ids(
             _log.warning("in the background")
             return listed(*args)
 
-        monkeypatch.setattr(server.node._invoker, "run", noisy_run)
-        monkeypatch.setattr(server.node._catalog, "list", noisy_list)
+        monkeypatch.setattr(server.node.invocations, "_run", noisy_run)
+        monkeypatch.setattr(server.node.functions, "list", noisy_list)
         headers = {"Authorization": "Bearer both", "X-TensorWasm-Tenant": "1", "X-Request-Id": "mine"} | PARENT
         answer = server.post(f"/functions/{function}/invoke", {"export": "nothing"}, headers)
         assert answer.headers["x-trace-id"] == TRACE
@@ -94,7 +94,7 @@ def test_requests_workers_and_jobs_write_their_ids(
             time.sleep(0.01)
         assert (found[1]["request_id"], found[1]["tenant"]) == ("job-1", 1)
         assert found[1]["instance_id"] != found[0]["instance_id"]
-        monkeypatch.setattr(server.node._catalog, "describe", None)
+        monkeypatch.setattr(server.node.functions, "show", None)
         server.request("GET", f"/functions/{function}", headers=headers)
         (line,) = lines(stream, "a request failed")
         assert (line["request_id"], line["tenant"], line["trace_id"]) == ("mine", 1, TRACE)

@@ -194,8 +194,8 @@ def test_launches_one_after_another_are_no_wedge(server):
 LOCKS = {
     "dispatch": lambda node: node.ledger._lock,
     "statistics": lambda node: node.statistics._lock,
-    "instances": lambda node: node._instances._lock,
-    "jobs": lambda node: node.jobs._lock,
+    "instances": lambda node: node.administration._instances._lock,
+    "jobs": lambda node: node.job_queue._lock,
 }
 
 

@@ -69,7 +69,7 @@ class AsyncNode:
     async def open(self) -> None:
         """Open the node's home and start it. Raises :class:`~tensor_wasm.errors.StoreError`."""
         self._opened = await asyncio.to_thread(nodes.Node, self._config)
-        self._opened.jobs.start(lambda _: None)
+        self._opened.job_queue.start(lambda _: None)
 
     async def close(self) -> None:
         """End what still runs and give everything back. Safe to call twice."""
@@ -103,19 +103,19 @@ class AsyncNode:
 
     def _deploy(self, tenant: int, name: str, wasm: bytes, prewarm: str | None, key: str | None) -> nodes.Function:
         if key is None:
-            return self._node.deploy(name, wasm, tenant, prewarm)
+            return self._node.functions.deploy(name, wasm, tenant, prewarm)
         bound = _bind(tenant, key, ["deploy", name, prewarm], wasm)
-        before = self._node.made_before(bound)
+        before = self._node.functions.made_before(bound)
         if before is not None:
-            return self._node.function(before, tenant)
-        return self._node.deploy_once(name, wasm, tenant, bound, prewarm).function
+            return self._node.functions.show(before, tenant)
+        return self._node.functions.deploy_once(name, wasm, tenant, bound, prewarm).function
 
     async def functions(self, *, tenant: int | None = None) -> AsyncIterator[Function]:
         """As :meth:`Node.functions`, for ``async for``."""
         owner = self._tenant(tenant)
         after: str | None = None
         while True:
-            page = await self._background(owner, self._node.functions, owner, _PAGE, after)
+            page = await self._background(owner, self._node.functions.list, owner, _PAGE, after)
             for found in page.items:
                 yield function_of(found)
             after = page.next
@@ -125,12 +125,12 @@ class AsyncNode:
     async def function(self, id: str, *, tenant: int | None = None) -> Function:  # noqa: A002 - the field's word
         """As :meth:`Node.function`."""
         owner = self._owner(id, tenant)
-        return function_of(await self._background(owner, self._node.function, id, owner))
+        return function_of(await self._background(owner, self._node.functions.show, id, owner))
 
     async def delete(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
         """As :meth:`Node.delete`."""
         owner = self._owner(id, tenant)
-        await self._background(owner, self._node.delete, id, owner)
+        await self._background(owner, self._node.functions.delete, id, owner)
 
     # --- calls ------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class AsyncNode:
         """As :meth:`Node.invoke`."""
         request = call_request(export, args, input, deadline)
         return result_of(
-            await self._node.invoke_async(
+            await self._node.invocations.invoke_async(
                 id,
                 request.export,
                 request.args,
@@ -171,7 +171,7 @@ class AsyncNode:
         request = call_request(export, args, input, deadline)
         owner, node = self._owner(id, tenant), self._node
         chunks = Chunks(
-            lambda stream: node.invoke_async(
+            lambda stream: node.invocations.invoke_async(
                 id,
                 request.export,
                 request.args,
@@ -196,28 +196,28 @@ class AsyncNode:
     ) -> AsyncInstance:
         """As :meth:`Node.spawn`."""
         owner = self._owner(id, tenant)
-        kept = await self._node.spawn_async(
+        kept = await self._node.spawner.spawn_async(
             id, tenant=owner, idle_timeout_s=idle_timeout, deadline_s=check_deadline(deadline)
         )
         return AsyncInstance(self, kept.id, owner)
 
     async def instances(self, *, tenant: int | None = None) -> list[KeptInstance]:
         """As :meth:`Node.instances`."""
-        return [kept_of(found) for found in self._node.instances(self._tenant(tenant))]
+        return [kept_of(found) for found in self._node.kept.list(self._tenant(tenant))]
 
     async def instance(self, id: str, *, tenant: int | None = None) -> AsyncInstance:  # noqa: A002
         """As :meth:`Node.instance`."""
         owner = self._owner(id, tenant)
-        return AsyncInstance(self, self._node.instance(id, owner).id, owner)
+        return AsyncInstance(self, self._node.kept.show(id, owner).id, owner)
 
     async def describe_instance(self, id: str, *, tenant: int | None = None) -> KeptInstance:  # noqa: A002
         """As :meth:`Node.describe_instance`."""
-        return kept_of(self._node.instance(id, self._owner(id, tenant)))
+        return kept_of(self._node.kept.show(id, self._owner(id, tenant)))
 
     async def delete_instance(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
         """As :meth:`Node.delete_instance`."""
         owner = self._owner(id, tenant)
-        await self._background(owner, self._node.delete_instance, id, owner)
+        await self._background(owner, self._node.kept.delete, id, owner)
 
     async def call(
         self,
@@ -232,7 +232,7 @@ class AsyncNode:
         """As :meth:`Node.call`."""
         request = call_request(export, args, input, deadline)
         return result_of(
-            await self._node.call_async(
+            await self._node.kept.call_async(
                 id,
                 request.export,
                 request.args,
@@ -256,7 +256,7 @@ class AsyncNode:
         request = call_request(export, args, input, deadline)
         owner, node = self._owner(id, tenant), self._node
         chunks = Chunks(
-            lambda stream: node.call_async(
+            lambda stream: node.kept.call_async(
                 id,
                 request.export,
                 request.args,
@@ -274,7 +274,7 @@ class AsyncNode:
     async def snapshot(self, id: str, *, tenant: int | None = None) -> Captured:  # noqa: A002
         """As :meth:`Node.snapshot`."""
         owner = self._owner(id, tenant)
-        found = await self._background(owner, self._node.snapshot, id, owner)
+        found = await self._background(owner, self._node.snapshots.capture, id, owner)
         return Captured(found.id, found.size_bytes, found.sha)
 
     async def restore(
@@ -286,21 +286,21 @@ class AsyncNode:
     ) -> AsyncInstance:
         """As :meth:`Node.restore`."""
         owner = self._owner(id, tenant)
-        kept = await self._node.restore_async(id, tenant=owner, idle_timeout_s=idle_timeout)
+        kept = await self._node.spawner.restore_async(id, tenant=owner, idle_timeout_s=idle_timeout)
         return AsyncInstance(self, kept.id, owner)
 
     async def snapshots(self, *, tenant: int | None = None) -> list[Snapshot]:
         """As :meth:`Node.snapshots`."""
-        return [snapshot_of(found) for found in self._node.snapshots(self._tenant(tenant))]
+        return [snapshot_of(found) for found in self._node.snapshots.list(self._tenant(tenant))]
 
     async def delete_snapshot(self, id: str, *, tenant: int | None = None) -> None:  # noqa: A002
         """As :meth:`Node.delete_snapshot`."""
         owner = self._owner(id, tenant)
-        await self._background(owner, self._node.delete_snapshot, id, owner)
+        await self._background(owner, self._node.snapshots.delete, id, owner)
 
     async def export_snapshot(self, id: str, file: SnapshotFile, *, tenant: int | None = None) -> int:  # noqa: A002
         """As :meth:`Node.export_snapshot`."""
-        parts = await self._background(0, self._node.export_snapshot, id, self._owner(id, tenant))
+        parts = await self._background(0, self._node.snapshot_files.export, id, self._owner(id, tenant))
         return await asyncio.to_thread(write_snapshot, file, parts)
 
     async def import_snapshot(self, file: SnapshotFile, *, tenant: int | None = None) -> Snapshot:
@@ -309,7 +309,7 @@ class AsyncNode:
 
         def take() -> nodes.Snapshot:
             with opened_snapshot(file) as source:
-                return self._node.import_snapshot(str(uuid4()), source, owner)
+                return self._node.snapshot_files.import_(str(uuid4()), source, owner)
 
         return snapshot_of(await asyncio.to_thread(take))
 
@@ -376,7 +376,9 @@ class AsyncNode:
         """As :meth:`Node.publish_kernel`."""
         owner = self._tenant(tenant)
         return kernel_of(
-            await self._background(owner, self._node.publish, kernel.manifest, kernel.signature, kernel.ptx, owner)
+            await self._background(
+                owner, self._node.kernels.publish, owner, kernel.manifest, kernel.signature, kernel.ptx
+            )
         )
 
     async def kernels(self, *, tenant: int | None = None) -> AsyncIterator[PublishedKernel]:
@@ -411,7 +413,7 @@ class AsyncNode:
         return self._opened
 
     async def _background(self, tenant: int, function: Callable[..., _Result], *args: object) -> _Result:
-        return await self._node.in_background(tenant, function, *args)
+        return await self._node.intake.in_background(tenant, function, *args)
 
     def _tenant(self, tenant: int | None) -> int:
         """For whom something is made or listed."""
@@ -423,8 +425,11 @@ class AsyncNode:
         chosen = self._own_tenant if tenant is None else check_tenant(tenant)
         if chosen is not None:
             return chosen
-        owner = self._node.owner_of(id)
-        return 0 if owner is None else owner
+        node = self._node
+        for found in (node.functions.owner_of(id), node.kept.owner_of(id), node.snapshots.owner_of(id)):
+            if found is not None:
+                return found
+        return 0
 
     async def _job_owner(self, id: str, tenant: int | None) -> int:  # noqa: A002
         """As :meth:`_owner`, of a job, which only the disk knows."""

@@ -34,16 +34,16 @@ def measure(home: Path, duration_s: float) -> Report:
     """Measure each case for ``duration_s`` seconds."""
     report = Report("admission")
     with serving(home) as (node, url):
-        work = node.deploy("work", working_guest(), _ONE).id
-        noop = node.deploy("noop", guest_wasm("noop"), _ONE).id
-        steps = steps_for(lambda count: node.invoke(work, "work", [count], tenant=_ONE), _WORK_S)
+        work = node.functions.deploy("work", working_guest(), _ONE).id
+        noop = node.functions.deploy("noop", guest_wasm("noop"), _ONE).id
+        steps = steps_for(lambda count: node.invocations.invoke(work, "work", [count], tenant=_ONE), _WORK_S)
         calls = [
             _Call(f"{url}/functions/{noop}/invoke", "noop"),
             _Call(f"{url}/functions/{work}/invoke", "work", steps),
         ]
         flood_urls = {
-            _FLOOD: f"{url}/functions/{node.deploy('flood', working_guest(), _FLOOD).id}/invoke",
-            _ONE: f"{url}/functions/{node.deploy('flood', working_guest(), _ONE).id}/invoke",
+            _FLOOD: f"{url}/functions/{node.functions.deploy('flood', working_guest(), _FLOOD).id}/invoke",
+            _ONE: f"{url}/functions/{node.functions.deploy('flood', working_guest(), _ONE).id}/invoke",
         }
         idle = {call: _add(report, call, duration_s, "idle") for call in calls}
         for tenant, beside in ((_FLOOD, "beside another's flood"), (_ONE, "beside its own flood, first come")):
@@ -105,7 +105,7 @@ def _flooding(node: Node, url: str, tenant: int, steps: int) -> Iterator[None]:
 
 def _wait_for_queue(node: Node, process: subprocess.Popen[str], tenant: int) -> None:
     until = time.monotonic() + _PATIENCE_S
-    while not node.queued().get(tenant):
+    while not node.intake.queued().get(tenant):
         if process.poll() is not None or time.monotonic() >= until:
             raise InternalError("the load did not begin")
         time.sleep(_POLL_S)
@@ -114,7 +114,7 @@ def _wait_for_queue(node: Node, process: subprocess.Popen[str], tenant: int) -> 
 def _wait_until_served(node: Node, tenant: int) -> None:
     """Wait for the end of what the load left behind."""
     until = time.monotonic() + _PATIENCE_S
-    while node.queued().get(tenant) or node.statistics.active_count:
+    while node.intake.queued().get(tenant) or node.statistics.active_count:
         if time.monotonic() >= until:
             raise InternalError("invocations do not end")
         time.sleep(_POLL_S)

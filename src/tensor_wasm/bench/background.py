@@ -45,7 +45,7 @@ def serving(home: Path, **settings: object) -> Iterator[tuple[Node, str]]:
 def busy_node(home: Path) -> Iterator[None]:
     """HTTP load on a node in this process, and a Python thread that never rests."""
     with serving(home / "busy") as (node, url):
-        function = node.deploy("noop", guest_wasm("noop"))
+        function = node.functions.deploy("noop", guest_wasm("noop"))
         body = b'{"export":"noop","args":[]}'
         load = HttpLoad(f"{url}/functions/{function.id}/invoke", _CONNECTIONS, _LONGEST_S, body)
         process = load.start()

@@ -21,7 +21,8 @@ from tensor_wasm.device.compilation import compile_ptx
 from tensor_wasm.device.cpu import tags
 from tensor_wasm.device.cuda import board
 from tensor_wasm.device.cuda.shared import SharedFile
-from tensor_wasm.device.cuda.trampoline import REGION_BYTES, trampoline
+from tensor_wasm.device.cuda.trampoline import REGION_BYTES, region, trampoline
+from tensor_wasm.device.fence.written import EVERYTHING
 from tensor_wasm.dispatch import Gate, GateFactory, GuestLink, KernelEntry, Ledger
 from tensor_wasm.dispatch.link_module import BIND_MODULE, BIND_NAME, HIRE_NAME, LinkedImport
 from tensor_wasm.dispatch.scratch import Placement
@@ -120,6 +121,7 @@ class BoardGuest:
         gate = self._gate
         if gate is None:
             gate = self._gate = self._gates.bind(self._store, self._link, self._guest_memory, self._slot, None)
+            # Nobody copies anything here: that all of guest memory were the staging area's does no harm.
             gate.place(Placement(0, _DEVICE_BASE, 0, _DEVICE_BASE, _STAGING_BYTES, 0, _STAGING_BYTES))
             self._extern = self._memory.extern(self._store)
         compiled = compile_ptx(ptx, entry)
@@ -129,7 +131,7 @@ class BoardGuest:
         more = [self._extern, self._ledger.memory.extern, *functions]
         identity, _, base = gate.add(self._trampoline, REGION_BYTES, KernelEntry(parameters), more)
         with gate.scratch() as scratch:
-            struct.pack_into("<II", scratch, base, 1, size_bytes)
+            scratch[base : base + REGION_BYTES] = region(1, size_bytes, EVERYTHING)
         return identity
 
     def text(self, pointer: int, size_bytes: int) -> bytes:
@@ -163,7 +165,7 @@ def _board_guest() -> Iterator[BoardGuest]:
     engine = Engine()
     engine.start()
     file = SharedFile.create(_STAGING_BYTES)
-    memory = FileMemory(engine, file.descriptor, len(file.content))
+    memory = FileMemory(engine, file.descriptor, board.BYTES)
     is_over = threading.Event()
     thread = threading.Thread(target=_answer, args=(engine, memory, is_over), name="answers")
     thread.start()

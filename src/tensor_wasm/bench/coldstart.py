@@ -34,15 +34,15 @@ def measure(home: Path, large_bytes: int, file_bytes: int) -> Report:
 
 
 def _measure_warm(report: Report, node: Node) -> None:
-    probe = node.deploy("probe", slow_start_guest(1)).id
-    steps = steps_for(lambda count: node.invoke(probe, "work", [count]), _INIT_S)
+    probe = node.functions.deploy("probe", slow_start_guest(1)).id
+    steps = steps_for(lambda count: node.invocations.invoke(probe, "work", [count]), _INIT_S)
     wasm = slow_start_guest(steps)
-    cold, warm = node.deploy("cold", wasm).id, node.deploy("warm", wasm, prewarm="init").id
-    fresh = report.add("invoke, no init", _times(lambda: node.invoke(cold, "noop"), _INVOCATIONS), "ms")
-    samples = _times(lambda: node.invoke(warm, "noop"), _INVOCATIONS)
+    cold, warm = node.functions.deploy("cold", wasm).id, node.functions.deploy("warm", wasm, prewarm="init").id
+    fresh = report.add("invoke, no init", _times(lambda: node.invocations.invoke(cold, "noop"), _INVOCATIONS), "ms")
+    samples = _times(lambda: node.invocations.invoke(warm, "noop"), _INVOCATIONS)
     found = report.add("invoke, prewarmed by an init of 50 ms", samples, "ms", peer=fresh.name)
     report.add_value("prewarmed to no init, P50", found.p50 / fresh.p50, "x", bar="<= 2")
-    report.add("the init itself", _times(lambda: node.invoke(cold, "init"), _TOUCHES), "ms")
+    report.add("the init itself", _times(lambda: node.invocations.invoke(cold, "init"), _TOUCHES), "ms")
 
 
 def _measure_snapshot(
@@ -51,32 +51,32 @@ def _measure_snapshot(
     name = f"{size_bytes // _MIB} MiB"
     kept = _filled(node, size_bytes)
     began_s = time.perf_counter()
-    snapshot = node.snapshot(kept.id)
+    snapshot = node.snapshots.capture(kept.id)
     report.add_value(f"{name}: capture, with the disk's sync", _since_ms(began_s), "ms", bar=captured)
     first_calls, touches = [], []
     for _ in range(_RESTORES if size_bytes <= 64 * _MIB else _TOUCHES):
         began_s = time.perf_counter()
-        copy = node.restore(snapshot.id)
-        node.call(copy.id, "at", [4096])
+        copy = node.spawner.restore(snapshot.id)
+        node.kept.call(copy.id, "at", [4096])
         first_calls.append(_since_ms(began_s))
         began_s = time.perf_counter()
-        node.call(copy.id, "touch")
+        node.kept.call(copy.id, "touch")
         touches.append(_since_ms(began_s))
-        node.delete_instance(copy.id)
+        node.kept.delete(copy.id)
     report.add(f"{name}: restore to the first call's result", first_calls, "ms", bar=restored)
     report.add(f"{name}: a call that touches 1 % of its pages", touches, "ms", bar=touched)
-    node.delete_snapshot(snapshot.id)
-    node.delete_instance(kept.id)
+    node.snapshots.delete(snapshot.id)
+    node.kept.delete(kept.id)
 
 
 def _measure_files(report: Report, node: Node, size_bytes: int) -> None:
     kept = _filled(node, size_bytes)
-    snapshot = node.snapshot(kept.id)
+    snapshot = node.snapshots.capture(kept.id)
     began_s = time.perf_counter()
-    data = b"".join(node.export_snapshot(snapshot.id))
+    data = b"".join(node.snapshot_files.export(snapshot.id))
     _add_rate(report, f"export of {size_bytes // _MIB} MiB", size_bytes, time.perf_counter() - began_s)
     began_s = time.perf_counter()
-    node.import_snapshot(str(uuid.uuid4()), io.BytesIO(data))
+    node.snapshot_files.import_(str(uuid.uuid4()), io.BytesIO(data))
     _add_rate(
         report, f"import of {size_bytes // _MIB} MiB, with the disk's sync", size_bytes, time.perf_counter() - began_s
     )
@@ -87,8 +87,8 @@ def _add_rate(report: Report, name: str, size_bytes: int, elapsed_s: float) -> N
 
 
 def _filled(node: Node, size_bytes: int) -> KeptInstance:
-    kept = node.spawn(node.deploy("state", stateful_guest(size_bytes)).id)
-    node.call(kept.id, "fill")
+    kept = node.spawner.spawn(node.functions.deploy("state", stateful_guest(size_bytes)).id)
+    node.kept.call(kept.id, "fill")
     return kept
 
 

@@ -22,7 +22,7 @@ def measure(home: Path, duration_s: float) -> Report:
     """Load each server for ``duration_s`` seconds from another process on the same machine."""
     report = Report("invoke")
     with serving(home) as (node, url):
-        function = node.deploy("noop", guest_wasm("noop"))
+        function = node.functions.deploy("noop", guest_wasm("noop"))
         target = f"{url}/functions/{function.id}/invoke"
         _add(
             report,

@@ -28,7 +28,7 @@ def measure(home: Path, count: int) -> Report:
     """Queue ``count`` jobs from another process on the same machine, and wait until all have completed."""
     report = Report("jobs")
     with serving(home, job_queue_depth=max(count, 1)) as (node, url):
-        function = node.deploy("noop", guest_wasm("noop"))
+        function = node.functions.deploy("noop", guest_wasm("noop"))
         command = [sys.executable, "-m", "tensor_wasm.bench.jobs", f"{url}/functions/{function.id}", str(count)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=2 * _PATIENCE_S)
         if done.returncode != 0:

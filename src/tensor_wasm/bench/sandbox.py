@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tensor_wasm.abi import Signature
-from tensor_wasm.device import open_device
+from tensor_wasm.device.selection import open_device
 from tensor_wasm.dispatch import GateFactory, Ledger
 from tensor_wasm.dispatch.link_module import LinkedImport
 from tensor_wasm.errors import InternalError

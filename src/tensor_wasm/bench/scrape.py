@@ -91,12 +91,12 @@ def measure(home: Path, duration_s: float) -> Report:
 
 
 def _tenant(node: Node, number: int) -> _Tenant:
-    function = node.deploy("bench", guest_wasm(), number).id
-    instance = node.spawn(function, tenant=number).id
+    function = node.functions.deploy("bench", guest_wasm(), number).id
+    instance = node.spawner.spawn(function, tenant=number).id
     for export, argument in (("prepare", EMPTY), ("launch_loop", _LAUNCHES)):
-        if node.call(instance, export, [argument], tenant=number).results != [0]:
+        if node.kept.call(instance, export, [argument], tenant=number).results != [0]:
             raise InternalError(f"the guest's {export} failed")
-    node.invoke(function, "noop", tenant=number)
+    node.invocations.invoke(function, "noop", tenant=number)
     return _Tenant(number, function, instance)
 
 
@@ -220,7 +220,7 @@ class _Launcher:
         return [self._call("sample", index) for index in range(0, _ROUND, _STRIDE)]
 
     def _call(self, export: str, argument: int) -> int:
-        (result,) = self._node.call(self._tenant.instance, export, [argument], tenant=self._tenant.number).results
+        (result,) = self._node.kept.call(self._tenant.instance, export, [argument], tenant=self._tenant.number).results
         if result < 0:
             raise InternalError(f"the guest's {export} gave {result}")
         return int(result)

@@ -32,7 +32,7 @@ def measure(home: Path) -> Report:
     """Measure both."""
     report = Report("stream")
     with serving(home) as (node, url):
-        function = node.deploy("emit", emitting_guest()).id
+        function = node.functions.deploy("emit", emitting_guest()).id
         target = f"{url}/functions/{function}/invoke-stream"
         delays = _client(target, _FIRST_CHUNKS, 1, _STAMP_BYTES)["delays_ms"]
         report.add("from emitted to read, first chunk", delays, "ms", bar="<= 5")

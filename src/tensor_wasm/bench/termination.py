@@ -84,7 +84,7 @@ class _Measurement:
     async def run(self) -> None:
         bystander = _Bystander()
         admin = await Connection.open(self.url)
-        function = self.node.deploy("noop", guest_wasm("noop"), _BYSTANDER)
+        function = self.node.functions.deploy("noop", guest_wasm("noop"), _BYSTANDER)
         path = f"/functions/{function.id}/invoke"
         calling = asyncio.create_task(bystander.run(await Connection.open(self.url), path))
         idle_s = time.perf_counter()
@@ -106,7 +106,9 @@ class _Measurement:
 
     async def _start(self) -> list[asyncio.Task[None]]:
         """Invoke all, each over a connection of its own."""
-        functions = {tenant: self.node.deploy("work", working_guest(), tenant).id for tenant in (_MANY, _CAPPED)}
+        functions = {
+            tenant: self.node.functions.deploy("work", working_guest(), tenant).id for tenant in (_MANY, _CAPPED)
+        }
         quarter = self.count // 4
         holder = [(_CAPPED, "kernel")]  # holds the permit that those of its tenant wait for
         wanted = [

@@ -45,18 +45,18 @@ def measure(home: Path, duration_s: float) -> Report:
     """Time calls for about ``duration_s`` seconds a case."""
     report = Report("trace")
     with _collector() as endpoint, Node(bench_config(home, invoke_deadline_s=60)) as node:
-        function = node.deploy("bench", guest_wasm())
+        function = node.functions.deploy("bench", guest_wasm())
         for number, what in _GUESTS.items():
-            guest = node.spawn(function.id).id
-            node.call(guest, "prepare", [number])
+            guest = node.spawner.spawn(function.id).id
+            node.kept.call(guest, "prepare", [number])
 
             def call(identity: str = guest) -> None:
-                node.call(identity, "launch_loop", [LAUNCHES])
+                node.kept.call(identity, "launch_loop", [LAUNCHES])
 
             for _ in range(_WARM_UP):
                 call()
             _compare(report, call, what, endpoint, duration_s)
-            node.delete_instance(guest)
+            node.kept.delete(guest)
     return report
 
 

@@ -12,7 +12,8 @@ from tensor_wasm.wasm import Body, Function, Local, Module, ValType
 
 I32, I64 = ValType.I32, ValType.I64
 
-_PTX = b"""
+#: A kernel whose time is its argument: each step waits for the one before.
+COMPUTE_PTX = b"""
 .version 7.0
 .target sm_70
 .address_size 64
@@ -29,6 +30,10 @@ AGAIN:
     @%p bra AGAIN;
     ret;
 }
+"""
+_PTX = (
+    COMPUTE_PTX
+    + b"""\
 .visible .entry endless()
 {
     .reg .u32 %r<2>;
@@ -38,6 +43,7 @@ AGAIN:
     bra AGAIN;
 }
 """
+)
 _COMPUTE, _ENDLESS = b"compute", b"endless"
 _KERNEL_AT, _STEPS_AT, _COMPUTE_AT, _ENDLESS_AT, _SUBSCRIPTION_AT, _EVENT_AT, _STORED_AT, _PTX_AT = (
     8, 16, 64, 96, 128, 256, 320, 1024,

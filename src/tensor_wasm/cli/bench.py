@@ -13,9 +13,16 @@ from tensor_wasm.cli.output import print_json, print_line
 from tensor_wasm.cli.session import Session, with_session
 
 if TYPE_CHECKING:
+    from click.decorators import FC
+
     from tensor_wasm.bench import Report
 
 _count = click.option("--count", type=click.IntRange(min=1000), metavar="N", help="Samples of each case.")
+
+
+def _seconds(meaning: str, *, default: float, least: float) -> Callable[[FC], FC]:
+    """How long something is measured."""
+    return click.option("--seconds", type=click.FloatRange(min=least), default=default, show_default=True, help=meaning)
 
 
 @click.group()
@@ -68,7 +75,7 @@ def instance(session: Session, count: int | None) -> None:
 
 
 @bench.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=5.0, show_default=True, help="How long a load lasts.")
+@_seconds("How long a load lasts.", default=5.0, least=1)
 @with_session
 @click.pass_obj
 def invoke(session: Session, seconds: float) -> None:
@@ -79,9 +86,7 @@ def invoke(session: Session, seconds: float) -> None:
 
 
 @bench.command()
-@click.option(
-    "--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long each case lasts."
-)
+@_seconds("How long each case lasts.", default=5.0, least=0.1)
 @with_session
 @click.pass_obj
 def fairness(session: Session, seconds: float) -> None:
@@ -92,9 +97,7 @@ def fairness(session: Session, seconds: float) -> None:
 
 
 @bench.command()
-@click.option(
-    "--seconds", type=click.FloatRange(min=1), default=5.0, show_default=True, help="How long each case lasts."
-)
+@_seconds("How long each case lasts.", default=5.0, least=1)
 @with_session
 @click.pass_obj
 def admission(session: Session, seconds: float) -> None:
@@ -149,9 +152,7 @@ def stream(session: Session) -> None:
 
 
 @bench.command()
-@click.option(
-    "--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="How long launches are timed."
-)
+@_seconds("How long launches are timed.", default=8.0, least=1)
 @with_session
 @click.pass_obj
 def scrape(session: Session, seconds: float) -> None:
@@ -162,9 +163,7 @@ def scrape(session: Session, seconds: float) -> None:
 
 
 @bench.command()
-@click.option(
-    "--seconds", type=click.FloatRange(min=0.1), default=6.0, show_default=True, help="How long each case lasts."
-)
+@_seconds("How long each case lasts.", default=6.0, least=0.1)
 @with_session
 @click.pass_obj
 def trace(session: Session, seconds: float) -> None:

@@ -89,8 +89,8 @@ def _sandbox(config: Config) -> tuple[Status, str, str]:
     with tempfile.TemporaryDirectory(prefix="tensor-wasm-doctor-") as home:
         local = replace(config, home=Path(home), kernel_cache_dir=None, workers=1)
         with Node(local) as node:
-            function = node.deploy("probe", _probe_module(), 0)
-            results = node.invoke(function.id, "add", [40, 2], tenant=0).results
+            function = node.functions.deploy("probe", _probe_module(), 0)
+            results = node.invocations.invoke(function.id, "add", [40, 2], tenant=0).results
             node.device.load(_KERNEL, "probe")
             device = node.device.name
     if results != [42]:

@@ -53,8 +53,10 @@ def run(
         config: Config = load(os.environ, overrides).config
         # A thread runs the guest so that this one hears Ctrl-C; the node, closed first, then ends the guest.
         with ThreadPoolExecutor(1) as threads, Node(config) as node:
-            function = node.deploy("run", wasm, 0)
-            result = threads.submit(node.invoke, function.id, export, values, tenant=0, input=guest_input).result()
+            function = node.functions.deploy("run", wasm, 0)
+            result = threads.submit(
+                node.invocations.invoke, function.id, export, values, tenant=0, input=guest_input
+            ).result()
     outcome.show(_answer(result), session.is_json)
 
 

@@ -17,7 +17,7 @@ from tensor_wasm.errors import ConfigurationError, DeviceUnavailable
 from tensor_wasm.runtime import ModuleCache, SealedFiles
 
 if TYPE_CHECKING:
-    from tensor_wasm.device.cuda.gpu import WorkerEnd
+    from tensor_wasm.device.cuda.supervisor import WorkerEnd
 
 _log = logging.getLogger("tensor_wasm.device")
 
@@ -81,7 +81,7 @@ def open_device(
     compilers: Compilers | None = None,
     *,
     partition_bytes: int = 1 << 30,
-    staging_bytes: int = 256 << 20,
+    staging_bytes: int = 512 << 20,
 ) -> Device:
     """The device of that name for a node, as :func:`choose` has it.
 

@@ -131,6 +131,7 @@ class Gate:
     ) -> None:
         self._store = store
         self._launch_table = launch_table
+        self._has_windows = has_windows
         #: The functions that can stand there, plain and traced, once an instance was traced.
         self._launches: tuple[TableEntry, TableEntry] | None = None
         self._enter = instance.function("enter")
@@ -155,14 +156,16 @@ class Gate:
             ledger.set_deadline(slot, left_ns)
 
     def begin_trace(self, ledger: Ledger, slot: Slot) -> int:
-        """From now on note launches in the ring that the slot has; what to add to the gate's clock to have
-        :func:`time.monotonic_ns`'s.
+        """From now on note launches in the ring that the slot has, and have a GPU take their time; what to add to the
+        gate's clock to have :func:`time.monotonic_ns`'s.
         """
         offset_ns = self.clock_offset_ns(ledger, slot)
         if self._launches is None:
             plain, traced = (self._instance.function(name) for name in (LAUNCH, TRACED_LAUNCH))
             self._launches = TableEntry(self._launch_table, 0, plain), TableEntry(self._launch_table, 0, traced)
         self._launches[1].put(self._store)
+        if self._has_windows:
+            self._poke(scratch.GPU_TIMED, 1)
         return offset_ns
 
     def clock_offset_ns(self, ledger: Ledger, slot: Slot) -> int:
@@ -183,6 +186,8 @@ class Gate:
         """Note no more launches."""
         assert self._launches is not None
         self._launches[0].put(self._store)
+        if self._has_windows:
+            self._poke(scratch.GPU_TIMED, 0)
 
     def kernel_ids(self) -> dict[int, int]:
         """The ids of the kernels that there are, by number."""
@@ -356,10 +361,14 @@ class Gate:
             entries = bytes(view[scratch.WINDOWS : scratch.WINDOWS + count * scratch.WINDOW_BYTES])
         return [Window(*fields) for fields in struct.iter_unpack("<3I", entries)]
 
-    def shown(self) -> list[tuple[int, int]]:
-        """The ranges of guest memory that those pointers show, ascending, each byte once: their starts and bytes."""
+    def shown(self, words: int = -1) -> list[tuple[int, int]]:
+        """The ranges of guest memory that those pointers show, ascending, each byte once: their starts and bytes.
+
+        Of those pointers alone that stand where ``words`` has a bit for the parameter block's 64-bit word.
+        """
         found: list[tuple[int, int]] = []
-        for _, start, size_bytes in sorted(self.windows(), key=lambda window: window.start):
+        windows = (window for window in self.windows() if words >> (window.parameter // 8) & 1)
+        for _, start, size_bytes in sorted(windows, key=lambda window: window.start):
             before, before_bytes = found[-1] if found else (0, 0)
             if found and start <= before + before_bytes:
                 found[-1] = before, max(before_bytes, start + size_bytes - before)

@@ -328,6 +328,8 @@ def _run_kernel(body: Body, launch: _Launch, parts: _Parts, notes: Notes | None)
     _measure(body, launch)
     if parts.has_windows:
         _begin_when_accepted(body, launch)
+        if notes is not None:
+            notes.measure()
     release(body, launch.slot, parts.arbiter)
 
 

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tensor_wasm.dispatch import layout
-from tensor_wasm.dispatch.gate_words import I32, I64, LEDGER
+from tensor_wasm.dispatch import layout, scratch
+from tensor_wasm.dispatch.gate_words import I32, I64, LEDGER, SCRATCH
 from tensor_wasm.wasm import Body, Function, Local
+
+#: What a GPU says of its time: where it stands in an event, and where in scratch memory.
+_DEVICE_TIMES = (
+    (layout.EVENT_KERNEL_NS, scratch.GPU_KERNEL_NS),
+    (layout.EVENT_COPY_IN_NS, scratch.GPU_COPY_IN_NS),
+    (layout.EVENT_COPY_OUT_NS, scratch.GPU_COPY_OUT_NS),
+)
 
 
 class Notes:
-    """Writes the code that notes one launch: :meth:`begin`, then :meth:`run` before its kernel, then :meth:`end`.
+    """Writes the code that notes one launch: :meth:`begin`, then :meth:`run` before its kernel, :meth:`measure` after
+    it where a GPU ran it, then :meth:`end`.
 
     An event is in the ring before its kernel runs: a launch that faults is the last one there, and still open.
     """
@@ -34,13 +42,22 @@ class Notes:
         self._store("i64", layout.EVENT_ENTERED, entered)
         self._store_constant("i32", layout.EVENT_CODE, layout.EVENT_OPEN)
         self._store_constant("i32", layout.EVENT_KIND, layout.KIND_LAUNCH)
-        for field in (layout.EVENT_WAITED, layout.EVENT_STARTED, layout.EVENT_ENDED):
+        zeros = (layout.EVENT_WAITED, layout.EVENT_STARTED, layout.EVENT_ENDED)
+        for field in (*zeros, *(field for field, _ in _DEVICE_TIMES)):
             self._store_constant("i64", field, 0)
 
     def run(self, started: Local) -> None:
         """Note that the kernel begins."""
         self._store("i64", layout.EVENT_STARTED, started)
         self._move_wait()
+
+    def measure(self) -> None:
+        """Note how long the GPU took."""
+        for field, place in _DEVICE_TIMES:
+            self._body.get(self._event)
+            self._body.i32_const(0)
+            self._body.memory("i64.load", place, memory=SCRATCH)
+            self._body.memory("i64.store", field, memory=LEDGER)
 
     def end(self, code: Local, ended: Local, clock: Function) -> None:
         """Note what the launch came to; a refused one ends now."""

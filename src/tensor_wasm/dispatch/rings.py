@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tensor_wasm.dispatch import layout
 from tensor_wasm.dispatch.layout import EVENT_BYTES, RING_FIRST, RING_HEADER_BYTES, RING_LAST
 
-_EVENT = struct.Struct("<q3i3i2i4qi4x")
+_EVENT = struct.Struct("<q3i3i2i4qi4x3q")
 assert _EVENT.size == EVENT_BYTES
 
 
@@ -22,7 +22,8 @@ class Event(NamedTuple):
     """A launch or a sync. Times are of the gate's clock, those of a sync of :func:`time.monotonic_ns`'s.
 
     ``started_ns`` is 0 when no kernel ran, ``ended_ns`` when the guest ended in it; ``code`` is then
-    ``layout.EVENT_OPEN``. ``kind`` is ``layout.KIND_LAUNCH`` or ``KIND_SYNC``.
+    ``layout.EVENT_OPEN``. ``kind`` is ``layout.KIND_LAUNCH`` or ``KIND_SYNC``. The last three are how long a GPU took,
+    by its own clock; 0 where that is not known.
     """
 
     kernel: int
@@ -39,6 +40,9 @@ class Event(NamedTuple):
     started_ns: int
     ended_ns: int
     kind: int
+    kernel_ns: int = 0
+    copy_in_ns: int = 0
+    copy_out_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ class Rings:
         self._longs[(ring + layout.RING_SYNCS) >> 3] += 1
         place = count if count < RING_FIRST else RING_FIRST + count % RING_LAST
         start = ring + RING_HEADER_BYTES + place * EVENT_BYTES
-        _EVENT.pack_into(self._bytes, start, 0, 0, 0, 0, 0, 0, 0, 0, code, entered_ns, 0, 0, ended_ns, layout.KIND_SYNC)
+        times = entered_ns, 0, 0, ended_ns
+        _EVENT.pack_into(self._bytes, start, *[0] * 8, code, *times, layout.KIND_SYNC, 0, 0, 0)
 
     def count(self, ring: int) -> int:
         """How many events a ring was told of."""

@@ -14,9 +14,14 @@ from typing import NamedTuple
 
 from tensor_wasm.abi.limits import ALLOCATIONS_MAX, ARGV_MAX_RECORDS, BLOCK_THREADS_MAX, KERNELS_MAX
 
+# How long the GPU took for the latest launch, by the trampoline while GPU_TIMED says so; 0 where it is not known.
+GPU_KERNEL_NS = 0  # i64: for the kernel
+GPU_COPY_IN_NS = 8  # i64: for the bytes of guest pointers, there
+GPU_COPY_OUT_NS = 16  # i64: and back
 LAST_CODE = 24  # i32: code of the latest refused launch, 0 after a success or a call of the host's
 DEVICE_TABLE = 28  # i32: address of the table of device allocations, 0 when there is none yet
 BLOCK = 32  # i32 x 3: block shape of the launch now running
+GPU_TIMED = 44  # u32: 1 while the GPU is to take the time of launches, by the host
 COUNTER = 48  # i64: blocks that were taken of a launch on several cores
 KERNELS = 64  # an entry for each kernel, see below
 PARAMETERS = 4224  # the parameter block of the launch now running
@@ -24,15 +29,17 @@ PARAMETERS_BYTES = 4096
 HEAP = PARAMETERS + PARAMETERS_BYTES  # descriptors, kernels' regions and the table of allocations from here on
 
 # Where launches go to a GPU. The host writes these, see Placement; only WINDOW_COUNT is the gate's, and GPU_ACCEPTED_NS
-# the trampoline's. A kernel is not in this store then, so what leads out of the instance is safe here.
+# and the times above the trampoline's. A kernel is not in this store then, so what leads out of the instance is safe
+# here.
 WINDOW_COUNT = 4160  # u32: guest pointers of the launch now running
 GPU_LANE = 4164  # u32: the lane of the board
 GPU_BASE = 4168  # u64: where the tenant's partition starts, as its kernels see it
 GPU_EMPTY = 4176  # u64: what becomes of a guest pointer with no bytes
 GPU_ARENA = 4184  # u64: where the bytes of guest pointers go on the device, a multiple of ARENA_ALIGNMENT
 GPU_ARENA_BYTES = 4192  # u32
-GPU_STAGING = 4196  # u32: where they pass, counted from the start of the staging area
-GPU_STAGING_BYTES = 4200  # u32
+GPU_STAGING = 4196  # u32: which part of the staging area is guest memory too, counted from the area's start
+GPU_SHOWN_BYTES = 4200  # u32: so many bytes of it
+GPU_SHOWN = 4204  # u32: from here on in guest memory
 GPU_CLOCK_NS = 4208  # i64: what to add to the gate's clock to have CLOCK_MONOTONIC
 GPU_ACCEPTED_NS = 4216  # i64: when the driver had taken the launch, by CLOCK_MONOTONIC; 0 when it is not known
 WINDOWS = HEAP  # an entry for each guest pointer, see below; the heap of a gate that has windows starts after them
@@ -94,8 +101,8 @@ class Helpers:
 class Placement:
     """Where launches of a guest go on a GPU, as :meth:`Gate.place` writes it; each field is a word of the same name.
 
-    ``staging`` counts from the start of the staging area. ``clock_ns`` is what to add to the gate's clock to have
-    CLOCK_MONOTONIC's, 0 when that is not known.
+    From ``shown`` on, ``shown_bytes`` of guest memory are the same memory as the staging area's from ``staging`` on.
+    ``clock_ns`` is what to add to the gate's clock to have CLOCK_MONOTONIC's, 0 when that is not known.
     """
 
     lane: int
@@ -104,13 +111,14 @@ class Placement:
     arena: int = 0
     arena_bytes: int = 0
     staging: int = 0
-    staging_bytes: int = 0
+    shown_bytes: int = 0
+    shown: int = 0
     clock_ns: int = 0
 
     def encode(self) -> bytes:
         """The words from ``GPU_LANE`` to before ``GPU_ACCEPTED_NS``."""
-        sizes = (self.arena_bytes, self.staging, self.staging_bytes)
-        return struct.pack("<IQQQ3I4xq", self.lane, self.base, self.empty, self.arena, *sizes, self.clock_ns)
+        windows = (self.arena_bytes, self.staging, self.shown_bytes, self.shown)
+        return struct.pack("<IQQQ4Iq", self.lane, self.base, self.empty, self.arena, *windows, self.clock_ns)
 
 
 class Window(NamedTuple):

@@ -38,7 +38,7 @@ def _reach(guest: Guest, values: Any) -> None:
 
 
 def _fetch(guest: Guest, _values: Any) -> None:
-    _gpu(guest).fetch(guest.interrupt)
+    _gpu(guest).fetch(guest.slot.kernel, guest.interrupt)
 
 
 def _fail(guest: Guest, values: Any) -> None:

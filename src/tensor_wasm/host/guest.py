@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensor_wasm.compiler import Fault
-from tensor_wasm.device import Device, LoadedKernel
 from tensor_wasm.device.fault import REASONS, fault_address, read_trap
 from tensor_wasm.device.printed import take_printed
+from tensor_wasm.device.protocol import Device, LoadedKernel
 from tensor_wasm.dispatch import Gate, GateFactory, Ledger, Slot
 from tensor_wasm.dispatch.crew import Crew, HelperFailure
 from tensor_wasm.dispatch.layout import State
@@ -35,6 +35,7 @@ from tensor_wasm.runtime import (
     Failure,
     FileMemory,
     Instance,
+    Pages,
     Store,
     let_others_first,
 )
@@ -296,15 +297,16 @@ class Guest:
         from tensor_wasm.host import gpu
         from tensor_wasm.host.guest_gpu import GuestGpu
 
-        gate, store, link = self.bind_gate(), self.store, self.link
+        gate, store, link, memory = self.bind_gate(), self.store, self.link, self.memory
         assert store is not None
         assert link is not None
+        assert memory is not None
         functions = (link.extern(item.name) for item in gpu.IMPORTS)
         self.gpu = GuestGpu(
             device,
             self.tenant,
             gate,
-            self.window,
+            Pages(store, memory.of.memory),
             (board.extern(store), self.services.ledger.memory.extern, *functions),
             self.device_budget,
             self.on_device_bytes,

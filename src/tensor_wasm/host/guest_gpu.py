@@ -1,39 +1,33 @@
 """What one guest has on a GPU: a lane of the board, memory of its tenant's partition, and its kernels.
 
-Guest pointers of a launch are windows of the guest's memory. Their bytes pass through the guest's part of the pinned
-staging area to its *arena* on the device, where they lie as they do in the guest's memory, so that windows that overlap
-stay one. Both grow with the launches; what is too large to be staged at once is copied in pieces, here.
+Guest pointers of a launch are windows of the guest's memory. Its pages from the lowest to the highest window become a
+part of the pinned staging area, and the GPU itself copies from there to the guest's *arena* on the device and back. In
+the arena they lie as they do in the guest's memory, so that windows that overlap stay one. Both grow with the launches;
+what is too large for the staging area is copied in pieces, here.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from tensor_wasm.abi.limits import KERNELS_MAX
-from tensor_wasm.device import LoadedKernel
 from tensor_wasm.device.cuda.board import Result
 from tensor_wasm.device.cuda.device import CudaDevice
 from tensor_wasm.device.cuda.tenant import GpuKernel
-from tensor_wasm.device.protocol import Interrupt
+from tensor_wasm.device.cuda.trampoline import region
+from tensor_wasm.device.fence.written import EVERYTHING
+from tensor_wasm.device.protocol import Interrupt, LoadedKernel
 from tensor_wasm.dispatch import Gate
 from tensor_wasm.dispatch.scratch import Placement
 from tensor_wasm.errors import CapacityExhausted, DeviceRestarting, EndingError, GuestTrap, KernelFault, QuotaExceeded
-from tensor_wasm.runtime import Budget, Instance
+from tensor_wasm.host.staged_pages import StagedPages, with_room
+from tensor_wasm.runtime import Budget, Instance, Pages
 
-#: Windows that span more than this are copied in pieces: a guest does not take more of the staging area.
-_STAGED_BYTES_MAX: Final = 16 << 20
-#: Sizes of the staging area's parts are multiples of this, and those of arenas.
-_GRAIN_BYTES: Final = 64 << 10
-#: Up to here sizes double, so that a guest's launches soon find room enough.
-_DOUBLED_BYTES_MAX: Final = 16 << 20
 _U32_MAX: Final = (1 << 32) - 1
 #: Of what is copied here; before each piece the guest's end is looked for.
 _PIECE_BYTES: Final = 64 << 20
-
-GuestWindow = Callable[[int, int], memoryview | None]
 
 
 class GuestGpu:
@@ -56,11 +50,11 @@ class GuestGpu:
         "_lane",
         "_low",
         "_on_change",
+        "_pages",
         "_pieces",
         "_quota",
         "_residence",
-        "_staging",
-        "_window",
+        "_staged",
     )
 
     def __init__(
@@ -68,7 +62,7 @@ class GuestGpu:
         device: CudaDevice,
         tenant: int,
         gate: Gate,
-        window: GuestWindow,
+        pages: Pages,
         imports: Sequence[Any],
         quota: Budget,
         on_change: Callable[[int], None],
@@ -76,13 +70,13 @@ class GuestGpu:
     ) -> None:
         self._device = device
         self._gate = gate
-        self._window = window
+        self._pages = pages
         self._imports = imports
         self._quota = quota
         self._on_change = on_change
         self._clock_ns = clock_ns
         #: Address and bytes; 0 bytes while there is none.
-        self._arena = self._staging = (0, 0)
+        self._arena = (0, 0)
         self._low = 0
         #: Bytes of what was taken, by address.
         self._pieces: dict[int, int] = {}
@@ -94,6 +88,7 @@ class GuestGpu:
         except BaseException:
             device.leave(self._residence)
             raise
+        self._staged = StagedPages(pages, device.memory, tenant)
         self._place()
 
     @property
@@ -117,7 +112,7 @@ class GuestGpu:
         loaded, kernel = self._device.kernel(self._residence, ptx, entry, interrupt)
         work_bytes = loaded.compiled.work_bytes
         identity, instance, base = self._gate.add(loaded.module, work_bytes, loaded.entry, self._imports)
-        words = struct.pack("<2I", kernel.number, kernel.parameter_bytes)
+        words = region(kernel.number, kernel.parameter_bytes, kernel.written)
         with self._gate.scratch() as scratch:
             scratch[base : base + len(words)] = words
         self._kernels[identity & (KERNELS_MAX - 1)] = kernel
@@ -179,8 +174,8 @@ class GuestGpu:
     # --- launches, called by the module that makes them -------------------------------------------------------
 
     def reach(self, low: int, high: int, interrupt: Interrupt) -> bool:
-        """Make room for windows between two places of guest memory. Whether they were copied here, as is too large to
-        be staged: then :meth:`fetch` copies them back.
+        """Make room for windows between two places of guest memory. Whether they were copied here, since the staging
+        area has no room: then :meth:`fetch` copies them back.
 
         Raises :class:`QuotaExceeded` when the device's memory does not suffice, and what ``interrupt`` gives.
         """
@@ -188,25 +183,30 @@ class GuestGpu:
         span = high - low
         if span > self._arena[1]:
             self._grow_arena(span)
-        if self._staging[1] < span <= _STAGED_BYTES_MAX:
-            self._grow_staging(span)
+        is_staged = self._staged.extend(low, high)
         self._place()
-        if span <= self._staging[1]:
+        if is_staged:
             return False
         self._low = low
         for start, size_bytes in self._pieces_of_windows(interrupt):
-            self.write(self._arena[0] + start - low, self._bytes(start, size_bytes))
+            self.write(self._arena[0] + start - low, self._pages.view(start, size_bytes))
         return True
 
-    def fetch(self, interrupt: Interrupt) -> None:
-        """Copy the windows of the launch back that :meth:`reach` copied. Raises what ``interrupt`` gives."""
-        self.check()
-        for start, size_bytes in self._pieces_of_windows(interrupt):
-            self.read(self._arena[0] + start - self._low, self._bytes(start, size_bytes))
+    def fetch(self, number: int, interrupt: Interrupt) -> None:
+        """Copy the windows of the launch of the kernel ``number`` back that :meth:`reach` copied.
 
-    def _pieces_of_windows(self, interrupt: Interrupt) -> Iterator[tuple[int, int]]:
-        """Where the windows' pieces start in guest memory, and their bytes; before each of them, whether to go on."""
-        for window, window_bytes in self._gate.shown():
+        Raises what ``interrupt`` gives.
+        """
+        self.check()
+        for start, size_bytes in self._pieces_of_windows(interrupt, self._kernels[number].written):
+            self.read(self._arena[0] + start - self._low, self._pages.view(start, size_bytes))
+
+    def _pieces_of_windows(self, interrupt: Interrupt, written: int = EVERYTHING) -> Iterator[tuple[int, int]]:
+        """Where the pieces of windows start in guest memory, and their bytes; before each of them, whether to go on.
+
+        Only of those windows whose pointers stand in ``written`` words of the parameter block.
+        """
+        for window, window_bytes in self._gate.shown(written):
             end = window + window_bytes
             for start in range(window, end, _PIECE_BYTES):
                 if (error := interrupt()) is not None:
@@ -228,18 +228,13 @@ class GuestGpu:
             )
         return KernelFault(f"kernel {name} faulted: trap instruction; PTX line {line}")
 
-    def _bytes(self, start: int, size_bytes: int) -> memoryview:
-        found = self._window(start, size_bytes)
-        assert found is not None, "the gate lists windows that are inside guest memory"
-        return found
-
     def _grow_arena(self, span: int) -> None:
         """Another arena, of at least ``span`` bytes. What is in the old one is not needed any more."""
         address, size_bytes = self._arena
         if size_bytes:
             self._arena = 0, 0
             self.give(address)
-        size_bytes = _rounded(span)
+        size_bytes = with_room(span)
         try:
             found = self.take(size_bytes)
         except CapacityExhausted as error:
@@ -250,18 +245,6 @@ class GuestGpu:
             )
         self._arena = found, size_bytes
 
-    def _grow_staging(self, span: int) -> None:
-        """Another part of the staging area; without room there, launches are copied in pieces."""
-        gpu = self._device.memory
-        offset, size_bytes = self._staging
-        if size_bytes:
-            self._staging = 0, 0
-            gpu.give_staging(offset, size_bytes)
-        size_bytes = _rounded(span)
-        found = gpu.take_staging(size_bytes)
-        if found is not None:
-            self._staging = found, size_bytes
-
     def _place(self) -> None:
         tenant = self._residence.tenant
         self._gate.place(
@@ -271,8 +254,9 @@ class GuestGpu:
                 empty=tenant.empty_address,
                 arena=self._arena[0],
                 arena_bytes=min(self._arena[1], _U32_MAX),  # who needs one byte more asks here each time
-                staging=self._staging[0],
-                staging_bytes=self._staging[1],
+                staging=self._staged.place,
+                shown_bytes=self._staged.size_bytes,
+                shown=self._staged.start,
                 clock_ns=self._clock_ns,
             )
         )
@@ -285,7 +269,8 @@ class GuestGpu:
         for address in pieces:
             self._forget(address)
         kernel = self._kernels.get(number)
-        staging, lane, tenant, gpu = self._staging, self._lane, self._residence.tenant, self._device.memory
+        staged, lane, tenant = self._staged, self._lane, self._residence.tenant
+        staged.hide()
         kernels = list(self._kernels.values())
         self._kernels.clear()
 
@@ -293,8 +278,7 @@ class GuestGpu:
             kernels.clear()  # they are in use up to here
             with suppress(DeviceRestarting):
                 lane.close()
-            if staging[1]:
-                gpu.give_staging(*staging)
+            staged.give_back()
             for address in pieces:
                 tenant.give(address)
 
@@ -305,10 +289,3 @@ class GuestGpu:
                 release()
             finally:
                 self._device.leave(self._residence)
-
-
-def _rounded(size_bytes: int) -> int:
-    """What to take for so many bytes."""
-    if size_bytes > _DOUBLED_BYTES_MAX:
-        return -(-size_bytes // _GRAIN_BYTES) * _GRAIN_BYTES
-    return max(1 << (size_bytes - 1).bit_length(), _GRAIN_BYTES)

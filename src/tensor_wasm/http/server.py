@@ -257,8 +257,8 @@ class Server:
         _log.info("listening on %s port %d%s", host, port, "" if self._tls is None else " with TLS")
         if self._app.access.is_open and not self._app.access.is_exposed:
             _log.warning("no tokens are set: every caller on this machine is admin for any tenant")
-        self._node.on_device_restart = self._app.note_restart
-        self._node.jobs.start(self._app.note_job)
+        self._node.restarts.listener = self._app.note_restart
+        self._node.job_queue.start(self._app.note_job)
         if self._on_started is not None:
             self._on_started(host, port)
         self._supervision.started(f"listening on {host} port {port}, device {self._node.device.name}")
@@ -313,23 +313,23 @@ class Server:
         """
         assert self._stopping is not None
         await self._stopping.wait()
-        self._node.begin_drain()
+        self._node.drain.begin()
         working = self._app.working
-        busy = self._node.jobs.busy
+        busy = self._node.job_queue.busy
         self._supervision.stopping(f"draining: {working} requests in flight and {busy} jobs")
         _log.info(
             "draining: %d requests in flight and %d jobs, at most %g seconds", working, busy, self._config.drain_s
         )
         if not await self._wait_until_idle(self._config.drain_s):
-            left = self._app.working + self._node.jobs.busy
+            left = self._app.working + self._node.job_queue.busy
             _log.warning("ending %d requests and jobs that did not finish in time", left)
-            await asyncio.to_thread(self._node.drain, 0.0)
+            await asyncio.to_thread(self._node.drain.finish, 0.0)
             await self._wait_until_idle(_LAST_ANSWERS_S)
         server.should_exit = True
 
     async def _wait_until_idle(self, timeout_s: float) -> bool:
         until = time.monotonic() + timeout_s
-        while self._app.working or self._node.jobs.busy:
+        while self._app.working or self._node.job_queue.busy:
             if time.monotonic() >= until:
                 return False
             await asyncio.sleep(_POLL_S)

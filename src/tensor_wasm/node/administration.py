@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from tensor_wasm.dispatch import Ledger, Share
 from tensor_wasm.node.accounts import Accounts
-from tensor_wasm.node.catalog import Catalog
+from tensor_wasm.node.functions import Functions
 from tensor_wasm.node.instances import Instances, InstanceView
+from tensor_wasm.node.intake import Intake
 from tensor_wasm.node.storage import Storage
-from tensor_wasm.node.workers import Workers
 from tensor_wasm.tenancy import Quotas, Tenants
 
 #: How long the answer to a termination waits for the instance's end. 100 ms are the rule.
@@ -69,16 +69,16 @@ class Administration:
         instances: Instances,
         accounts: Accounts,
         ledger: Ledger,
-        catalog: Catalog,
-        workers: Workers,
+        functions: Functions,
+        intake: Intake,
         storage: Storage,
     ) -> None:
         self._tenants = tenants
         self._instances = instances
         self._accounts = accounts
         self._ledger = ledger
-        self._catalog = catalog
-        self._workers = workers
+        self._functions = functions
+        self._intake = intake
         self._storage = storage
         tenants.listen(self._apply)
 
@@ -101,8 +101,8 @@ class Administration:
 
     def tenants(self) -> list[TenantView]:
         """Every tenant that has quotas of its own, keeps something, or has something live, by number."""
-        waiting = self._workers.waiting()
-        keeping = {*self._catalog.tenants, *self._storage.tenants}
+        waiting = self._intake.queued()
+        keeping = {*self._functions.tenants, *self._storage.tenants}
         found = {*self._tenants.known(), *self._accounts.tenants, *keeping, *waiting}
         held = self._permits()
         return [self._view(tenant, waiting, held) for tenant in sorted(found)]
@@ -111,7 +111,7 @@ class Administration:
         """One tenant, also one that was never seen; None: the defaults of all."""
         if tenant is None:
             return TenantView(None, self._tenants.defaults(), tuple(self._tenants.overrides(None)), None)
-        return self._view(tenant, self._workers.waiting(), self._permits())
+        return self._view(tenant, self._intake.queued(), self._permits())
 
     def change_tenant(self, tenant: int | None, changes: Mapping[str, int | float | bool | None]) -> TenantView:
         """Change quotas, from now on; None for one takes the default again.
@@ -134,7 +134,7 @@ class Administration:
             launches_waiting=launches_waiting,
             guest_memory_bytes=holdings.guest_memory_bytes,
             gpu_memory_bytes=holdings.gpu_memory_bytes,
-            functions=self._catalog.count_of(tenant),
+            functions=self._functions.count_of(tenant),
             stored_bytes=self._storage.used_bytes(tenant),
         )
         return TenantView(tenant, self._tenants.quotas(tenant), tuple(self._tenants.overrides(tenant)), usage)

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from tensor_wasm.store import JobRecord
-
-_Result = TypeVar("_Result")
-
-
-class InBackground(Protocol):
-    """Runs a blocking function of a tenant off the event loop."""
-
-    def __call__(self, tenant: int, function: Callable[..., _Result], *args: object) -> Awaitable[_Result]:
-        """What it gives."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
     """Bounds of each tenant's jobs.
 
-    ``queue_depth`` may wait; ``stored_bytes`` is what all count for on the disk; ``at_once`` run; they are kept for
-    ``retention_s`` after their end; ``deadline_s`` is the longest a job may run.
+    ``queue_depth`` may wait; ``stored_bytes`` is what all count for on the disk; ``at_once`` run.
     """
 
     queue_depth: int
     stored_bytes: int
-    retention_s: float
     at_once: int
-    deadline_s: float
 
 
 @dataclass(frozen=True, slots=True)

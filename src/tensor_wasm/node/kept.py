@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tensor_wasm.errors import Busy, CapacityExhausted, Ending, NotFound, RequestError
+from tensor_wasm.device.compilers import Compilers
+from tensor_wasm.errors import Busy, Cancelled, CapacityExhausted, Ending, NotFound, RequestError
+from tensor_wasm.host import Stream
 from tensor_wasm.node.arguments import convert
-from tensor_wasm.node.catalog import ReadyModule
+from tensor_wasm.node.exports import choose_export
 from tensor_wasm.node.instances import Instances, LiveInstance
-from tensor_wasm.node.invocation import choose_export
+from tensor_wasm.node.intake import Intake
 from tensor_wasm.node.model import InvocationResult, KeptInstance
+from tensor_wasm.node.modules import ReadyModule
 from tensor_wasm.node.sandbox import Call, Sandbox, Workshop
 from tensor_wasm.store import FunctionRecord
 
@@ -66,15 +69,108 @@ class KeptInstances:
     ``idle_max_s`` is how long one may be idle at most, and what one gets whose maker asks for nothing.
     """
 
-    def __init__(self, workshop: Workshop, instances: Instances, idle_max_s: float) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        instances: Instances,
+        compilers: Compilers,
+        intake: Intake,
+        idle_max_s: float,
+    ) -> None:
         self._workshop = workshop
         self._instances = instances
+        self._compilers = compilers
+        self._intake = intake
         self._idle_max_s = idle_max_s
         self._kept: dict[str, _Kept] = {}
         self._counts: Counter[int] = Counter()  # with those that are being made
         self._counts_lock = threading.Lock()
 
-    def spawn(
+    # --- use cases --------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        id: str,  # noqa: A002 - the field's word
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        tenant: int = 0,
+        input: bytes = b"",  # noqa: A002
+        deadline_s: float | None = None,
+    ) -> InvocationResult:
+        """Call a kept instance, as :meth:`Invocations.invoke` calls a fresh one; its state stays.
+
+        Raises :class:`Busy` while it answers another call. After an :class:`~tensor_wasm.errors.EndingError` it is
+        gone.
+        """
+        self._intake.check_open()
+        deadline_ns = self._intake.deadline_ns(deadline_s)
+        claim = self.claim(id, tenant)
+        try:
+            return claim.run(Call(claim.function_id, tenant, export, args, input, deadline_ns))
+        finally:
+            claim.release()
+
+    async def call_async(
+        self,
+        id: str,  # noqa: A002
+        export: str | None = None,
+        args: Sequence[object] = (),
+        *,
+        tenant: int = 0,
+        input: bytes = b"",  # noqa: A002
+        deadline_s: float | None = None,
+        stream: Stream | None = None,
+    ) -> InvocationResult:
+        """As :meth:`call`, on a worker thread. Cancelling the task ends the guest, and so the instance."""
+        self._intake.check_open()
+        deadline_ns = self._intake.deadline_ns(deadline_s)
+        claim = self.claim(id, tenant)
+        cancelled: list[bool] = []
+        call = Call(claim.function_id, tenant, export, args, input, deadline_ns, lambda: bool(cancelled), stream)
+        # Who has it gives the instance back: the thread that began the call, or else this task.
+        begun = threading.Lock()
+
+        def work() -> InvocationResult:
+            if not begun.acquire(blocking=False):
+                raise Cancelled("the call was cancelled before it began")
+            try:
+                return claim.run(call)
+            finally:
+                claim.release()
+
+        try:
+            with self._workshop.statistics.streaming(stream):
+                return await self._intake.on_worker(tenant, deadline_ns, work, cancelled)
+        except BaseException:
+            if begun.acquire(blocking=False):
+                claim.release()
+            raise
+        finally:
+            if stream is not None:
+                stream.close()
+
+    def list(self, tenant: int = 0) -> list[KeptInstance]:
+        """A tenant's kept instances, oldest first."""
+        now_ns = time.monotonic_ns()
+        kept = self._kept.copy().values()
+        return [one.view(now_ns) for one in kept if one.live.function.tenant == tenant]
+
+    def show(self, id: str, tenant: int = 0) -> KeptInstance:  # noqa: A002
+        """One of a tenant's. Raises :class:`NotFound`."""
+        return self._find(id, tenant).view(time.monotonic_ns())
+
+    def delete(self, id: str, tenant: int = 0) -> None:  # noqa: A002
+        """End a tenant's instance: one that answers a call is ended in it. Raises :class:`NotFound`."""
+        kept = self._find(id, tenant)
+        if kept.lock.acquire(blocking=False):
+            self._end(kept)
+        else:
+            self._instances.terminate(id)
+
+    # --- the node's side --------------------------------------------------------------------------------
+
+    def keep(
         self,
         call: Call,
         function: FunctionRecord,
@@ -136,28 +232,10 @@ class KeptInstances:
             raise Busy("the instance answers another call: one at a time")
         return Claim(self, kept)
 
-    def list(self, tenant: int) -> list[KeptInstance]:
-        """A tenant's kept instances, oldest first."""
-        now_ns = time.monotonic_ns()
-        kept = self._kept.copy().values()
-        return [one.view(now_ns) for one in kept if one.live.function.tenant == tenant]
-
     def owner_of(self, identity: str) -> int | None:
         """The tenant whose instance this is; None when there is none."""
         kept = self._kept.get(identity)
         return None if kept is None else kept.live.function.tenant
-
-    def show(self, identity: str, tenant: int) -> KeptInstance:
-        """One of a tenant's. Raises :class:`NotFound`."""
-        return self._find(identity, tenant).view(time.monotonic_ns())
-
-    def delete(self, identity: str, tenant: int) -> None:
-        """End a tenant's instance: one that answers a call is ended in it. Raises :class:`NotFound`."""
-        kept = self._find(identity, tenant)
-        if kept.lock.acquire(blocking=False):
-            self._end(kept)
-        else:
-            self._instances.terminate(identity)
 
     def sweep(self) -> None:
         """End those that have been idle for too long; to be called every second or so."""
@@ -219,7 +297,8 @@ class KeptInstances:
         kept.sandbox.begin_call(call)
         kept.calls += 1
         try:
-            result = kept.sandbox.run(call, export, values)
+            with self._compilers.acting_for(call.tenant):
+                result = kept.sandbox.run(call, export, values)
         except BaseException:
             self._end(kept)
             raise

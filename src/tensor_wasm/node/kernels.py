@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from tensor_wasm.abi.limits import PTX_MAX_BYTES
-from tensor_wasm.device import Compilers, Device
+from tensor_wasm.device.compilers import Compilers
+from tensor_wasm.device.protocol import Device
 from tensor_wasm.errors import (
     AlreadyRegistered,
     BadSignature,
@@ -32,6 +33,7 @@ from tensor_wasm.errors import (
     StoreError,
 )
 from tensor_wasm.host import PublishedKernel
+from tensor_wasm.node.intake import Intake
 from tensor_wasm.node.storage import Storage
 from tensor_wasm.ptx import target_of
 from tensor_wasm.runtime import Recent
@@ -82,6 +84,7 @@ class Kernels:
         storage: Storage,
         device: Device,
         compilers: Compilers,
+        intake: Intake,
         *,
         publishers: frozenset[str],
         is_open: Callable[[], bool],
@@ -92,6 +95,7 @@ class Kernels:
         self._storage = storage
         self._device = device
         self._compilers = compilers
+        self._intake = intake
         self._publishers = publishers
         self._is_open = is_open
         self._compile_limit_s = compile_limit_s
@@ -109,8 +113,10 @@ class Kernels:
 
         Raises :class:`InvalidManifest`, :class:`InvalidName`, :class:`DigestMismatch`, :class:`BadSignature`,
         :class:`AlreadyRegistered`, :class:`~tensor_wasm.errors.PtxError`, :class:`QuotaExceeded`,
-        :class:`BodyTooLarge`, :class:`DeadlineExceeded`, :class:`~tensor_wasm.errors.CapacityExhausted`.
+        :class:`BodyTooLarge`, :class:`DeadlineExceeded`, :class:`~tensor_wasm.errors.CapacityExhausted`,
+        :class:`~tensor_wasm.errors.NotReady`.
         """
+        self._intake.check_open()
         if len(ptx) > PTX_MAX_BYTES:
             raise BodyTooLarge(f"the PTX has {len(ptx)} bytes; at most {PTX_MAX_BYTES} are taken")
         manifest = decode_manifest(manifest_bytes)

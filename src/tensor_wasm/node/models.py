@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 
 from tensor_wasm.errors import InvalidName, ModelNotFound, NotFound, QuotaExceeded, RequestError
-from tensor_wasm.node.catalog import Catalog
-from tensor_wasm.node.invocation import choose_export
+from tensor_wasm.node.exports import choose_export
+from tensor_wasm.node.functions import Functions
+from tensor_wasm.node.modules import Modules
 from tensor_wasm.store import FunctionRecord, ModelRecord, ModelStore
 
 #: What names look like. Those of OpenAI's clients have slashes and colons too.
@@ -39,9 +40,10 @@ class Model:
 class Models:
     """The models of a node. :meth:`resolve`, :meth:`list` and :meth:`show` touch no disk."""
 
-    def __init__(self, store: ModelStore, catalog: Catalog) -> None:
+    def __init__(self, store: ModelStore, functions: Functions, modules: Modules) -> None:
         self._store = store
-        self._catalog = catalog
+        self._functions = functions
+        self._modules = modules
         self._lock = threading.Lock()
         self._records = {(record.tenant, record.name): record for record in store.all()}
 
@@ -54,8 +56,8 @@ class Models:
         """
         if not _NAME.fullmatch(name):
             raise InvalidName("a model's name has 1 to 128 characters of A-Z a-z 0-9 . _ : / -")
-        function = self._catalog.find(function_id, tenant)
-        chosen = choose_export(self._catalog.ready(function), export)
+        function = self._functions.find(function_id, tenant)
+        chosen = choose_export(self._modules.ready(function.digest), export)
         if chosen.parameters:
             raise RequestError("the export takes parameters: one that answers a model reads its input and takes none")
         record = ModelRecord(tenant, name, function_id, export, time.time())
@@ -101,7 +103,7 @@ class Models:
     def _view(self, record: ModelRecord) -> Model:
         function: FunctionRecord | None
         try:
-            function = self._catalog.find(record.function_id, record.tenant)
+            function = self._functions.find(record.function_id, record.tenant)
         except NotFound:
             function = None
         return Model(

@@ -11,9 +11,9 @@ from typing import Any
 from tensor_wasm.errors import Ending, EndingError, InternalError, InvalidSnapshot, QuotaExceeded
 from tensor_wasm.host import Guest, HostServices, Stream, guest_state
 from tensor_wasm.host.trace import CALL, SPAWN, Attribute, Span
-from tensor_wasm.node.catalog import ReadyModule
 from tensor_wasm.node.instances import LiveInstance
 from tensor_wasm.node.model import Export, InvocationResult
+from tensor_wasm.node.modules import ReadyModule
 from tensor_wasm.node.origin import ORIGIN
 from tensor_wasm.node.statistics import Statistics
 from tensor_wasm.runtime import CallFailed, Engine, Instance, Output, Store

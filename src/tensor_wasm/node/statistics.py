@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tensor_wasm.device import COMPILE_BUCKETS_S, LOAD_BUCKETS_S, KernelStatistics
+from tensor_wasm.device.protocol import COMPILE_BUCKETS_S, LOAD_BUCKETS_S, KernelStatistics
 from tensor_wasm.errors import Ending
 from tensor_wasm.host import Stream
 from tensor_wasm.runtime import Budget

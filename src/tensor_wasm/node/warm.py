@@ -8,9 +8,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from tensor_wasm.errors import InvalidArguments
-from tensor_wasm.node.catalog import Catalog
+from tensor_wasm.node.exports import choose_export
 from tensor_wasm.node.instances import Instances
-from tensor_wasm.node.invocation import choose_export
+from tensor_wasm.node.modules import Modules
 from tensor_wasm.node.sandbox import Call, Image, Sandbox, Workshop
 from tensor_wasm.node.storage import Storage
 from tensor_wasm.runtime import asleep
@@ -40,14 +40,14 @@ class WarmStarts:
         self,
         workshop: Workshop,
         instances: Instances,
-        catalog: Catalog,
+        modules: Modules,
         store: SnapshotStore,
         storage: Storage,
         longest_ns: int,
     ) -> None:
         self._workshop = workshop
         self._instances = instances
-        self._catalog = catalog
+        self._modules = modules
         self._store = store
         self._storage = storage
         self._longest_ns = longest_ns
@@ -103,7 +103,7 @@ class WarmStarts:
             self._storage.give(dropped.tenant, dropped.size_bytes)
 
     def _make(self, function: FunctionRecord) -> _Warm:
-        module = self._catalog.observable(function.digest)
+        module = self._modules.observable(function.digest)
         export = choose_export(module, function.prewarm)
         if export.parameters:
             raise InvalidArguments(f"prewarm names {export.name}, which takes arguments: it is called without any")

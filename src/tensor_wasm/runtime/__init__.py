@@ -7,6 +7,7 @@ from tensor_wasm.runtime.endings import Failure, Frame
 from tensor_wasm.runtime.engine import CHECK_TICKS, CHECK_TICKS_MAX, EPOCH_TICK_S, Engine, Module
 from tensor_wasm.runtime.linker import HostFunction, Linker, Template
 from tensor_wasm.runtime.memory import Budget, MemoryPool, SharedBudget
+from tensor_wasm.runtime.pages import PAGE_BYTES, Pages
 from tensor_wasm.runtime.priority import (
     FIRST_NICENESS,
     FURTHER_NICENESS,
@@ -29,6 +30,7 @@ __all__ = [
     "FURTHER_NICENESS",
     "KEPT_CODE_BYTES",
     "MAX_VALUES",
+    "PAGE_BYTES",
     "TABLE_ELEMENTS",
     "Annex",
     "Budget",
@@ -44,6 +46,7 @@ __all__ = [
     "Module",
     "ModuleCache",
     "Output",
+    "Pages",
     "Piece",
     "Recent",
     "Region",

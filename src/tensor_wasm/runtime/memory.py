@@ -2,8 +2,8 @@
 
 Wasmtime asks this pool for every linear memory of the engine (C API: ``wasmtime_memory_creator_t``). One mechanism
 serves bounds (guard pages), byte limits over all memories of an instance, several stores over one memory (see
-:meth:`MemoryPool.alias`), memory that is another process's too (see :meth:`MemoryPool.adopt`), room behind a memory's
-end (see :mod:`.annex`), and later snapshots by mapping. Figures: a
+:meth:`MemoryPool.alias`), memory that is another process's too (see :meth:`MemoryPool.adopt` and
+:meth:`MemoryPool.show`), room behind a memory's end (see :mod:`.annex`), and snapshots by mapping. Figures: a
 recycled reservation makes a fresh instance 6 µs cheaper than a new mapping.
 
 Shared memories (the ledger) are Wasmtime's own and do not pass here.
@@ -26,6 +26,7 @@ from tensor_wasm.runtime import bindings as native
 _PROT_NONE, _PROT_READ_WRITE = 0, 3
 _MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
 _MADV_DONTNEED = 4
+_MADV_POPULATE_WRITE = 23
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 #: Reservations kept for reuse. Each is address space only (its pages are given back), 4 GiB and a guard.
@@ -44,6 +45,9 @@ _RESERVED_BYTES, _RESERVED_GUARD_BYTES = 4 << 30, 32 << 20
 
 #: Above this many bytes giving pages back takes long enough that the GIL is released for it.
 _SHORT_RELEASE_BYTES = 4 << 20
+
+#: Pages are made ready in such pieces: other threads' mappings wait for no more than one.
+_READY_BYTES = 8 << 20
 
 _PAGE_BYTES = 4096
 _WASM_PAGE_BYTES = 65_536
@@ -142,8 +146,8 @@ class Budget:
 class Reservation:
     """A range of address space: ``size`` bytes of it readable and writable, the rest guarded.
 
-    ``is_alias`` holds for one that only names another's range, ``has_image`` for one that shows a file. ``ceiling`` is
-    how far it may grow while something is open behind it, None while nothing is.
+    ``is_alias`` holds for one that only names another's range, ``has_image`` for one of which pages show a file.
+    ``ceiling`` is how far it may grow while something is open behind it, None while nothing is.
     """
 
     __slots__ = (
@@ -296,6 +300,32 @@ class MemoryPool:
         flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
         if _mmap(base, size_bytes, _PROT_READ_WRITE, flags, descriptor, 0) != base:
             raise InternalError("the system refuses to map a snapshot")
+
+    def show(self, base: int, start: int, size_bytes: int, descriptor: int, place: int) -> None:
+        """Have pages of the memory at ``base``, from ``start``, be those of a file at ``place``, shared with whoever
+        else maps it. All three are whole pages. What the memory had there is gone.
+
+        The file must have them and not lose them: reading past its end would end the process. Raises
+        :class:`InternalError`.
+        """
+        reservation = self._by_base[base]
+        assert 0 <= start <= start + size_bytes <= reservation.size
+        reservation.has_image = True
+        if (
+            _mmap(base + start, size_bytes, _PROT_READ_WRITE, _MAP_SHARED | _MAP_FIXED, descriptor, place)
+            != base + start
+        ):
+            raise InternalError("the system refuses to map a shared file")
+        # A fault for each page would take ten times as long. Where the system does not know this, faults come.
+        for piece in range(start, start + size_bytes, _READY_BYTES):
+            _madvise_releasing(base + piece, min(_READY_BYTES, start + size_bytes - piece), _MADV_POPULATE_WRITE)
+
+    def hide(self, base: int, start: int, size_bytes: int) -> None:
+        """Have pages that show a file be the memory's own again, zeros. Raises :class:`InternalError`."""
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+        mmap = _mmap if size_bytes <= _SHORT_RELEASE_BYTES else _mmap_releasing
+        if mmap(base + start, size_bytes, _PROT_READ_WRITE, flags, -1, 0) != base + start:
+            raise InternalError("the system refuses to map a memory anew")
 
     # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.
 

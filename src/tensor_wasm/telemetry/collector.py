@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tensor_wasm.device import COMPILE_BUCKETS_S, LOAD_BUCKETS_S
+from tensor_wasm.device.protocol import COMPILE_BUCKETS_S, LOAD_BUCKETS_S
 from tensor_wasm.dispatch.layout import BUCKETS, COUNTERS, HISTOGRAM_SUM
 from tensor_wasm.dispatch.ledger import LATENCY_BUCKETS_S, LedgerTable
 from tensor_wasm.errors import Ending
@@ -21,7 +21,7 @@ from tensor_wasm.telemetry.sheet import Sheet
 from tensor_wasm.telemetry.tenants import OTHER, Tenant, TenantLabels
 
 if TYPE_CHECKING:
-    from tensor_wasm.device import Device
+    from tensor_wasm.device.protocol import Device
     from tensor_wasm.node import Distribution, Node, StatisticsView
 
 _TENANT = ("tenant",)
@@ -125,9 +125,9 @@ class Collector:
             *_kernels(statistics),
             *_instances(statistics, labels, sheet, series),
             *_snapshots(statistics),
-            *_refusals(statistics, self._node.queued(), labels, sheet, series),
-            Metric(JOBS_ACTIVE, sample(JOBS_ACTIVE, "", self._node.jobs.busy)),
-            Metric(JOBS_PENDING, sample(JOBS_PENDING, "", self._node.jobs.waiting)),
+            *_refusals(statistics, self._node.intake.queued(), labels, sheet, series),
+            Metric(JOBS_ACTIVE, sample(JOBS_ACTIVE, "", self._node.job_queue.busy)),
+            Metric(JOBS_PENDING, sample(JOBS_PENDING, "", self._node.job_queue.waiting)),
             _restarts(self._node.device),
             Metric(BUILD_INFO, sample(BUILD_INFO, _build_labels(device), 1)),
         ]

@@ -180,7 +180,7 @@ class Observer:
             deployment=self._deployment.value,
             pid=os.getpid(),
             uptime_s=round(now_s - self._started_s, 3),
-            draining=self._node.is_draining,
+            draining=self._node.drain.is_draining,
             url=self.url,
         )
         return Observation(

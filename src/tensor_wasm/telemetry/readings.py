@@ -160,7 +160,7 @@ class Readings:
 
     def workers(self) -> QueueMark:
         """The workers."""
-        return QueueMark(self._node.running, self._node.waiting)
+        return QueueMark(self._node.intake.running, self._node.intake.waiting)
 
     def instances(self) -> list[InstanceView]:
         """Live instances."""
@@ -176,7 +176,7 @@ class Readings:
 
     def jobs(self) -> JobMark:
         """Background jobs."""
-        return JobMark(self._node.jobs.busy, self._node.jobs.waiting)
+        return JobMark(self._node.job_queue.busy, self._node.job_queue.waiting)
 
     def gpus(self) -> tuple[Gpu, ...]:
         """GPUs."""

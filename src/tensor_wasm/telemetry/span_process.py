@@ -134,7 +134,7 @@ def _of_launch(event: Event, launches: Launches, duration_ns: int) -> dict[str, 
     execution_ns = 0
     if event.started_ns:
         execution_ns = event.ended_ns - event.started_ns if event.ended_ns else duration_ns
-    return {
+    attributes: dict[str, str | int | float] = {
         "instance_id": launches.instance_id,
         "kernel": launches.kernels.get(event.kernel, f"kernel {event.kernel}"),
         "grid_x": event.grid_x,
@@ -147,6 +147,14 @@ def _of_launch(event: Event, launches: Launches, duration_ns: int) -> dict[str, 
         "permit_wait_us": event.waited_ns / 1e3,
         "execution_us": execution_ns / 1e3,
     }
+    device_times = {
+        "device_kernel_us": event.kernel_ns,
+        "device_copy_in_us": event.copy_in_ns,
+        "device_copy_out_us": event.copy_out_ns,
+    }
+    # What is not known is left out: of the CPU, and of a launch that did not come to its end.
+    attributes |= {name: time_ns / 1e3 for name, time_ns in device_times.items() if time_ns > 0}
+    return attributes
 
 
 def _of_sync(launches: Launches) -> dict[str, str]:

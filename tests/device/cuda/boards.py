@@ -135,12 +135,13 @@ class Board:
         parameter_bytes: int | None = None,
         windows: Sequence[tuple[int, int, int, int]] = (),
         window_count: int | None = None,
+        is_timed: bool = False,
     ) -> int:
         """Write a request; ``windows`` as address, staging, bytes, directions. Its number."""
         body = board.BODIES + lane * board.BODY_BYTES
         size = 8 * len(parameters) if parameter_bytes is None else parameter_bytes
         count = len(windows) if window_count is None else window_count
-        struct.pack_into("<10I", self.view, body, kernel, *grid, *block, shared_bytes, size, count)
+        struct.pack_into("<11I", self.view, body, kernel, *grid, *block, shared_bytes, size, count, is_timed)
         struct.pack_into(f"<{len(parameters)}Q", self.view, body + board.PARAMETERS, *parameters)
         for number, window in enumerate(windows):
             struct.pack_into("<QIIII", self.view, body + board.WINDOWS + number * board.WINDOW_BYTES, *window, 0)
@@ -151,6 +152,14 @@ class Board:
 
     def doorbell(self, lane: int, field: int) -> int:
         return self.words[(lane * board.DOORBELL_BYTES + field) // 4]
+
+    def spent_ns(self, lane: int) -> tuple[int, int, int]:
+        """How long the GPU took for a lane's latest request: its kernel, copies in, copies out."""
+        start = lane * board.DOORBELL_BYTES
+        kernel, copy_in, copy_out = (
+            self.times[(start + place) // 8] for place in (board.KERNEL_NS, board.COPY_IN_NS, board.COPY_OUT_NS)
+        )
+        return kernel, copy_in, copy_out
 
     def is_done(self, lane: int) -> bool:
         return self.doorbell(lane, board.DONE) == self.doorbell(lane, board.REQUEST)

@@ -66,7 +66,6 @@ _SPACE_BYTES: Final = 1 << 32
 _WASM_PAGE_BYTES: Final = 65_536
 _PAGE_BYTES: Final = 4096
 _PARAMETERS_AT: Final = 1024
-_PARAMETER_BYTES_MAX: Final = 4096
 _INSTANCES_MAX: Final = (1 << 31) - 1
 #: Dynamic shared memory that every launch may have.
 _SHARED_BYTES: Final = 48 << 10
@@ -970,7 +969,7 @@ class EmulatedDriver:
             context = self._begin(call, kernel=name)
             found = self._get(_Function, function, call, context)
             kernel: CompiledKernel = found.kernel
-            if not kernel.parameter_bytes <= parameter_bytes <= _PARAMETER_BYTES_MAX:
+            if parameter_bytes != kernel.parameter_bytes:  # what a driver makes of others is not written down
                 self._misuse(f"launch: {parameter_bytes} bytes of parameters, {name} has {kernel.parameter_bytes}")
             block_threads = block[0] * block[1] * block[2]
             if (
@@ -1090,6 +1089,8 @@ class EmulatedDriver:
         with self.changed:
             context = self._begin("record")
             found: _Event = self._get(_Event, event, "record", context)
+            if any(work.name == "record" and found in work.uses for work in self._pending()):
+                self._misuse("record: the event has not happened yet, and nobody will know when it did")
             found.is_recorded, found.happened_s = True, None
 
             def run(_own: _Stream) -> None:

@@ -14,11 +14,12 @@ from tensor_wasm.abi import Tag, pack
 from tensor_wasm.device.cuda import board
 from tensor_wasm.device.cuda.board import Direction, Result
 from tensor_wasm.device.cuda.shared import SharedFile
-from tensor_wasm.device.cuda.trampoline import REGION_BYTES, trampoline
+from tensor_wasm.device.cuda.trampoline import REGION_BYTES, region, trampoline
+from tensor_wasm.device.fence.written import EVERYTHING
 from tensor_wasm.dispatch import KernelEntry
 from tensor_wasm.dispatch.scratch import Placement
 from tensor_wasm.errors import KernelFault, TensorWasmError
-from tensor_wasm.runtime import Engine, FileMemory, HostFunction, Store
+from tensor_wasm.runtime import PAGE_BYTES, Engine, FileMemory, HostFunction, Pages, Store
 from tensor_wasm.wasm import Module, ValType
 
 STAGING_BYTES = 1 << 20
@@ -42,6 +43,7 @@ class Request:
     shared_bytes: int
     parameters: bytes
     windows: list[tuple[int, int, int, int]]
+    is_timed: bool = False
 
     def pointer(self, place: int = 0) -> int:
         (value,) = struct.unpack_from("<Q", self.parameters, place)
@@ -50,12 +52,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the worker does when the kernel has run: ``is_silent``: nothing. ``later_s``: not at once."""
+    """What the worker does when the kernel has run: ``is_silent``: nothing. ``later_s``: not at once.
+
+    ``spent_ns`` is how long the GPU says that it took, for the kernel, copies in and copies out.
+    """
 
     result: int = Result.OK
     fault_line: int = 0
     is_silent: bool = False
     later_s: float = 0.0
+    spent_ns: tuple[int, int, int] = (0, 0, 0)
 
 
 Kernel = Callable[["Worker", Request], Answer | None]
@@ -139,6 +145,8 @@ class Worker:
             return True
         time.sleep(answer.later_s)
         self.longs[(lane * board.DOORBELL_BYTES + board.ACCEPTED_NS) >> 3] = time.monotonic_ns()
+        for place, time_ns in zip((board.KERNEL_NS, board.COPY_IN_NS, board.COPY_OUT_NS), answer.spent_ns, strict=True):
+            self.longs[(lane * board.DOORBELL_BYTES + place) >> 3] = time_ns
         self.set_word(lane, board.RESULT, answer.result)
         self.set_word(lane, board.FAULT_LINE, answer.fault_line)
         self.set_word(lane, board.DONE, number)
@@ -147,12 +155,14 @@ class Worker:
     def _read(self, lane: int, number: int) -> Request:
         at = board.BODIES + lane * board.BODY_BYTES
         body = bytes(self.file.content[at : at + board.BODY_BYTES])
-        kernel, gx, gy, gz, bx, by, bz, shared_bytes, size_bytes, count = struct.unpack_from("<10I", body)
+        kernel, gx, gy, gz, bx, by, bz, shared_bytes, size_bytes, count, timed = struct.unpack_from("<11I", body)
+        assert timed in (0, 1)
         windows = [
             struct.unpack_from("<QIII", body, board.WINDOWS + board.WINDOW_BYTES * place) for place in range(count)
         ]
         parameters = body[board.PARAMETERS : board.PARAMETERS + size_bytes]
-        return Request(lane, number, kernel, (gx, gy, gz), (bx, by, bz), shared_bytes, parameters, windows)
+        shape = (gx, gy, gz), (bx, by, bz)
+        return Request(lane, number, kernel, *shape, shared_bytes, parameters, windows, bool(timed))
 
 
 class LaunchRig(Rig):
@@ -176,8 +186,9 @@ class LaunchRig(Rig):
             HostFunction("tensor_wasm", "fail", ("i32", "i32"), (), self._fail),
         ]
         super().__init__(engine, has_windows=True, functions=functions, pages=pages)
+        self.memory_bytes = pages << 16
         self.file = SharedFile.create(staging_bytes)
-        self.board = FileMemory(engine, self.file.descriptor, board.BYTES + staging_bytes)
+        self.board = FileMemory(engine, self.file.descriptor, board.BYTES)
         self.worker = Worker(self.file, device_bytes, lanes)
         self.trampoline = engine.compile(trampoline())
         self.host_functions = self.linker.template(engine.compile(_relay()), runs_code=False)
@@ -209,7 +220,10 @@ class LaunchRig(Rig):
 
 
 class LaunchGuest(RigGuest):
-    """A guest with one kernel, of so many pointers. By default it has an arena and all of the staging area."""
+    """A guest with one kernel, of so many pointers, through which it may write where ``written`` has a bit.
+
+    By default it has an arena, and its memory's start is the staging area's.
+    """
 
     def __init__(
         self,
@@ -224,6 +238,7 @@ class LaunchGuest(RigGuest):
         left_ms: int | None = None,
         interrupt: Callable[[], TensorWasmError | None] | None = None,
         memory_bytes: int = 1 << 24,
+        written: int = EVERYTHING,
     ) -> None:
         entry = entry or KernelEntry([(POINTER, 8 * place, 8) for place in range(pointers)])
         interrupt = interrupt or rig.worker.interrupt
@@ -231,8 +246,10 @@ class LaunchGuest(RigGuest):
         self.launches = rig
         self.kernel_number = kernel_number
         self.parameter_bytes = 8 * pointers if parameter_bytes is None else parameter_bytes
+        self.written = written
+        self._shown = (0, 0)
         self.placement = placement or Placement(
-            lane, BASE, EMPTY, arena=BASE, arena_bytes=1 << 20, staging=0, staging_bytes=STAGING_BYTES
+            lane, BASE, EMPTY, arena=BASE, arena_bytes=1 << 20, shown_bytes=min(STAGING_BYTES, rig.memory_bytes)
         )
 
     def bind(self) -> None:
@@ -242,11 +259,25 @@ class LaunchGuest(RigGuest):
         imports = host_imports(self.launches, self.store)
         _, _, base = self.gate.add(self.launches.trampoline, REGION_BYTES, self.entry, imports)
         with self.gate.scratch() as view:
-            view[base : base + 8] = struct.pack("<II", self.kernel_number, self.parameter_bytes)
+            view[base : base + REGION_BYTES] = region(self.kernel_number, self.parameter_bytes, self.written)
 
     def place(self, placement: Placement) -> None:
+        """Say where launches go, with the pages there that the placement speaks of."""
         assert self.gate is not None
         self.placement = placement
+        pages = Pages(self.store, self.memory.of.memory)
+        if self._shown[1]:
+            content = self.read(*self._shown)
+            pages.hide(*self._shown)
+            self.write(self._shown[0], content)
+        start, size_bytes = self._shown = (
+            placement.shown & -PAGE_BYTES,
+            -(-placement.shown_bytes // PAGE_BYTES) * PAGE_BYTES,
+        )
+        if size_bytes:
+            at = board.BYTES + placement.staging
+            self.launches.file.content[at : at + size_bytes] = self.read(start, size_bytes)
+            pages.show(start, size_bytes, self.launches.file.descriptor, at)
         self.gate.place(placement)
 
     def show(self, *windows: tuple[int, int], **shape: Any) -> int:
@@ -255,6 +286,11 @@ class LaunchGuest(RigGuest):
 
     def address(self, start: int, low: int) -> int:
         return self.placement.arena + start - low
+
+
+def both(address: int, staging: int, size_bytes: int) -> list[tuple[int, int, int, int]]:
+    """The windows of bytes that go to the device and come back."""
+    return [(address, staging, size_bytes, Direction.IN), (address, staging, size_bytes, Direction.OUT)]
 
 
 def host_imports(rig: LaunchRig, store: Store) -> Sequence[Any]:
@@ -276,4 +312,4 @@ def _relay() -> bytes:
     return module.encode().wasm
 
 
-__all__ = ["ARGV_AT", "BASE", "EMPTY", "KERNEL", "Answer", "LaunchGuest", "LaunchRig", "Request", "Worker"]
+__all__ = ["ARGV_AT", "BASE", "EMPTY", "KERNEL", "Answer", "LaunchGuest", "LaunchRig", "Request", "Worker", "both"]

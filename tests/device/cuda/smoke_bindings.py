@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import itertools
 import json
 import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,16 +35,9 @@ import numpy as np
 
 STARTED = time.perf_counter()
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE.parents[2] / "src" / "tensor_wasm"
+SOURCE = HERE.parents[2] / "src"
 IS_EMULATED = "--emulated" in sys.argv
-if IS_EMULATED:
-    sys.path[:0] = [str(HERE.parents[1])]
-else:
-    # The packages without what they import: the worker's modules need neither Wasmtime nor the compiler.
-    for name, path in (("tensor_wasm", SOURCE), ("tensor_wasm.device", SOURCE / "device")):
-        package = types.ModuleType(name)
-        package.__path__ = [str(path)]
-        sys.modules[name] = package
+sys.path[:0] = [str(SOURCE), str(HERE.parents[1])]
 
 from tensor_wasm.device.cuda.bindings import CudaDriver
 from tensor_wasm.device.cuda.driver import NOT_READY, OUT_OF_MEMORY, STICKY, Driver, DriverError
@@ -269,20 +263,16 @@ def probe(bench: Bench) -> str:
     found = understood(answer, os.environ, Path("/"))
     assert found.lack is None, found.lack
     assert found.gpus[0].lack is None, found.gpus[0].lack
-    code = (
-        "import sys, types\n"
-        f"for n, p in (('tensor_wasm', {str(SOURCE)!r}), ('tensor_wasm.device', {str(SOURCE / 'device')!r})):\n"
-        "    m = types.ModuleType(n); m.__path__ = [p]; sys.modules[n] = m\n"
-        "import json; from tensor_wasm.device.cuda.probe import probe; print(json.dumps(probe()))"
-    )
+    command = [sys.executable, "-m", "tensor_wasm.device.cuda.probe"]
+    path = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = environment() | {"PYTHONPATH": path}
     began = time.perf_counter()
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, env=own, check=True).stdout
     spent_s = time.perf_counter() - began
     assert json.loads(output)["gpus"][0]["lack"] == "", output
     for variable, value in (("CUDA_VISIBLE_DEVICES", ""), ("CUDA_VISIBLE_DEVICES", found.gpus[0].facts.uuid)):
-        other = environment() | {variable: value}
-        text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=other,
-                              check=True).stdout  # fmt: skip
+        other = own | {variable: value}
+        text = subprocess.run(command, capture_output=True, text=True, timeout=60, env=other, check=True).stdout
         answer = json.loads(text)
         if value:
             assert len(answer["gpus"]) == 1, text
@@ -290,7 +280,7 @@ def probe(bench: Bench) -> str:
             lack = understood(answer, other, Path("/")).lack
             assert "CUDA_VISIBLE_DEVICES" in str(lack), lack
     files = sorted(path.name for path in Path("/dev").glob("nvidia*"))
-    return f"the probe's process takes {spent_s:.2f} s (without Wasmtime's import); files {files}"
+    return f"the probe's process takes {spent_s:.2f} s; files {files}"
 
 
 @step
@@ -512,13 +502,29 @@ def launches(bench: Bench) -> str:
 
 @step
 def sizes_of_parameters(bench: Bench) -> str:
-    """``tail`` has 12 bytes."""
-    sizes = (12, 16, 24, 4096) if IS_EMULATED else (12, 16, 13, 24, 4096, 8, 4)
-    ends = {size: tried(lambda size=size: bench.launch("tail", (bench.device, 8), (7, 4), size=size)) for size in sizes}
-    bench.wait()
-    assert ends[12] == "goes"
-    assert bench.read(bench.device)[0] == 7
-    return f"{ends}; of a kernel without any, 16: {tried(lambda: bench.launch('empty', size=16))}"
+    """A launch is given exactly as many bytes as the driver says that the kernel has, up to the last one's end."""
+    laid_out = {name: parameter_bytes(name) for name in bench.functions}
+    assert (laid_out["empty"], laid_out["tail"], laid_out["narrow"]) == (0, 12, 18)
+    sizes = {name: bench.driver.parameter_bytes(function) for name, function in bench.functions.items()}
+    assert sizes == laid_out
+    place = (bench.device, 8)
+    for other in (0x00, 0xFF):  # what stands behind the last byte, and in the gap, is nobody's
+        ctypes.memset(bench.block, other, len(bench.block))
+        bench.launch("empty", size=sizes["empty"])
+        bench.launch("tail", place, (0x8765_4321, 4), size=sizes["tail"])
+        assert bench.read(bench.device)[0] == 0x8765_4321
+        bench.launch("narrow", (0xFE, 1), place, (0xDCBA, 2), size=sizes["narrow"])
+        assert bench.read(bench.device, 2).tolist() == [0xFE, 0xDCBA]
+    return str(sizes)
+
+
+def parameter_bytes(kernel: str) -> int:
+    """Bytes of a kernel's parameters by its text, each where its own alignment puts it."""
+    head = PTX.decode().split(f".entry {kernel}(")[1].split(")")[0]
+    end = 0
+    for width in (int(bits) // 8 for bits in re.findall(r"\.param \.u(\d+)", head)):
+        end = -(-end // width) * width + width
+    return end
 
 
 @step
@@ -566,6 +572,46 @@ def events(bench: Bench) -> str:
     for event in (start, end):
         driver.destroy_event(event)
     return f"{10 * CYCLES_PER_MS} cycles: {spent_ms:.2f} ms; asked too soon: {soon}"
+
+
+@step
+def times_of_a_launch(bench: Bench) -> str:
+    """Events around a kernel and its copies, in the stream, and a write after them: as the worker times a request."""
+    driver, host, stream, words = bench.driver, bench.host, bench.stream, bench.host.other
+    marks = [driver.create_event() for _ in range(4)]
+    size, early, times = 64 << 10, 0, []
+    words[16] = 0
+    for number in range(1, 101):
+        driver.record(marks[0], stream)
+        driver.copy_to_device(bench.device, host.address + 8192, size, stream)
+        driver.record(marks[1], stream)
+        driver.launch(bench.functions["empty"], ONE, ONE, 0, stream, 0, 0)
+        driver.record(marks[2], stream)
+        driver.copy_to_host(host.address + 8192, bench.device, size, stream)
+        driver.record(marks[3], stream)
+        driver.write_value(host.seen + 64, number, stream)
+        while words[16] != number:
+            pass
+        # Once the write is seen they have happened; a driver that does not know yet is asked again.
+        while True:
+            try:
+                times.append([driver.elapsed_ms(*marks[place : place + 2]) for place in range(3)])
+                break
+            except DriverError as error:
+                if error.code != NOT_READY:
+                    raise
+                early += 1
+    bench.wait()
+    assert np.min(times) >= 0
+    copy_in, kernel, copy_out = (f"{each * 1e3:.2f}" for each in np.median(times, axis=0))
+    never = driver.create_event()
+    unused = tried(lambda: driver.elapsed_ms(marks[0], never))
+    for event in (*marks, never):
+        driver.destroy_event(event)
+    return (
+        f"µs: copy in of 64 KiB {copy_in}, empty kernel {kernel}, copy out {copy_out}; asked too early {early} times;"
+        f" an event that nothing recorded: {unused}"
+    )
 
 
 @step
@@ -853,6 +899,11 @@ def time_of_calls(bench: Bench) -> str:
     place = ctypes.addressof(bench.block)
     empty, tail = bench.functions["empty"], bench.functions["tail"]
     bench.launch("tail", (bench.device, 8), (1, 4))
+    made = [driver.create_event() for _ in range(22)]
+    happened, others = made[:2], itertools.cycle(made[2:])
+    for event in happened:
+        driver.record(event, bench.stream)
+    bench.wait()
     calls = {
         "launch": lambda: driver.launch(empty, ONE, ONE, 0, bench.stream, 0, 0),
         "launch with 12 bytes": lambda: driver.launch(tail, ONE, ONE, 0, bench.stream, place, 12),
@@ -862,9 +913,14 @@ def time_of_calls(bench: Bench) -> str:
         "copy out 4 KiB": lambda: driver.copy_to_host(bench.host.address, bench.device, 4096, bench.stream),
         "copy in 16 B": lambda: driver.copy_to_device(bench.device, bench.host.address, 16, bench.stream),
         "set 4 KiB": lambda: driver.set_memory(bench.device, 0, 4096, bench.stream),
+        "record": lambda: driver.record(next(others), bench.stream),
+        "elapsed_ms": lambda: driver.elapsed_ms(*happened),
         "poll of memory": lambda: bench.host.other[0],
     }
-    return f"median of 20 in a row, µs a call: { ({what: each(call) for what, call in calls.items()}) }"
+    spent = {what: each(call) for what, call in calls.items()}
+    for event in made:
+        driver.destroy_event(event)
+    return f"median of 20 in a row, µs a call: {spent}"
 
 
 @step

@@ -352,7 +352,7 @@ MISUSES: dict[str, tuple[Callable[[Rig], object], str]] = {
     "twice destroyed": (lambda r: [r.driver.destroy_memory(r.memory) for _ in range(2)], "gone"),
     "twice unregistered": (lambda r: [r.driver.unregister_host(r.host) for _ in range(2)], "not registered"),
     "parameters cut": (lambda r: r.launch("add", parameter_bytes=4), "bytes of parameters"),
-    "parameters too many": (lambda r: r.launch("add", parameter_bytes=4097), "bytes of parameters"),
+    "parameters too many": (lambda r: r.launch("add", parameter_bytes=9), "bytes of parameters"),
     "no granule": (lambda r: r.driver.create_memory(4096), "granularity"),
     "map no granule": (lambda r: r.driver.map_memory(r.address + 4096, GRANULE, r.memory, 0), "granularity"),
     "map twice": (lambda r: r.driver.map_memory(r.address, GRANULE, r.memory, 0), "is mapped"),
@@ -405,6 +405,8 @@ def test_pinned_memory_and_events_stay_while_work_needs_them(rig: Rig) -> None:
     rig.driver.record(event, rig.stream)
     with pytest.raises(Misuse, match="record still uses the event"):
         rig.driver.destroy_event(event)
+    with pytest.raises(Misuse, match="has not happened yet"):
+        rig.driver.record(event, rig.stream)
     rig.driver.write_value(rig.device_host, 1, rig.stream)
     with pytest.raises(Misuse, match="write_value still uses"):
         rig.driver.unregister_host(rig.host)

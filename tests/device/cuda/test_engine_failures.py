@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from device.cuda.boards import (
 )
 from device.cuda.emulated import EmulatedDriver
 from device.ptx_texts import COUNTER
+from tensor_wasm.device.cuda import board
 from tensor_wasm.device.cuda.board import Direction, Result
 from tensor_wasm.device.cuda.driver import OUT_OF_MEMORY, DriverError
 
@@ -80,6 +82,19 @@ def _asked(node: Board) -> None:
     node.ask(1, node.kernels[1], base, 1, windows=[(base, 0, 64, BOTH)], shared_bytes=64)  # type: ignore[attr-defined]
 
 
+def _asked_for_times(node: Board) -> None:
+    _lane(node)
+    base = node.partitions[1].base
+    node.ask(1, node.kernels[1], base, 1, windows=[(base, 0, 64, BOTH)], is_timed=True)  # type: ignore[attr-defined]
+
+
+def _ended_with_times(node: Board) -> None:
+    _asked_for_times(node)
+    node.engine.poll()
+    while node.doorbell(1, board.ENDED) != node.doorbell(1, board.REQUEST):
+        time.sleep(0.001)
+
+
 def _begun(node: Board) -> None:
     _asked(node)
     node.engine.poll()
@@ -98,10 +113,12 @@ OPERATIONS: dict[str, tuple[Callable[[Board], None], Callable[[Board], object]]]
     "copy_out": (_tenant, lambda node: node.engine.copy_out(1, 0, node.partitions[1].base, 99)),
     "set_memory": (_tenant, lambda node: node.engine.set_memory(1, node.partitions[1].base, 7, 99)),
     "poll": (_asked, lambda node: node.engine.poll()),
+    "poll of a timed request": (_asked_for_times, lambda node: node.engine.poll()),
+    "poll at its end": (_ended_with_times, lambda node: node.engine.poll()),
     "check": (_begun, lambda node: node.engine.check()),
 }
 #: What goes on as if nothing were: a request says on the board what became of it, the rest is tried again later.
-FORGIVING = {"poll", "check", "close_lane", "remove_kernel"}
+FORGIVING = {"poll", "poll of a timed request", "poll at its end", "check", "close_lane", "remove_kernel"}
 
 
 @pytest.mark.parametrize("code", [OUT_OF_MEMORY, ECC], ids=["out-of-memory", "sticky"])
@@ -136,7 +153,7 @@ def test_a_call_that_fails_in_an_operation(name: str, code: int) -> None:
                     if name == "open_tenant":
                         assert driver.memory_info() == free
                     operation(node)  # now it works
-                if name == "poll":
+                if name.startswith("poll"):
                     node.wait(1)
                 # It was the one tenant's matter.
                 base = node.partitions[9].base

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from device.ptx_texts import HEAD
-from tensor_wasm.device import Compilers
+from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cuda.fencing import Draft, Order, Reader, read_here, reader_of
 from tensor_wasm.device.fence import Partition
 from tensor_wasm.errors import DeadlineExceeded, InternalError, PtxError

@@ -32,7 +32,9 @@ from device.cuda.clients import (
 from device.cuda.emulated_worker import worker_command
 from device.cuda.stub_worker import stub_command
 from tensor_wasm.device.cuda import board
-from tensor_wasm.device.cuda.gpu import Gpu, Lane, Offender, Window, WorkerEnd
+from tensor_wasm.device.cuda.gpu import Gpu, Lane, Offender, Window
+from tensor_wasm.device.cuda.supervisor import WorkerEnd
+from tensor_wasm.device.cuda.worker_handle import WorkerHandle
 from tensor_wasm.device.fence import FencedKernel, Partition
 from tensor_wasm.errors import (
     CapacityExhausted,
@@ -301,6 +303,24 @@ def test_all_lanes_in_use(gpu, tenant):
 
 
 # --- the end of a worker ----------------------------------------------------------------------------------
+
+
+def test_staging_given_back_while_there_is_no_worker_is_nobody_s_until_there_is(open_gpu, monkeypatch):
+    """A worker that was killed may still have the GPU write there: its process is not gone yet."""
+    gpu = open_gpu(worker_command())
+    place = gpu.take_staging(1 << 16)
+    is_gone = threading.Event()
+    reap = WorkerHandle.reap
+    monkeypatch.setattr(WorkerHandle, "reap", lambda self, wait_s: is_gone.wait(wait_s) and reap(self, wait_s))
+    os.kill(gpu.pid, signal.SIGKILL)
+    until(lambda: not gpu.is_ready)
+    gpu.give_staging(place, 1 << 16)
+    other = gpu.take_staging(1 << 16)
+    assert other != place
+    assert not gpu.is_ready
+    is_gone.set()
+    until(lambda: gpu.is_ready)
+    until(lambda: gpu.take_staging(1 << 16) == place)
 
 
 def test_a_worker_that_is_killed_is_replaced(open_gpu):

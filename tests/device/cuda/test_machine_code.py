@@ -19,7 +19,7 @@ from device.cuda.emulated import EmulatedDriver
 from device.ptx_texts import HEAD
 from kernels.build import VARIANTS
 from kernels.loading import program
-from tensor_wasm.device import Compilers
+from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cuda import fencing, nvjitlink
 from tensor_wasm.device.cuda.assembler import AssembledKernel, Assembler
 from tensor_wasm.device.cuda.board import Result

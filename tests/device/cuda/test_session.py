@@ -19,7 +19,9 @@ from device.cuda.opening import open_emulated
 from device.endings import assert_closing_ends, interrupt_after
 from device.memory_use import used_bytes
 from device.ptx_texts import ALIASES, COUNTER, ENDLESS, INCREMENT, PEEK, line_of
+from tensor_wasm.device.cuda.board import Direction
 from tensor_wasm.device.cuda.driver import GpuFacts
+from tensor_wasm.device.cuda.transfer import GpuTransfer
 from tensor_wasm.device.selection import Choice
 
 TESTS = Path(__file__).parents[2]
@@ -135,6 +137,39 @@ def test_large_arrays_go_in_pieces_and_overlap_as_they_do_here(shared_dev):
     assert used_bytes(shared_dev) < 4096
 
 
+@pytest.mark.parametrize("count", [1000, 3_000_000])
+def test_only_what_a_kernel_may_write_is_copied_back(shared_dev, monkeypatch, count):
+    seen = []
+
+    class Recorded(GpuTransfer):
+        def copy_back(self) -> None:
+            seen.append([size for group in self._groups for _, size in group.writable])
+            seen.append([window.size_bytes for window in self.windows if window.direction is Direction.OUT])
+            super().copy_back()
+
+    monkeypatch.setattr("tensor_wasm.device.cuda.session.GpuTransfer", Recorded)
+    source, target = words(count), words(count)
+    shared_dev.load_ptx(INCREMENT).launch(count // 1000, 1000, [source, target])
+    assert target.all()
+    assert seen.pop(0) == [4 * count]
+    assert seen.pop(0) == ([4096] if count == 1000 else [])
+
+
+def test_what_an_array_shares_with_one_that_is_written_is_copied_back(shared_dev):
+    base = words(3000)
+    seen = base[:2000]  # through whose pointer nothing is written
+    kept = base[500:2500]
+    kept.flags.writeable = False
+    shared_dev.load_ptx(INCREMENT).launch(2, 500, [seen, base[1500:2500]])
+    expected = words(3000)
+    expected[1500:2500] = 1
+    assert (base == expected).all()
+    shared_dev.load_ptx(INCREMENT).launch(2, 500, [base[:1000], kept])  # of which part may be written after all
+    expected[500:1000] = 1
+    assert (base[:1000] == expected[:1000]).all()
+    assert (base[1000:1500] == 0).all()
+
+
 def test_without_room_in_the_staging_area_arrays_go_by_themselves(shared_dev, monkeypatch):
     monkeypatch.setattr(shared_dev._session.gpu, "take_staging", lambda size_bytes: None)
     target = words(1000)
@@ -161,9 +196,11 @@ def test_an_array_closed_during_a_launch_stays_for_it():
 
 def test_launches_of_threads_run_side_by_side(gpu_dev):
     endless, target = gpu_dev.load_ptx(ENDLESS), words(4)
+    other, counted = gpu_dev.load_ptx(INCREMENT), words(100)  # now, for a load waits for kernels that run
     launching = Launching(lambda: endless.launch(1, 1, [target], timeout=600))
     until(lambda: in_flight(gpu_dev))
-    assert_works(gpu_dev)
+    other.launch(1, 100, [counted, counted], timeout=60)
+    assert (counted == 1).all()
     assert launching.thread.is_alive()
     gpu_dev.close()
     launching.thread.join(60)

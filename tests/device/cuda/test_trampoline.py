@@ -22,6 +22,7 @@ from device.cuda.launches import (
     LaunchRig,
     Request,
     Worker,
+    both,
 )
 from tensor_wasm.abi import Code, Tag, pack
 from tensor_wasm.device.cuda import board
@@ -72,7 +73,7 @@ def test_a_launch_is_on_the_board_as_the_guest_asked(rig: LaunchRig) -> None:
     (request,) = rig.worker.requests
     address = BASE + 8
     parameters = struct.pack("<i4xQd", -7, address, 2.5)
-    windows = [(address, 8, 100, 3)]
+    windows = both(address, DATA + 8, 100)
     assert request == Request(3, 1, KERNEL, (70_000, 3, 4), (5, 6, 7), 4321, parameters, windows)
     assert rig.calls == []
     guest.close()
@@ -109,7 +110,7 @@ def test_pointers_without_bytes_are_no_windows(rig: LaunchRig) -> None:
     assert guest.show((5, 0), (6, 0), (7, 0)) == Code.OK
     some, none = rig.worker.requests
     assert struct.unpack("<3Q", some.parameters) == (EMPTY, BASE, EMPTY)
-    assert some.windows == [(BASE, 0, 16, 3)]
+    assert some.windows == both(BASE, DATA, 16)
     assert struct.unpack("<3Q", none.parameters) == (EMPTY,) * 3
     assert none.windows == []
     guest.close()
@@ -122,9 +123,30 @@ def test_pointers_near_each_other_are_one_window(rig: LaunchRig) -> None:
     assert guest.show((DATA + 10, 100), (DATA + 260, 200), (DATA + 300, 0)) == Code.OK
     assert guest.show((DATA + 10, 100), (DATA + 261, 200), (DATA + 300, 0)) == Code.OK
     dense, sparse = rig.worker.requests
-    assert dense.windows == [(BASE + 10, 10, 450, 3)]
-    assert sparse.windows == [(BASE + 10, 10, 100, 3), (BASE + 261, 261, 200, 3)]
+    assert dense.windows == both(BASE + 10, low + 10, 450)
+    assert sparse.windows == [(BASE + 10, low + 10, 100, 3), (BASE + 261, low + 261, 200, 3)]
     assert struct.unpack("<3Q", sparse.parameters) == (BASE + 10, guest.address(DATA + 261, low), EMPTY)
+    guest.close()
+
+
+def test_only_what_the_kernel_may_write_comes_back(rig: LaunchRig) -> None:
+    guest = LaunchGuest(rig, 70, written=1 << 1 | 1 << 2 | 1 << 69)
+    numbers = [(0, 0)] * 67
+    assert guest.show((DATA, 100), (DATA + 100, 100), (DATA + 200, 50), *numbers) == Code.OK
+    # All are near each other, one there and one back; then far apart, each by itself.
+    assert guest.show((DATA, 8), (DATA + 1000, 8), (DATA + 2000, 0), *numbers[1:], (DATA + 3000, 8)) == Code.OK
+    dense, sparse = rig.worker.requests
+    assert dense.windows == [(BASE, DATA, 250, 1), (BASE + 100, DATA + 100, 150, 2)]
+    assert sparse.windows == [(BASE + at, DATA + at, 8, way) for at, way in ((0, 1), (1000, 3), (3000, 3))]
+    guest.close()
+
+
+def test_a_kernel_that_writes_nothing_has_nothing_copied_back(rig: LaunchRig) -> None:
+    guest = LaunchGuest(rig, written=0)
+    rig.worker.kernel = invert(16)
+    assert guest.show((DATA, 16)) == Code.OK
+    assert rig.worker.requests[0].windows == [(BASE, DATA, 16, 1)]
+    assert guest.read(DATA, 16) == bytes(16)
     guest.close()
 
 
@@ -153,21 +175,24 @@ def test_as_many_pointers_as_there_can_be(rig: LaunchRig) -> None:
     assert guest.show(*sparse) == Code.OK
     assert len(rig.worker.requests[0].windows) == 128 == board.WINDOWS_MAX
     assert guest.show(*[(0, MEMORY_BYTES)] * 128) == Code.OK
-    assert rig.worker.requests[1].windows == [(BASE, 0, MEMORY_BYTES, 3)]
+    assert rig.worker.requests[1].windows == both(BASE, 0, MEMORY_BYTES)
     guest.close()
 
 
 def test_only_the_guests_part_of_the_staging_area_is_touched(rig: LaunchRig) -> None:
     staging = rig.file.content[board.BYTES :]
     staging[:] = b"\xee" * len(staging)
-    start, size_bytes = 3 * PAGE, 1024
-    place = Placement(1, BASE, EMPTY, BASE + 512, size_bytes, start, size_bytes)
+    start, size_bytes = 3 * PAGE, 4096
+    place = Placement(1, BASE, EMPTY, BASE + 512, size_bytes, start, size_bytes, 4096)
     guest = LaunchGuest(rig, placement=place)
     rig.worker.kernel = invert(1000)
-    assert guest.show((24, 1000)) == Code.OK
-    assert rig.worker.requests[0].windows == [(BASE + 512 + 24, start + 24, 1000, 3)]
-    assert guest.read(24, 1000) == b"\xff" * 1000
-    assert bytes(staging[: start + 24]) == b"\xee" * (start + 24)
+    assert guest.show((4096 + 24, 1000)) == Code.OK
+    assert rig.worker.requests[0].windows == both(BASE + 512 + 24, start + 24, 1000)
+    assert guest.read(4096 + 24, 1000) == b"\xff" * 1000
+    assert bytes(staging[:start]) == b"\xee" * start
+    guest.write(0, b"\x55" * MEMORY_BYTES)
+    assert bytes(staging[start : start + size_bytes]) == b"\x55" * size_bytes
+    assert bytes(staging[:start]) == b"\xee" * start
     assert bytes(staging[start + size_bytes :]) == b"\xee" * (len(staging) - start - size_bytes)
     staging.release()
     guest.close()
@@ -260,7 +285,9 @@ def test_a_launch_that_fails_ends_the_guest_as_the_host_says(
     with pytest.raises(KernelFault, match=f"result {told[0]}, line {told[1]}"):
         guest.show((DATA, 8))
     assert rig.calls == [("fail", *told)]
-    assert guest.read(DATA, 8) == bytes(8)
+    assert guest.read(DATA - 8, 8) + guest.read(DATA + 8, 8) == bytes(
+        16
+    )  # what the kernel left of its window is the guest's
     assert guest.slot.dispatches == 0
 
 
@@ -322,37 +349,6 @@ def test_a_deadline_ends_a_guest_whose_kernel_runs(rig: LaunchRig) -> None:
     guest.close()
 
 
-def test_a_guest_can_be_ended_between_the_pieces_of_its_copies(engine: Engine) -> None:
-    size_bytes = 24 << 20
-    rig = LaunchRig(engine, staging_bytes=size_bytes, device_bytes=size_bytes, pages=size_bytes // PAGE)
-    place = Placement(0, BASE, EMPTY, BASE, size_bytes, 0, size_bytes)
-    guest = LaunchGuest(rig, placement=place, memory_bytes=size_bytes + PAGE)
-    looks, ended_at, latest = 0, 1 << 30, 0
-
-    def interrupt() -> TensorWasmError | None:
-        nonlocal looks
-        looks += rig.worker.word(0, board.REQUEST) == latest
-        return Terminated("ended") if looks == ended_at else None
-
-    def count(*windows: tuple[int, int]) -> int:
-        nonlocal looks, latest
-        looks, latest = 0, len(rig.worker.requests)
-        assert guest.show(*windows) == Code.OK
-        return looks
-
-    guest.launch(b"")  # binds
-    guest.store.interrupt, guest.store.check_ticks = interrupt, 0  # it is asked whenever it can be
-    engine._skip_ahead()
-    small = count((0, 1))
-    assert count((0, size_bytes)) >= small + 2  # in 3 pieces
-    ended_at = small + 1
-    with pytest.raises(Terminated):
-        count((0, size_bytes))
-    assert len(rig.worker.requests) == 2
-    guest.close()
-    rig.close()
-
-
 def test_a_kernel_that_takes_long_is_waited_for(guest: LaunchGuest, rig: LaunchRig) -> None:
     def run(worker: Worker, request: Request) -> Answer:
         worker.write(request.pointer(), b"late")
@@ -370,8 +366,8 @@ def test_the_host_is_asked_for_room_once(rig: LaunchRig) -> None:
     guest = LaunchGuest(rig, placement=Placement(0, BASE, EMPTY))
 
     def reach(guest: LaunchGuest, low: int, high: int) -> int:
-        span = high - low
-        guest.place(replace(guest.placement, arena=BASE + 4096, arena_bytes=span, staging=PAGE, staging_bytes=span))
+        shown = replace(guest.placement, staging=PAGE, shown=0, shown_bytes=-(-high // 4096) * 4096)
+        guest.place(replace(shown, arena=BASE + 4096, arena_bytes=high - low))
         return 0
 
     rig.on_reach = reach
@@ -382,31 +378,38 @@ def test_the_host_is_asked_for_room_once(rig: LaunchRig) -> None:
     low = (DATA + 1000) & -256
     assert rig.calls == [("reach", low, DATA + 1300)]
     first, second = rig.worker.requests
-    assert first.windows == [(BASE + 4096 + DATA + 1000 - low, PAGE + DATA + 1000 - low, 300, 3)]
-    assert second.windows == [(BASE + 4096, PAGE, 300, 3)]
+    assert first.windows == both(BASE + 4096 + DATA + 1000 - low, PAGE + DATA + 1000, 300)
+    assert second.windows == both(BASE + 4096, PAGE + DATA, 300)
     guest.close()
 
 
-@pytest.mark.parametrize("field", ["arena_bytes", "staging_bytes"])
-def test_the_host_is_asked_when_one_byte_is_missing(rig: LaunchRig, field: str) -> None:
+@pytest.mark.parametrize(
+    "missing", [{"arena_bytes": 1000}, {"shown_bytes": DATA + 1000}, {"shown": DATA + 1, "shown_bytes": PAGE}]
+)
+def test_the_host_is_asked_when_one_byte_is_missing(rig: LaunchRig, missing: dict[str, int]) -> None:
     guest = LaunchGuest(rig)
+    enough = guest.placement
 
-    def reach(guest: LaunchGuest, _low: int, high: int) -> int:
-        guest.place(replace(guest.placement, **{field: 1 << 20}))
+    def reach(guest: LaunchGuest, _low: int, _high: int) -> int:
+        guest.place(enough)
         return 0
 
     rig.on_reach = reach
     assert guest.show((1, 1)) == Code.OK
-    guest.place(replace(guest.placement, **{field: 1000}))
-    assert guest.show((DATA, 1000)) == Code.OK
+    guest.place(replace(enough, **missing))
+    begin = missing.get("shown", DATA)
+    assert guest.show((begin, 1000)) == Code.OK
     assert rig.calls == []
-    assert guest.show((DATA + 1, 1000)) == Code.OK
-    assert rig.calls == [("reach", DATA, DATA + 1001)]
+    # One byte more on the side where it ends.
+    start = begin - 1 if "shown" in missing else begin
+    assert guest.show((start, 1001)) == Code.OK
+    assert rig.calls == [("reach", start & -256, start + 1001)]
     guest.close()
 
 
 def test_what_is_not_staged_the_host_copies(rig: LaunchRig) -> None:
-    guest = LaunchGuest(rig, 2, placement=Placement(0, BASE, EMPTY, staging_bytes=64))
+    shown = Placement(0, BASE, EMPTY, shown=DATA, shown_bytes=64)
+    guest = LaunchGuest(rig, 2, placement=shown)
 
     def reach(guest: LaunchGuest, low: int, high: int) -> int:
         guest.place(replace(guest.placement, arena=BASE + 512, arena_bytes=high - low))
@@ -428,7 +431,7 @@ def test_what_is_not_staged_the_host_copies(rig: LaunchRig) -> None:
     assert struct.unpack("<2Q", rig.worker.requests[0].parameters) == (BASE + 512, EMPTY)
     # The next one that fits the staging area is staged again.
     assert guest.show((DATA, 64), (0, 0)) == Code.OK
-    assert rig.worker.requests[1].windows == [(BASE + 512, 0, 64, 3)]
+    assert rig.worker.requests[1].windows == both(BASE + 512, 0, 64)
     assert rig.calls == [("reach", DATA, DATA + 100), ("fetch",)]
     guest.close()
 
@@ -450,7 +453,7 @@ def test_a_host_that_claims_room_where_there_is_none_does_not_expose_other_guest
     guest: LaunchGuest, rig: LaunchRig
 ) -> None:
     assert guest.show((0, 1)) == Code.OK
-    guest.place(replace(guest.placement, staging_bytes=PAGE))
+    guest.place(replace(guest.placement, shown_bytes=PAGE))
     with pytest.raises(KernelFault):
         guest.show((0, PAGE + 1))
     assert rig.calls == [("reach", 0, PAGE + 1), ("fail", Result.REFUSED, 0)]
@@ -463,7 +466,7 @@ def test_windows_reach_to_the_end_of_a_memory_of_4_gib(engine: Engine) -> None:
     end = 1 << 32
 
     def reach(guest: LaunchGuest, low: int, high: int) -> int:
-        guest.place(replace(guest.placement, arena=BASE, arena_bytes=PAGE, staging=0, staging_bytes=PAGE))
+        guest.place(replace(guest.placement, arena=BASE, arena_bytes=PAGE, shown=end - PAGE, shown_bytes=PAGE))
         return 0
 
     rig.on_reach = reach
@@ -473,7 +476,7 @@ def test_windows_reach_to_the_end_of_a_memory_of_4_gib(engine: Engine) -> None:
     assert guest.show((end - 1, 1), (end - 1, 0)) == Code.OK
     assert guest.read(end - 6, 6) == b"\0" + b"\xff" * 4 + b"\0"
     assert rig.calls == [("reach", end - 256, end)]
-    assert rig.worker.requests[0].windows == [(BASE + 251, 251, 5, 3)]
+    assert rig.worker.requests[0].windows == both(BASE + 251, PAGE - 5, 5)
     # All of it, which 32 bits cannot say: the host alone can do that.
     rig.on_reach = lambda _guest, _low, _high: 1
     rig.worker.kernel = lambda _worker, _request: None
@@ -564,7 +567,7 @@ NUMBER = 9
 class Turn:
     """A launch with random windows and random changes in them, and what the guest's memory is to be after it."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, written: int) -> None:
         spread = rng.choice([300, 5000, MEMORY_BYTES])
         first = rng.randrange(0, MEMORY_BYTES - spread + 1)
         self.windows = []
@@ -581,7 +584,7 @@ class Turn:
         self.changes = [
             (place, at, rng.randbytes(min(size - at, 5)))
             for place, (_, size) in enumerate(self.windows)
-            for at in (rng.randrange(size) for _ in range(rng.randrange(3) if size else 0))
+            for at in (rng.randrange(size) for _ in range(rng.randrange(3) if size and written >> place & 1 else 0))
         ]
         for place, at, data in self.changes:
             start = self.windows[place][0] + at
@@ -609,17 +612,20 @@ class RandomHost:
     def __init__(self, rng: random.Random, rig: LaunchRig) -> None:
         self.rng = rng
         self.rig = rig
-        self.turn = Turn(rng)
+        self.turn = Turn(rng, 0)
         self.low = self.fetched = 0
         rig.on_reach, rig.on_fetch = self.reach, self.fetch
 
     def reach(self, guest: LaunchGuest, low: int, high: int) -> int:
         span = high - low
         arena = BASE + (self.rng.randrange(0, MEMORY_BYTES + PAGE - span + 1) & -256)
-        placement = replace(guest.placement, arena=arena, arena_bytes=span, staging_bytes=0)
+        placement = replace(guest.placement, arena=arena, arena_bytes=span, shown_bytes=0)
         if self.rng.random() < 0.7:
-            staging = self.rng.randrange(0, STAGING_BYTES - span) & -PAGE
-            guest.place(replace(placement, staging=staging, staging_bytes=span))
+            shown = self.rng.randrange(0, low + 1) & -4096
+            end = self.rng.randrange(high, MEMORY_BYTES + 1)
+            shown_bytes = -(-(end - shown) // 4096) * 4096
+            staging = self.rng.randrange(0, STAGING_BYTES - shown_bytes) & -PAGE
+            guest.place(replace(placement, staging=staging, shown=shown, shown_bytes=shown_bytes))
             return 0
         guest.place(placement)
         self.low = low
@@ -640,10 +646,11 @@ def test_random_windows_are_as_a_model_says(engine: Engine) -> None:
     print(f"seed {seed}")
     rng = random.Random(seed)
     rig = LaunchRig(engine, device_bytes=MEMORY_BYTES + PAGE)
-    guest = LaunchGuest(rig, POINTERS, placement=Placement(0, BASE, EMPTY))
+    written = rng.getrandbits(POINTERS)
+    guest = LaunchGuest(rig, POINTERS, placement=Placement(0, BASE, EMPTY), written=written)
     host = RandomHost(rng, rig)
     for number in range(150):
-        turn = host.turn = Turn(rng)
+        turn = host.turn = Turn(rng, written)
         rig.worker.kernel = turn.run
         guest.write(0, turn.before)
         assert guest.launch(pointer=turn.argv_at, length=turn.argv_bytes) == Code.OK
@@ -653,6 +660,6 @@ def test_random_windows_are_as_a_model_says(engine: Engine) -> None:
             guest.place(Placement(0, BASE, EMPTY))
     assert host.fetched
     assert any(len(request.windows) > 1 for request in rig.worker.requests)
-    assert any(len(request.windows) == 1 for request in rig.worker.requests)
+    assert any(len(request.windows) == 2 for request in rig.worker.requests)
     guest.close()
     rig.close()

@@ -5,26 +5,8 @@ from __future__ import annotations
 import wasmtime
 
 from tensor_wasm.abi import Tag, pack
+from tensor_wasm.bench.working_guest import COMPUTE_PTX
 
-#: A kernel whose time is its argument: each step waits for the one before.
-PTX = b"""
-.version 7.0
-.target sm_70
-.address_size 64
-.visible .entry compute(.param .u32 steps)
-{
-    .reg .u32 %r<3>;
-    .reg .pred %p;
-    ld.param.u32 %r1, [steps];
-    mov.u32 %r2, 1;
-AGAIN:
-    mad.lo.u32 %r2, %r2, 1664525, 1013904223;
-    sub.u32 %r1, %r1, 1;
-    setp.ne.u32 %p, %r1, 0;
-    @%p bra AGAIN;
-    ret;
-}
-"""
 #: What takes about 1 ms on a core of some 3 GHz, and next to nothing.
 LONG, SHORT = 1_000_000, 1
 FOR_EVER = 0
@@ -51,7 +33,7 @@ def _export(name: str, height: int) -> str:
   (func (export "{name}") (param $steps i32) (param $count i32) (result i32)
     (local $kernel i64) (local $code i32)
     (local.set $kernel (call $load
-      (i32.const {_PTX_AT}) (i32.const {len(PTX)}) (i32.const {_ENTRY_AT}) (i32.const {len(_ENTRY)})))
+      (i32.const {_PTX_AT}) (i32.const {len(COMPUTE_PTX)}) (i32.const {_ENTRY_AT}) (i32.const {len(_ENTRY)})))
     (if (i64.lt_s (local.get $kernel) (i64.const 0)) (then (return (i32.wrap_i64 (local.get $kernel)))))
     (i32.store align=1 (i32.const {_ARGUMENTS_AT + 1}) (local.get $steps))
     (loop $again
@@ -71,7 +53,7 @@ _TEXT = f"""(module
   (memory (export "memory") 1)
   (data (i32.const {_ENTRY_AT}) "{_escaped(_ENTRY)}")
   (data (i32.const {_ARGUMENTS_AT}) "{_escaped(_ARGUMENTS)}")
-  (data (i32.const {_PTX_AT}) "{_escaped(PTX)}")
+  (data (i32.const {_PTX_AT}) "{_escaped(COMPUTE_PTX)}")
   {_export("launch", 1)}
   {_export("launch_tall", 2)}
 )"""

@@ -3,7 +3,8 @@
 A *lane* belongs to one guest instance, or one Python thread, at a time, and has one request in flight. Whoever has the
 lane writes the request into the lane's body and then the number of the request, one more than the last, to
 ``REQUEST``; the worker gives the work to the lane's stream, and ends that with a write of the number to ``DONE``, which
-the GPU does itself: neither process has to look for the end of a kernel. Where the work cannot be started, or is lost,
+the GPU does itself: neither process has to look for the end of a kernel. For a request that is *timed* it writes
+``ENDED``, and the worker the times that the GPU took and then ``DONE``. Where the work cannot be started, or is lost,
 the worker, or the node once the worker has ended, writes ``RESULT`` and then ``DONE``.
 
 All numbers are little-endian. The board is the first ``BYTES`` of a file in memory; what follows is the staging area,
@@ -38,6 +39,13 @@ RESULT: Final = 8
 FAULT_LINE: Final = 12
 #: u64: CLOCK_MONOTONIC in nanoseconds when the driver had taken all of the request.
 ACCEPTED_NS: Final = 16
+#: u64 each, of a request that is timed: the GPU's nanoseconds for the kernel; for copies to the device, and setting the
+#: fault word there; and for copies back. 0 where there was none, or it is not known. Written before ``DONE``.
+KERNEL_NS: Final = 24
+COPY_IN_NS: Final = 32
+COPY_OUT_NS: Final = 40
+#: u32, between the GPU and the worker: number of the latest timed request whose work is over.
+ENDED: Final = 48
 
 # --- a body -------------------------------------------------------------------------------------------------------
 
@@ -52,6 +60,8 @@ SHARED: Final = 28
 PARAMETER_BYTES: Final = 32
 #: u32: how many windows.
 WINDOW_COUNT: Final = 36
+#: u32: not 0 where the owner wants to know how long the GPU takes.
+TIMED: Final = 40
 #: The parameter block, laid out as the kernel reads it; pointers in it are addresses on the device.
 PARAMETERS: Final = 64
 PARAMETERS_MAX: Final = 4096

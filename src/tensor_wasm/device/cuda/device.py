@@ -20,10 +20,11 @@ from blake3 import blake3
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cpu import tags
-from tensor_wasm.device.cuda.board import LANES
+from tensor_wasm.device.cuda.board import BYTES, LANES
 from tensor_wasm.device.cuda.fencing import Draft, reader_of
-from tensor_wasm.device.cuda.gpu import Gpu, WorkerEnd
+from tensor_wasm.device.cuda.gpu import Gpu
 from tensor_wasm.device.cuda.lane import Lane, Offender
+from tensor_wasm.device.cuda.supervisor import WorkerEnd
 from tensor_wasm.device.cuda.tenant import GpuKernel, GpuTenant
 from tensor_wasm.device.cuda.trampoline import REGION_BYTES, trampoline
 from tensor_wasm.device.fence import Partition
@@ -251,8 +252,8 @@ class CudaDevice:
         return self._gpu.is_ready
 
     def board(self, engine: Engine) -> FileMemory:
-        """The board and the staging area, for the stores of an engine."""
-        return FileMemory(engine, self._gpu.board_descriptor, len(self._gpu.board))
+        """The board, for the stores of an engine."""
+        return FileMemory(engine, self._gpu.board_descriptor, BYTES)
 
     @property
     def partition_bytes(self) -> int:

@@ -11,7 +11,6 @@ import contextlib
 import mmap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,7 +22,7 @@ from tensor_wasm.device.cuda.driver import NOT_FOUND, OUT_OF_MEMORY, Driver, Dri
 from tensor_wasm.device.cuda.lanes import Lanes
 from tensor_wasm.device.cuda.memory import PartitionMemory
 from tensor_wasm.device.cuda.records import Assembled, Kernel, Running, Tenant
-from tensor_wasm.device.fence import FAULT_BYTES, GUARD_BYTES
+from tensor_wasm.device.partition import FAULT_BYTES, GUARD_BYTES
 
 #: Pinned memory of the worker's own, by which images go to the device.
 _BOUNCE_BYTES: Final = 1 << 20
@@ -32,18 +31,6 @@ _SPIN_S: Final = 0.002
 _SLEEP_S: Final = 50e-6
 #: What machine code begins with.
 _MACHINE_CODE: Final = b"\x7fELF"
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Of a tenant since its partition was opened. ``busy_s`` is how long requests were in flight, summed over lanes, as
-    :meth:`Engine.check` saw it.
-    """
-
-    launches: int
-    in_bytes: int
-    out_bytes: int
-    busy_s: float
 
 
 class Engine:
@@ -284,16 +271,6 @@ class Engine:
     def is_over(self, since_s: float) -> bool:
         """Whether all requests are over that were in flight at a time of the monotonic clock, but for the youngest."""
         return self._lanes.is_over(round(since_s * 1e9))
-
-    @property
-    def busy_since(self) -> dict[int, float]:
-        """Lanes with a request in flight, and since when, as :func:`time.monotonic` counts."""
-        return {each.lane: each.since_s for each in self._lanes.running()}
-
-    def statistics(self) -> dict[int, Statistics]:
-        """What each tenant did."""
-        tenants = (owner for owner, _ in self._tenants.values())
-        return {t.number: Statistics(t.launches, t.in_bytes, t.out_bytes, t.busy_ns / 1e9) for t in tenants}
 
     # --- memory -----------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from tensor_wasm.compiler import ParameterLayout
 from tensor_wasm.device.compilers import Compilers
 from tensor_wasm.device.cuda.assembler import AssembledKernel, Assembler
 from tensor_wasm.device.fence import FencedKernel, Partition, fence, lay_out
+from tensor_wasm.device.fence.written import written
 from tensor_wasm.device.protocol import Interrupt
 from tensor_wasm.errors import InternalError, PtxError
 from tensor_wasm.ptx import find_kernel, read
@@ -45,7 +46,8 @@ class Draft:
     """What a text says of a kernel, and what its image needs.
 
     ``target`` is the text's own; ``trap_lines`` are the lines of trap instructions. ``has_variables`` when there are
-    some that kernels write to.
+    some that kernels write to. ``written`` is a mask of the parameter block's words: bit i where a pointer at byte
+    offset 8 * i may be written through.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Draft:
     image_alignment: int
     trap_lines: frozenset[int]
     has_variables: bool
+    written: int
 
     @classmethod
     def of(cls, program: Program, entry: str) -> Draft:
@@ -75,6 +78,7 @@ class Draft:
             image_alignment=image.alignment,
             trap_lines=frozenset(max(line, 1) for line in traps),
             has_variables=any(variable.space is Space.GLOBAL for variable in program.variables),
+            written=written(kernel),
         )
 
     def encode(self) -> bytes:
@@ -83,14 +87,14 @@ class Draft:
         image = self.image_bytes, self.image_alignment
         shape = self.reqntid, self.maxntid
         fields = [self.name, parameters, self.parameter_bytes, *shape, self.target, *image]
-        return json.dumps([*fields, sorted(self.trap_lines), self.has_variables]).encode()
+        return json.dumps([*fields, sorted(self.trap_lines), self.has_variables, self.written]).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Draft:
         """The draft that :meth:`encode` gave. Raises :class:`InternalError` for anything else."""
         try:
-            name, parameters, parameter_bytes, reqntid, maxntid, *rest, trap_lines, has_variables = json.loads(data)
-            target, image_bytes, image_alignment = rest
+            name, parameters, parameter_bytes, reqntid, maxntid, *rest, has_variables, mask = json.loads(data)
+            target, image_bytes, image_alignment, trap_lines = rest
             return cls(
                 name,
                 tuple(ParameterLayout(*parameter) for parameter in parameters),
@@ -102,6 +106,7 @@ class Draft:
                 image_alignment,
                 frozenset(trap_lines),
                 has_variables,
+                mask,
             )
         except (ValueError, TypeError) as error:
             raise InternalError("the bytes are no draft of a kernel") from error

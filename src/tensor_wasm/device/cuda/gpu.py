@@ -1,13 +1,8 @@
-"""A GPU as its client sees it: a worker process that is replaced when it ends, and requests to it."""
+"""A GPU as its client sees it: what is on it, and requests to its worker."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,7 +15,8 @@ from tensor_wasm.device.cuda.lane_table import Doorbell, LaneTable
 from tensor_wasm.device.cuda.messages import Kind, Message
 from tensor_wasm.device.cuda.shared import SharedFile
 from tensor_wasm.device.cuda.staging import Copies, Staging
-from tensor_wasm.device.cuda.worker_handle import GRACE_S, WorkerFailed, WorkerHandle
+from tensor_wasm.device.cuda.supervisor import SILENCE_S, Supervisor, WorkerEnd, restarting
+from tensor_wasm.device.cuda.worker_handle import WorkerHandle
 from tensor_wasm.device.fence import FAULT_BYTES, FencedKernel, Partition
 from tensor_wasm.errors import (
     CapacityExhausted,
@@ -32,33 +28,12 @@ from tensor_wasm.errors import (
 )
 from tensor_wasm.runtime import asleep
 
-__all__ = ["STAGING_BYTES", "Gpu", "Lane", "Offender", "Window", "WorkerEnd"]
-
-_log = logging.getLogger("tensor_wasm.device")
+__all__ = ["STAGING_BYTES", "Gpu", "Lane", "Offender", "Window"]
 
 #: The staging area's size unless it is given.
 STAGING_BYTES: Final = 256 << 20
-#: A worker that says nothing for so long is ended.
-SILENCE_S: Final = 10.0
-#: After a start that failed the next one waits, each time twice as long.
-_PAUSE_S: Final = 0.25
-_PAUSE_MAX_S: Final = 30.0
-#: How often a process that was killed and does not end is mentioned: the driver hangs.
-_REAP_S: Final = 10.0
-#: How often the supervisor looks around at least.
-_TURN_S: Final = 0.25
 #: An image larger than this goes through the staging area.
 _IMAGE_BYTES_MAX: Final = 256 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerEnd:
-    """That a worker ended: why, whose work did it if that is known, and which tenants had a partition then."""
-
-    reason: str
-    offender: Offender | None
-    victims: tuple[int, ...]
-    generation: int
 
 
 def _ignore(_: WorkerEnd) -> None:
@@ -95,9 +70,6 @@ class Gpu:
         silence_s: float = SILENCE_S,
     ) -> None:
         self.index = index
-        self._command = command
-        self._on_end = on_end
-        self._silence_s = silence_s
         try:
             self._shared = SharedFile.create(staging_bytes)
         except OSError as error:
@@ -107,21 +79,22 @@ class Gpu:
         self._staging = Staging(staging_bytes)
         self._copies = Copies(self.board[board.BYTES :], self._staging.copies, _numbers)
         self._lanes = LaneTable(self.board)
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._worker: WorkerHandle | None = None
-        self._last_end: WorkerEnd | None = None
         self._tenants: set[int] = set()
         self._kernels: dict[int, str] = {}
-        #: Why there is no worker.
-        self._trouble = "it has not started"
-        self.generation = 1
-        first: Future[GpuFacts] = Future()
-        # Not the caller's: the worker ends with the thread that started it.
-        self._supervisor = threading.Thread(target=self._supervise, args=(first,), name="gpu-worker", daemon=True)
-        self._supervisor.start()
+        #: Parts of the staging area that were given back while there was no worker.
+        self._unsettled: list[tuple[int, int]] = []
+        self._supervisor = Supervisor(
+            index,
+            self._shared,
+            command,
+            silence_s=silence_s,
+            settle=self._settle,
+            forget=self._forget,
+            lose=self._lanes.lose,
+            on_end=on_end,
+        )
         try:
-            self.facts: GpuFacts = first.result()
+            self.facts: GpuFacts = self._supervisor.start()
         except BaseException:
             self.close()
             raise
@@ -136,22 +109,27 @@ class Gpu:
     @property
     def is_ready(self) -> bool:
         """Whether there is a worker now."""
-        return self._worker is not None
+        return self._supervisor.worker is not None
+
+    @property
+    def generation(self) -> int:
+        """Which worker this is, or which comes next: the first is 1."""
+        return self._supervisor.generation
 
     @property
     def trouble(self) -> str:
         """Why there is no worker, empty while there is one; for operators, not for tenants."""
-        return self._trouble
+        return self._supervisor.trouble
 
     @property
     def last_end(self) -> WorkerEnd | None:
         """How the last worker that ended did."""
-        return self._last_end
+        return self._supervisor.last_end
 
     @property
     def pid(self) -> int | None:
         """The worker's process, when there is one."""
-        worker = self._worker
+        worker = self._supervisor.worker
         return None if worker is None else worker.pid
 
     # --- tenants ----------------------------------------------------------------------------------------
@@ -167,9 +145,9 @@ class Gpu:
             partition = Partition(base, size_bytes)
         except ValueError as error:
             raise InternalError("the GPU's worker gave a partition that is none") from error
-        with self._lock:
-            if worker is not self._worker:
-                raise _restarting()
+        with self._supervisor.holding(worker) as is_current:
+            if not is_current:
+                raise restarting()
             self._tenants.add(tenant)
         return partition
 
@@ -177,8 +155,8 @@ class Gpu:
         """Take a tenant's partition, and its kernels and lanes, once its work is over; waits for that."""
         worker = self._current(generation)
         self._ask(worker, Kind.CLOSE_TENANT, (tenant,))
-        with self._lock:
-            if worker is self._worker:
+        with self._supervisor.holding(worker) as is_current:
+            if is_current:
                 self._tenants.discard(tenant)
                 self._lanes.lose(tenant)
 
@@ -206,8 +184,8 @@ class Gpu:
         code = (fenced.ptx.encode(), b"") if isinstance(fenced, FencedKernel) else (fenced.code, fenced.wide)
         content = (*code, fenced.name.encode(), image)
         number, max_threads = self._ask(worker, Kind.LOAD, (tenant, image_base, int(leaves_faults)), *content, count=2)
-        with self._lock:
-            if worker is self._worker:
+        with self._supervisor.holding(worker) as is_current:
+            if is_current:
                 self._kernels[number] = fenced.name
         return number, max_threads
 
@@ -215,8 +193,8 @@ class Gpu:
         """Forget a kernel; launches that run go on to their end."""
         worker = self._current(generation)
         self._ask(worker, Kind.UNLOAD, (number,))
-        with self._lock:
-            if worker is self._worker:
+        with self._supervisor.holding(worker) as is_current:
+            if is_current:
                 self._kernels.pop(number, None)
 
     def kernel_name(self, number: int) -> str:
@@ -230,10 +208,7 @@ class Gpu:
 
         Raises :class:`~tensor_wasm.errors.CapacityExhausted` when all are in use.
         """
-        with self._lock:
-            worker, current = self._worker, self.generation
-        if worker is None or generation not in (None, current):
-            raise _restarting()
+        worker, current = self._supervisor.current(generation)
         doorbell = self._lanes.take(tenant)
         try:
             future = worker.ask(Kind.OPEN_LANE, (doorbell.number, tenant))
@@ -294,13 +269,28 @@ class Gpu:
         """A byte into all of a range of a tenant's memory."""
         self._ask(self._current(generation), Kind.SET_MEMORY, (tenant, address, value, size_bytes))
 
-    def take_staging(self, size_bytes: int) -> int | None:
-        """A part of the staging area, at a multiple of 64 KiB from its start; None when there is no room now."""
-        return self._staging.take(size_bytes)
+    def take_staging(self, size_bytes: int, tenant: int | None = None, instead_bytes: int = 0) -> int | None:
+        """A part of the staging area, at a multiple of 64 KiB from its start; None when there is no room now.
+
+        With ``tenant`` it counts to what that one has, of which there is a limit; see :meth:`.staging.Staging.take`.
+        """
+        return self._staging.take(size_bytes, tenant, instead_bytes)
 
     def give_staging(self, offset: int, size_bytes: int) -> None:
-        """Give a part of the staging area back, once no launch that uses it is in flight."""
+        """Give a part of the staging area back, once no launch that uses it is in flight.
+
+        While there is no worker nobody else gets it: the one that was killed may still have the GPU write there.
+        """
+        with self._supervisor.holding(None) as there_is_none:
+            if there_is_none:
+                self._unsettled.append((offset, size_bytes))
+                return
         self._staging.give(offset, size_bytes)
+
+    def fill_staging(self, offset: int, data: memoryview) -> None:
+        """Copy bytes to a part of the staging area."""
+        start = board.BYTES + offset
+        self._copies.move(self.board[start : start + data.nbytes], data)
 
     # --- the worker -------------------------------------------------------------------------------------
 
@@ -309,32 +299,30 @@ class Gpu:
 
         Nothing happens when the generation that is meant is over.
         """
-        with self._lock:
-            worker = self._worker
-            if worker is None or generation not in (None, self.generation):
-                return
-        self._abandon(worker, offender.reason if offender else "it was told to start anew", offender)
+        self._supervisor.restart(offender, generation)
 
     def close(self) -> None:
         """End the worker for good. Safe to call twice; the board's mapping stays while anything refers to it."""
-        with self._lock:
-            is_first = not self._closing.is_set()
-            self._closing.set()
-            worker = self._worker
-        if is_first and worker is not None:
-            worker.ask_to_end()
-        if threading.current_thread() is not self._supervisor:
-            self._supervisor.join()
-        if is_first:
+        if self._supervisor.close():
             self._lanes.close()
             self._copies.close()
             self._shared.close()
 
     def _current(self, generation: int | None) -> WorkerHandle:
-        with self._lock:
-            if self._worker is None or generation not in (None, self.generation):
-                raise _restarting()
-            return self._worker
+        return self._supervisor.current(generation)[0]
+
+    def _forget(self) -> tuple[int, ...]:
+        """Forget what a worker's end takes along; the tenants that had something there."""
+        victims = tuple(sorted(self._tenants))
+        self._tenants.clear()
+        self._kernels.clear()
+        return victims
+
+    def _settle(self) -> None:
+        """Give back what was given back while there was no worker: the process before is gone."""
+        for part in self._unsettled:
+            self._staging.give(*part)
+        self._unsettled.clear()
 
     def _ask(
         self, worker: WorkerHandle, kind: Kind, numbers: tuple[int, ...], *content: bytes, count: int = 0
@@ -342,137 +330,6 @@ class Gpu:
         future = worker.ask(kind, numbers, *content)
         with asleep():
             return _numbers(future.result(), count)
-
-    def _abandon(self, worker: WorkerHandle, reason: str, offender: Offender | None) -> None:
-        """End a worker and all that was its; nothing happens when that was done."""
-        with self._lock:
-            if self._worker is not worker:
-                return
-            self._worker = None
-            self._trouble = reason
-            self._last_end = WorkerEnd(reason, offender, tuple(sorted(self._tenants)), self.generation)
-            self.generation += 1
-            self._tenants.clear()
-            self._kernels.clear()
-        worker.kill()
-        # Before the requests end: with that of a lane that closes its number is free, and nobody looks at it.
-        self._lanes.lose()
-        worker.abandon(_restarting())
-
-    # --- the supervisor ---------------------------------------------------------------------------------
-
-    def _supervise(self, first: Future[GpuFacts]) -> None:
-        """Have a worker at all times, until this is closed. The first one's facts, or why there are none, are
-        ``first``'s.
-        """
-        try:
-            self._keep_one(first)
-        except BaseException as error:  # a defect of ours: nobody may wait for what will not come
-            _log.exception("GPU %d is given up", self.index)
-            self._trouble = f"{type(error).__name__}: {error}"
-            worker = self._worker
-            if worker is not None:
-                self._abandon(worker, self._trouble, None)
-            if not first.done():
-                first.set_exception(InternalError(self._trouble))
-
-    def _keep_one(self, first: Future[GpuFacts]) -> None:
-        known: GpuFacts | None = None
-        pause_s = _PAUSE_S
-        while not self._closing.is_set():
-            try:
-                worker, facts = self._start(known)
-            except WorkerFailed as failure:
-                self._trouble = str(failure)
-                if known is None:
-                    first.set_exception(DeviceUnavailable(f"GPU {self.index} cannot be used: {failure}"))
-                    return
-                if not self._closing.is_set():
-                    _log.warning("GPU %d has no worker, next try in %.2f s: %s", self.index, pause_s, failure)
-            else:
-                with self._lock:
-                    self._worker = worker
-                    self._trouble = ""
-                if known is None:
-                    known = facts
-                    first.set_result(facts)
-                else:
-                    _log.info("GPU %d has a worker again", self.index)
-                self._serve(worker)
-                pause_s = _PAUSE_S
-                continue
-            self._closing.wait(pause_s)
-            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
-
-    def _start(self, known: GpuFacts | None) -> tuple[WorkerHandle, GpuFacts]:
-        worker = WorkerHandle(self._command, self.index, self._shared)
-        try:
-            facts = worker.wait_until_ready(self._closing)
-            if known is not None and facts.uuid != known.uuid:
-                raise WorkerFailed("another GPU has its place now")
-        except BaseException:
-            worker.abandon(_restarting())
-            self._reap(worker)
-            raise
-        return worker, facts
-
-    def _serve(self, worker: WorkerHandle) -> None:
-        """Pass a worker's answers on until it ends, and see to its end."""
-        reason, offender = self._listen(worker)
-        if self._closing.is_set():
-            worker.reap(GRACE_S)  # it wipes the tenants' memory
-        self._abandon(worker, reason, offender)
-        with self._lock:
-            end = self._last_end
-        assert end is not None
-        if not self._closing.is_set():
-            _log.error("GPU %d lost its worker: %s", self.index, end.reason)
-            try:
-                self._on_end(end)
-            except Exception:
-                _log.exception("what is done after the end of a GPU's worker failed")
-        self._reap(worker)
-
-    def _listen(self, worker: WorkerHandle) -> tuple[str, Offender | None]:
-        """Why a worker ended, and for whose work, if one tenant alone had any."""
-        turn_s = min(_TURN_S, self._silence_s / 8)
-        silent_s, before_s, beat_s = 0.0, time.monotonic(), 0.0
-        while True:
-            try:
-                heard = worker.receive(turn_s)
-                for message in heard or ():
-                    if message.kind is Kind.LAST_WORDS:
-                        return _last_words(message)
-            except OSError:
-                return worker.describe_end(), None
-            except InternalError as error:
-                return f"it sent what no worker sends: {error}", None
-            now_s = time.monotonic()
-            # A turn that took long was this process's fault, which stood still.
-            silent_s = 0.0 if heard is not None else silent_s + min(now_s - before_s, 2 * turn_s)
-            before_s = now_s
-            if silent_s > self._silence_s:
-                return f"it said nothing for {self._silence_s:g} s: the driver hangs", None
-            if now_s > beat_s:
-                worker.beat()
-                beat_s = now_s + 2 * turn_s
-
-    def _reap(self, worker: WorkerHandle) -> None:
-        """Wait for the end of a process that was killed: what it had on the GPU is free only then."""
-        while not worker.reap(_REAP_S):
-            self._trouble = f"process {worker.pid}, a worker that was killed, does not end: the driver hangs"
-            _log.error("GPU %d: %s", self.index, self._trouble)
-            if self._closing.is_set():
-                return
-
-
-def _last_words(message: Message) -> tuple[str, Offender | None]:
-    reason = message.text()
-    if len(message.fields) != 3:
-        return reason, None
-    tenants = message.numbers()
-    kernel = message.fields[1].decode("utf-8", "replace")
-    return reason, Offender(tenants[0], reason, kernel) if len(tenants) == 1 else None
 
 
 def _numbers(message: Message, count: int | None = None) -> tuple[int, ...]:
@@ -488,7 +345,3 @@ def _numbers(message: Message, count: int | None = None) -> tuple[int, ...]:
             raise PtxError(f"the GPU's assembler refuses the kernel: {message.text()}")
         case _:
             raise InternalError(f"the GPU's worker failed: {message.text()}")
-
-
-def _restarting() -> DeviceRestarting:
-    return DeviceRestarting("the GPU starts anew: all that was on it is lost; try again shortly")

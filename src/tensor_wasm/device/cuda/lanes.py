@@ -2,14 +2,15 @@
 
 Every number on the board is checked before the driver sees it, and read once: whoever writes it may write again
 meanwhile. The stream of a lane says what is over wherever memory or code is given back; ``DONE``, which the board's
-owner could write too, decides only when a lane's next request is looked at.
+owner could write too, decides only when a lane's next request is looked at. How long the GPU took, where that is asked
+for, is :mod:`.timing`'s matter.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -33,9 +34,10 @@ from tensor_wasm.device.cuda.board import (
 )
 from tensor_wasm.device.cuda.driver import OUT_OF_MEMORY, Driver, DriverError
 from tensor_wasm.device.cuda.records import WORD_BYTES, Kernel, Lane, Running, Tenant
+from tensor_wasm.device.cuda.timing import Mark, Timing, Timings
 
-#: A body up to its parameters: kernel, grid, block, shared, bytes of parameters, windows.
-_HEAD: Final = struct.Struct("<I3I3I3I")
+#: A body up to its parameters: kernel, grid, block, shared, bytes of parameters, windows, whether it is timed.
+_HEAD: Final = struct.Struct("<I3I3I4I")
 #: A window.
 _WINDOW: Final = struct.Struct("<QIII4x")
 assert _WINDOW.size == WINDOW_BYTES
@@ -78,6 +80,9 @@ class Lanes:
         self._staging_bytes = len(memory) - BYTES
         self._words = memory[:BODIES].cast("I")
         self._longs = memory[:BODIES].cast("Q")
+        self._timings = Timings(driver, self._words, self._longs)
+        #: The timings' own, for the look that each poll takes.
+        self._timed = self._timings.waiting
         self._lanes: list[Lane | None] = [None] * LANES
         self._streams: list[int] = []
         #: Lanes whose request the driver did not take whole.
@@ -85,7 +90,6 @@ class Lanes:
         #: Kernels that are to be unloaded, lanes that may run them, and since when.
         self._retired: list[tuple[Kernel, list[Lane], int]] = []
         self._turn = self._check_turn = 0
-        self._checked_ns = time.monotonic_ns()
         # One comparison of numbers in a row finds all lanes that ask, without a list or an object for any of them.
         doorbells = np.frombuffer(memory, np.uint32, LANES * _WORDS).reshape(LANES, _WORDS)
         self._all_asked = doorbells[:, REQUEST // WORD_BYTES]
@@ -144,6 +148,7 @@ class Lanes:
         if not self.is_done(lane.stream):
             return
         self._failed.discard(lane)
+        self._timings.end(lane)
         lane.is_closed = True
         lane.tenant.lanes.discard(lane)
         self._started[lane.number] = self._words[lane.word]  # what was never begun asks no more
@@ -209,6 +214,8 @@ class Lanes:
         """Begin what lanes ask for; how many requests were begun. Raises a sticky :class:`DriverError`."""
         if self._failed:
             self._end_failed()
+        if self._timed:
+            self._timings.poll()
         np.not_equal(self._asked, self._begun, self._differs)
         find, count = self._flags.find, self._count
         turn = self._turn if self._turn < count else 0
@@ -233,7 +240,7 @@ class Lanes:
         lane = self._lanes[number]
         if lane is None or lane.is_closing or self._words[lane.word + _DONE] != lane.started:
             return 0
-        kernel_number, gx, gy, gz, bx, by, bz, shared_bytes, parameter_bytes, windows = _HEAD.unpack_from(
+        kernel_number, gx, gy, gz, bx, by, bz, shared_bytes, parameter_bytes, windows, is_timed = _HEAD.unpack_from(
             self._memory, lane.body
         )
         kernel = self.kernels.get(kernel_number)
@@ -263,15 +270,17 @@ class Lanes:
         lane.accepted_ns = time.monotonic_ns()
         result = Result.NOT_LAUNCHABLE
         try:
+            timing = self._time(lane, copies) if is_timed else None
             for address, staging, size_bytes, direction in copies:
                 if direction & Direction.IN:
                     driver.copy_to_device(address, staging, size_bytes, stream)
-                    lane.tenant.in_bytes += size_bytes
             if shared_bytes > kernel.shared_bytes:
                 self._allow_shared(kernel, shared_bytes)
             if fault:
                 kernel.lane = lane
                 driver.set_memory(fault, 0, WORD_BYTES, stream)
+            if timing is not None:
+                self._timings.mark(timing, Mark.BEFORE_KERNEL, stream)
             driver.launch(
                 kernel.function if threads <= kernel.fast_threads else kernel.wide_function,
                 (gx, gy, gz),
@@ -281,23 +290,38 @@ class Lanes:
                 lane.parameters,
                 kernel.parameter_bytes,
             )
-            lane.tenant.launches += 1
+            if timing is not None:
+                self._timings.mark(timing, Mark.AFTER_KERNEL, stream)
             for address, staging, size_bytes, direction in copies:
                 if direction & Direction.OUT:
                     driver.copy_to_host(staging, address, size_bytes, stream)
-                    lane.tenant.out_bytes += size_bytes
+            if timing is not None:
+                self._timings.mark(timing, Mark.AFTER_COPIES, stream)
             if fault:
                 driver.copy_to_host(lane.fault_address, fault, WORD_BYTES, stream)
             result = Result.OK
             # Before the last call: the GPU may write DONE at once, and the owner then reads the time.
             lane.accepted_ns = self._longs[lane.word // 2 + _ACCEPTED] = time.monotonic_ns()
-            driver.write_value(lane.done_address, request, stream)
+            if timing is None:
+                driver.write_value(lane.done_address, request, stream)
+            else:
+                driver.write_value(lane.ended_address, request, stream)
+                self._timed.append(lane)
         except DriverError as error:
             if error.is_sticky:
                 raise
             lane.result = result
             self._failed.add(lane)
         return 1
+
+    def _time(self, lane: Lane, copies: Sequence[tuple[int, int, int, int]]) -> Timing | None:
+        """Take the time of a request from now on, if that can be."""
+        directions = [direction for _, _, _, direction in copies]
+        is_in, is_out = (any(each & which for each in directions) for which in (Direction.IN, Direction.OUT))
+        timing = self._timings.begin(lane, is_in, is_out)
+        if timing is not None:
+            self._timings.mark(timing, Mark.BEFORE_COPIES, lane.stream)
+        return timing
 
     def _allow_shared(self, kernel: Kernel, shared_bytes: int) -> None:
         self._driver.allow_shared(kernel.function, shared_bytes)
@@ -357,6 +381,7 @@ class Lanes:
         for lane in tuple(self._failed):
             if self.is_done(lane.stream):
                 self._failed.discard(lane)
+                self._timings.end(lane)
                 self._end(lane, lane.result)
 
     # --- what is in flight ------------------------------------------------------------------------------
@@ -383,11 +408,7 @@ class Lanes:
 
     def check(self) -> None:
         """Notice a lost context, close lanes and unload kernels that wait for it. Raises :class:`DriverError`."""
-        now = time.monotonic_ns()
-        elapsed, self._checked_ns = now - self._checked_ns, now
         busy = list(self._busy())
-        for lane in busy:
-            lane.tenant.busy_ns += min(elapsed, now - lane.accepted_ns)
         # An error that ends the context is every stream's: a few, others each time, are enough.
         for place in range(min(_QUERIES, len(busy))):
             self.is_done(busy[(self._check_turn + place) % len(busy)].stream)
@@ -403,8 +424,9 @@ class Lanes:
         return (lane for lane in self._lanes[: self._count] if lane is not None and lane.is_closing)
 
     def release(self) -> None:
-        """End the streams, and let go of the board. All lanes are closed."""
+        """End the streams and events, and let go of the board. All lanes are closed."""
         try:
+            self._timings.release()
             while self._streams:
                 self._driver.destroy_stream(self._streams[-1])
                 self._streams.pop()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tensor_wasm.device.cuda.driver import Driver
-from tensor_wasm.device.fence import GUARD_BYTES, Partition
+from tensor_wasm.device.partition import GUARD_BYTES, Partition
 
 
 class PartitionMemory:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tensor_wasm.device.cuda.board import (
     BODIES,
     BODY_BYTES,
     DONE,
     DOORBELL_BYTES,
+    ENDED,
     FAULT_LINE,
     PARAMETERS,
     Result,
 )
-from tensor_wasm.device.fence import Partition
+from tensor_wasm.device.partition import Partition
+
+if TYPE_CHECKING:
+    from tensor_wasm.device.cuda.timing import Timing
 
 #: Bytes of a word of a doorbell.
 WORD_BYTES: Final = 4
@@ -24,14 +28,10 @@ class Tenant:
     """A tenant with a partition: images of its kernels, windows and copies lie inside."""
 
     __slots__ = (
-        "busy_ns",
-        "in_bytes",
         "is_closing",
         "kernels",
         "lanes",
-        "launches",
         "number",
-        "out_bytes",
         "partition",
     )
 
@@ -41,7 +41,6 @@ class Tenant:
         self.kernels: set[Kernel] = set()
         self.lanes: set[Lane] = set()
         self.is_closing = False
-        self.launches = self.in_bytes = self.out_bytes = self.busy_ns = 0
 
 
 @dataclass(slots=True)
@@ -115,6 +114,7 @@ class Lane:
         "body",
         "done_address",
         "end",
+        "ended_address",
         "fault_address",
         "is_closed",
         "is_closing",
@@ -125,6 +125,7 @@ class Lane:
         "started",
         "stream",
         "tenant",
+        "timing",
         "trusted",
         "word",
     )
@@ -141,12 +142,15 @@ class Lane:
         self.parameters = host_address + self.body + PARAMETERS
         self.fault_address = host_address + doorbell + FAULT_LINE
         self.done_address = device_address + doorbell + DONE
+        self.ended_address = device_address + doorbell + ENDED
         #: Number of the latest request that was begun.
         self.started = 0
         self.kernel: Kernel | None = None
         self.accepted_ns = 0
         #: Of a request that the driver did not take whole: what is written once the stream is done.
         self.result = Result.OK
+        #: Of the request in flight, where it is timed.
+        self.timing: Timing | None = None
         self.trusted = 0
         self.is_closing = self.is_closed = False
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from tensor_wasm.abi import limits
 from tensor_wasm.compiler import Fault
-from tensor_wasm.device.cuda.gpu import Gpu, Lane, Window, WorkerEnd
+from tensor_wasm.device.cuda.gpu import Gpu, Lane, Window
 from tensor_wasm.device.cuda.lane import LATE, LEFT
+from tensor_wasm.device.cuda.supervisor import WorkerEnd
 from tensor_wasm.device.cuda.tenant import GpuKernel, GpuTenant
 from tensor_wasm.device.cuda.transfer import GpuTransfer
 from tensor_wasm.device.fault import REASONS
@@ -381,7 +382,8 @@ class CudaKernel:
                     f"threads; {block} has {threads:,}"
                 )
             places = [array.place() for _, array in arguments.kept]  # not given back as long as these are referred to
-            transfer = GpuTransfer(session.gpu, tenant, [array for _, array in arguments.arrays])
+            is_written = [_is_written(kernel, position) for position, _ in arguments.arrays]
+            transfer = GpuTransfer(session.gpu, tenant, [array for _, array in arguments.arrays], is_written)
             try:
                 transfer.copy_in()
                 parameters = self._point(arguments, transfer, places)
@@ -433,3 +435,8 @@ class CudaKernel:
         if line:
             reason = REASONS[Fault.TRAP if line in kernel.trap_lines else Fault.ADDRESS]
             raise KernelFault(f"kernel {kernel.name} faulted: {reason}; PTX line {line}")
+
+
+def _is_written(kernel: GpuKernel, position: int) -> bool:
+    """Whether a kernel may write through the pointer that is its parameter ``position``."""
+    return bool(kernel.written >> kernel.parameters[position].offset // 8 & 1)

@@ -28,8 +28,11 @@ _PIECE_BYTES_MIN: Final = 1 << 20
 _PIECES: Final = 16
 #: Threads of one copy.
 THREADS_MAX: Final = 8
-#: Of the staging area, one part in so many is for copies alone: these never wait for a guest.
+#: Of the staging area, one part in so many, and no more than so much, is for copies alone: they never wait for a guest.
 _SHARE: Final = 4
+_COPIES_BYTES_MAX: Final = 2 * THREADS_MAX * PIECE_BYTES_MAX
+#: What threads that copy within this process take at a time, and from how much on there is more than one.
+_MOVE_BYTES: Final = 4 << 20
 
 Bytes = NDArray[np.uint8]
 
@@ -41,23 +44,53 @@ class Ask(Protocol):
 
 
 class Staging:
-    """Parts of the staging area, taken and given back in any order by any thread."""
+    """Parts of the staging area, taken and given back in any order by any thread.
+
+    What a tenant has is never more than what is free besides, known of shared buffers as a dynamic threshold: one alone
+    has half of the area, and who comes later finds room whatever the others do.
+    """
 
     def __init__(self, size_bytes: int) -> None:
-        own = max(size_bytes // _SHARE // STAGING_GRAIN_BYTES, 1) * STAGING_GRAIN_BYTES
+        own = min(max(size_bytes // _SHARE, STAGING_GRAIN_BYTES), _COPIES_BYTES_MAX)
+        own = own // STAGING_GRAIN_BYTES * STAGING_GRAIN_BYTES
         self._lock = threading.Lock()
         self._spans = Spans(0, size_bytes - own)
+        self._free_bytes = size_bytes - own
+        #: Bytes of each tenant, and who has what starts there.
+        self._held: dict[int, int] = {}
+        self._holders: dict[int, int] = {}
         self.copies = (size_bytes - own, own)
 
-    def take(self, size_bytes: int) -> int | None:
-        """Where so many bytes are, at a multiple of 64 KiB; None when there is no room now."""
+    def take(self, size_bytes: int, tenant: int | None = None, instead_bytes: int = 0) -> int | None:
+        """Where so many bytes are, at a multiple of 64 KiB; None when there is no room now, or not for this tenant.
+
+        ``instead_bytes`` are what the tenant gives back then: they do not count to what it has.
+        """
+        size_bytes = _rounded(size_bytes)
         with self._lock:
-            return self._spans.take(_rounded(size_bytes))
+            held = 0 if tenant is None else self._held.get(tenant, 0) + size_bytes
+            if held - instead_bytes > self._free_bytes - size_bytes + instead_bytes:
+                return None
+            place = self._spans.take(size_bytes)
+            if place is None:
+                return None
+            self._free_bytes -= size_bytes
+            if tenant is not None:
+                self._held[tenant] = held
+                self._holders[place] = tenant
+            return place
 
     def give(self, offset: int, size_bytes: int) -> None:
         """Give back what :meth:`take` gave, once nothing on the device copies from or to it any more."""
+        size_bytes = _rounded(size_bytes)
         with self._lock:
-            self._spans.give(offset, _rounded(size_bytes))
+            self._spans.give(offset, size_bytes)
+            self._free_bytes += size_bytes
+            tenant = self._holders.pop(offset, None)
+            if tenant is not None:
+                self._held[tenant] -= size_bytes
+                if not self._held[tenant]:
+                    del self._held[tenant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +153,17 @@ class Copies:
         for helper in helpers:
             if not helper.cancelled():
                 helper.result()
+
+    def move(self, target: memoryview, source: memoryview) -> None:
+        """Copy bytes within this process."""
+        to, of = np.frombuffer(target, np.uint8), np.frombuffer(source, np.uint8)
+        pieces = [slice(start, start + _MOVE_BYTES) for start in range(0, of.size, _MOVE_BYTES)]
+        if len(pieces) == 1:
+            np.copyto(to, of)
+            return
+        with asleep():
+            for _ in self._pool.map(lambda piece: np.copyto(to[piece], of[piece]), pieces):
+                pass
 
     def close(self) -> None:
         """End the threads."""

@@ -47,7 +47,8 @@ class GpuKernel:
     ``number`` is what requests on the board name. ``max_threads`` is how many a block can have, by the registers that
     the kernel takes; ``trap_lines`` are the PTX lines of its trap instructions. ``fault_address`` is where on the
     device it leaves the line of a trap or of an access outside; with ``leaves_faults`` the worker brings that to the
-    board after each launch. The rest is as in :class:`~tensor_wasm.compiler.CompiledKernel`.
+    board after each launch. ``written`` is a mask of the parameter block's words: bit i where the kernel may write
+    through a pointer at byte offset 8 * i. The rest is as in :class:`~tensor_wasm.compiler.CompiledKernel`.
     """
 
     number: int
@@ -60,6 +61,7 @@ class GpuKernel:
     fault_address: int
     leaves_faults: bool
     trap_lines: frozenset[int]
+    written: int
 
 
 @dataclass(slots=True, eq=False)
@@ -299,6 +301,7 @@ class GpuTenant:
             base,
             leaves_faults,
             draft.trap_lines,
+            draft.written,
         )
         return _Assembled(key, fields, number, base, fenced.image, is_shared=not draft.has_variables)
 

@@ -1,17 +1,20 @@
 """The trampoline: what stands in a guest's store for a kernel that runs on a GPU, in WebAssembly.
 
-It has a kernel's exports, so the gate calls it as one. It copies the guest pointers' bytes to the staging area, writes
-the launch on the lane's part of the board, waits until that says it is over, and copies the bytes back. The host is
-asked only where the bytes do not fit what the guest has on the device.
+It has a kernel's exports, so the gate calls it as one. It writes the launch on the lane's part of the board and waits
+until that says it is over. The bytes of guest pointers are copied by the GPU itself, to and from pages of the staging
+area that are the guest's memory at the same time. The host is asked where they are not, or do not fit what the guest
+has on the device.
 
 All bytes between the first and the last that a guest pointer shows have one place on the device, the *arena*: pointers
-keep their distances, and what overlaps stays one. Which of these bytes are copied depends on how many lie between.
+keep their distances, and what overlaps stays one. Which of these bytes are copied there depends on how many lie
+between; back go those of pointers that the kernel may write through.
 
 A guest that is ended while it waits leaves its request on the board, and the lane busy: the host's to deal with.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -29,10 +32,10 @@ _GUEST, _SCRATCH, _BOARD, _LEDGER = range(4)
 # A kernel's region in scratch memory, which the host writes.
 KERNEL: Final = 0  # u32: its number, as the worker gave it
 PARAMETER_BYTES: Final = 4  # u32
-REGION_BYTES: Final = 16
+WRITTEN: Final = 8  # a bit for each 64-bit word of the parameter block: whether it writes through a pointer there
+_WRITTEN_BYTES: Final = board.PARAMETERS_MAX // 64
+REGION_BYTES: Final = WRITTEN + _WRITTEN_BYTES
 
-#: So many bytes at most are copied at a time: between two times the guest can be ended.
-_COPY_BYTES: Final = 8 << 20
 #: All bytes between the first and the last of the guest pointers' are copied at once when those that nobody asked for
 #: are at most half as many as the others.
 _DENSE_BYTES, _DENSE_SPAN = 3, 2
@@ -43,14 +46,21 @@ _SLEEP_SHIFT: Final = 4
 _SLEEP_MIN_NS, _SLEEP_MAX_NS = 50_000, 1_000_000
 
 
+def region(kernel: int, parameter_bytes: int, written: int) -> bytes:
+    """A kernel's region. ``written`` has a bit for each 64-bit word of the parameter block that the kernel may write
+    through.
+    """
+    return struct.pack("<2I", kernel, parameter_bytes) + written.to_bytes(_WRITTEN_BYTES, "little")
+
+
 @cache
 def trampoline() -> bytes:
     """The module. Imports what every kernel does, then the board's memory, the ledger's, and three host functions:
 
     - ``reach(low, high) -> i32``: all bytes of guest memory from ``low``, a multiple of ``ARENA_ALIGNMENT``, to before
       ``high`` are to have a place on the device; both are u32, and a ``high`` of 0 means 4 GiB. The host makes room and
-      places the guest anew, see :meth:`Gate.place`. It gives 0 when the staging area has room for as many bytes too,
-      or else copies the bytes of the guest pointers to the device itself, and gives 1.
+      places the guest anew, see :meth:`Gate.place`. It gives 0 when the staging area has those bytes too, or else
+      copies the bytes of the guest pointers to the device itself, and gives 1.
     - ``fetch()``: after a launch for which it gave 1, copy those bytes back.
     - ``fail(result, fault line)``: the launch failed. It does not return.
     """
@@ -64,8 +74,6 @@ def trampoline() -> bytes:
     reach = module.import_function("host", "reach", [I32, I32], [I32])
     fetch = module.import_function("host", "fetch", [])
     fail = module.import_function("host", "fail", [I32, I32])
-    copy_in = _copy(module, "copy_in", _BOARD, _GUEST)
-    copy_out = _copy(module, "copy_out", _GUEST, _BOARD)
     run = module.function([I32] * LAUNCH_PARAMETERS, export="run")
     writer = _Run(run.code, reach, fail)
     *shape, parameters = run.parameters
@@ -73,41 +81,16 @@ def trampoline() -> bytes:
     writer.measure()
     writer.make_room()
     writer.write_parameters(base, parameters)
-    writer.write_windows(copy_in)
+    writer.write_windows(base)
     writer.ask(base, shape)
     writer.wait()
     writer.take_result()
-    writer.copy_back(copy_out, fetch)
+    run.code.get(writer.by_host)
+    with run.code.if_():
+        run.code.call(fetch)
     # Launches on several cores are for kernels that run in WebAssembly.
     module.function([I32] * SHARE_PARAMETERS, export="share").code.op("unreachable")
     return module.encode().wasm
-
-
-def _copy(module: Module, name: str, to_memory: int, from_memory: int) -> Function:
-    """``(to, from, bytes)``: copy in pieces."""
-    function = module.function([I32] * 3, name=name)
-    body, (to, source, left) = function.code, function.parameters
-    piece = body.local(I32)
-    with body.block() as done, body.loop() as again:
-        body.get(left)
-        body.op("i32.eqz")
-        body.br_if(done)
-        body.get(left)
-        body.i32_const(_COPY_BYTES)
-        body.get(left)
-        body.i32_const(_COPY_BYTES)
-        body.op("i32.lt_u", "select")
-        body.set(piece)
-        for operand in (to, source, piece):
-            body.get(operand)
-        body.memory_copy(to_memory, from_memory)
-        for place, change in ((to, "i32.add"), (source, "i32.add"), (left, "i32.sub")):
-            body.get(place)
-            body.get(piece)
-            body.op(change)
-            body.set(place)
-        body.br(again)
-    return function
 
 
 class _Run:
@@ -123,12 +106,10 @@ class _Run:
         self.pointers, self.windows = body.local(I32), body.local(I32)
         #: Bytes of guest memory that pointers show: first, one after the last, and the sum over pointers.
         self.start, self.end, self.sum = (body.local(I64) for _ in range(3))
-        #: The first of them rounded down: what lies there in the arena and in the staging area comes first.
+        #: The first of them rounded down: what lies there in guest memory comes first in the arena.
         self.low = body.local(I32)
         #: Who copies: the host; else all at once, or each pointer's by itself.
         self.by_host, self.is_dense = body.local(I32), body.local(I32)
-        #: Where the staging area's part is in the board's memory.
-        self.staging = body.local(I32)
 
     # --- memory -----------------------------------------------------------------------------------------
 
@@ -229,24 +210,7 @@ class _Run:
             body.get(size)
             body.op("i64.extend_i32_u", "i64.add")
             body.set(self.sum)
-            body.get(start)
-            body.op("i64.extend_i32_u")
-            body.get(size)
-            body.op("i64.extend_i32_u", "i64.add")
-            body.tee(end)
-            body.get(self.end)
-            body.op("i64.gt_u")
-            with body.if_():
-                body.get(end)
-                body.set(self.end)
-            body.get(start)
-            body.op("i64.extend_i32_u")
-            body.get(self.start)
-            body.op("i64.lt_u")
-            with body.if_():
-                body.get(start)
-                body.op("i64.extend_i32_u")
-                body.set(self.start)
+            self.widen(start, size, self.start, self.end, end)
         body.get(self.start)
         body.op("i32.wrap_i64")
         body.i32_const(-scratch.ARENA_ALIGNMENT)
@@ -254,10 +218,31 @@ class _Run:
         body.set(self.low)
         body.release(end)
 
-    def make_room(self) -> None:
-        """Ask the host where the arena or the staging area is too small, and find out who copies what."""
+    def widen(self, start: Local, size: Local, first: Local, end: Local, scrap: Local) -> None:
+        """Have the 64-bit range from ``first`` to before ``end`` span ``size`` bytes from ``start`` too."""
         body = self.body
-        span = body.local(I64)
+        body.get(start)
+        body.op("i64.extend_i32_u")
+        body.get(size)
+        body.op("i64.extend_i32_u", "i64.add")
+        body.tee(scrap)
+        body.get(end)
+        body.op("i64.gt_u")
+        with body.if_():
+            body.get(scrap)
+            body.set(end)
+        body.get(start)
+        body.op("i64.extend_i32_u")
+        body.get(first)
+        body.op("i64.lt_u")
+        with body.if_():
+            body.get(start)
+            body.op("i64.extend_i32_u")
+            body.set(first)
+
+    def make_room(self) -> None:
+        """Ask the host where the arena is too small or bytes are not in the staging area, and find out who copies."""
+        body = self.body
         with body.block() as nothing:
             body.get(self.sum)
             body.op("i64.eqz")
@@ -265,11 +250,10 @@ class _Run:
             body.get(self.end)
             body.get(self.low)
             body.op("i64.extend_i32_u", "i64.sub")
-            body.set(span)
-            for number, size in enumerate((scratch.GPU_ARENA_BYTES, scratch.GPU_STAGING_BYTES)):
-                body.get(span)
-                self.load_word(size, "i64.load32_u")
-                body.op("i64.gt_u", *["i32.or"] * number)
+            self.load_word(scratch.GPU_ARENA_BYTES, "i64.load32_u")
+            body.op("i64.gt_u")
+            self.push_hidden()
+            body.op("i32.or")
             with body.if_():
                 body.get(self.low)
                 body.get(self.end)
@@ -277,10 +261,8 @@ class _Run:
                 body.call(self.reach)
                 body.tee(self.by_host)
                 body.br_if(nothing)
-                body.get(span)
-                self.load_word(scratch.GPU_STAGING_BYTES, "i64.load32_u")
-                body.op("i64.gt_u")
-                with body.if_():  # what lies behind it is another guest's
+                self.push_hidden()
+                with body.if_():  # what lies there is another guest's
                     self.give_up(Result.REFUSED)
             # Neither product comes near 64 bits: argv has no more pointers than fit its records.
             body.get(self.end)
@@ -292,11 +274,17 @@ class _Run:
             body.i64_const(_DENSE_BYTES)
             body.op("i64.mul", "i64.le_u")
             body.set(self.is_dense)
-            self.load_word(scratch.GPU_STAGING)
-            body.i32_const(board.BYTES)
-            body.op("i32.add")
-            body.set(self.staging)
-        body.release(span)
+
+    def push_hidden(self) -> None:
+        """Push whether some of the bytes are not in the staging area."""
+        body = self.body
+        body.get(self.start)
+        self.load_word(scratch.GPU_SHOWN, "i64.load32_u")
+        body.op("i64.lt_u")
+        body.get(self.end)
+        self.load_word(scratch.GPU_SHOWN, "i64.load32_u")
+        self.load_word(scratch.GPU_SHOWN_BYTES, "i64.load32_u")
+        body.op("i64.add", "i64.gt_u", "i32.or")
 
     def write_parameters(self, base: Global, parameters: Local) -> None:
         """Copy the parameter block, and make the guest's pointers the device's."""
@@ -327,10 +315,9 @@ class _Run:
         body.get(self.low)
         body.op("i32.sub", "i64.extend_i32_u", "i64.add")
 
-    def write_windows(self, copy_in: Function) -> None:
-        """Copy the bytes to the staging area, and write which go where."""
+    def write_windows(self, base: Global) -> None:
+        """Write which bytes go where."""
         body = self.body
-        place = body.local(I32)
         body.i32_const(0)
         body.set(self.windows)
         with body.block() as nothing:
@@ -338,62 +325,97 @@ class _Run:
             body.get(self.sum)
             body.op("i64.eqz", "i32.or")
             body.br_if(nothing)
+            place, direction = body.local(I32), body.local(I32)
             body.get(self.place)
             body.set(place)
             body.get(self.is_dense)
             with body.if_():
-                start, size = body.local(I32), body.local(I32)
-                self.take_dense(start, size)
-                self.write_window(place, start, size, copy_in)
-                body.release(start, size)
+                self.write_dense(place, direction, base)
                 body.else_()
-                with self.each_pointer() as (_, start, size, next_pointer):
+                with self.each_pointer() as (entry, start, size, next_pointer):
                     self.skip_if_empty(size, next_pointer)
-                    self.write_window(place, start, size, copy_in)
-        body.release(place)
+                    self.push_written(entry, base)
+                    body.i32_const(Direction.OUT)
+                    body.op("i32.mul")
+                    body.i32_const(Direction.IN)
+                    body.op("i32.or")
+                    body.set(direction)
+                    self.write_window(place, start, size, direction)
+            body.release(place, direction)
 
-    def take_dense(self, start: Local, size: Local) -> None:
-        """The window of all bytes; there are less than 4 GiB, since the staging area has room for them."""
+    def write_dense(self, place: Local, direction: Local, base: Global) -> None:
+        """One window to the device, of all bytes; one back, from the first to the last that may be written."""
         body = self.body
-        body.get(self.start)
-        body.op("i32.wrap_i64")
-        body.set(start)
-        body.get(self.end)
-        body.get(self.start)
-        body.op("i64.sub", "i32.wrap_i64")
-        body.set(size)
+        first, size, window_end = body.local(I32), body.local(I32), body.local(I64)
+        first_written, end_written = body.local(I64), body.local(I64)
+        for local, value in ((first_written, 1 << 32), (end_written, 0)):
+            body.i64_const(value)
+            body.set(local)
+        with self.each_pointer() as (entry, start, window_bytes, next_pointer):
+            self.skip_if_empty(window_bytes, next_pointer)
+            self.push_written(entry, base)
+            body.op("i32.eqz")
+            body.br_if(next_pointer)
+            self.widen(start, window_bytes, first_written, end_written, window_end)
+        # There are less than 4 GiB, since the staging area has them.
+        for begin, end, way in (
+            (self.start, self.end, Direction.IN),
+            (first_written, end_written, Direction.OUT),
+        ):
+            body.get(end)
+            body.op("i64.eqz", "i32.eqz")
+            with body.if_():
+                body.get(begin)
+                body.op("i32.wrap_i64")
+                body.set(first)
+                body.get(end)
+                body.get(begin)
+                body.op("i64.sub", "i32.wrap_i64")
+                body.set(size)
+                body.i32_const(way)
+                body.set(direction)
+                self.write_window(place, first, size, direction)
+        body.release(first, size, window_end, first_written, end_written)
 
-    def write_window(self, place: Local, start: Local, size: Local, copy_in: Function) -> None:
-        """Write the next window, of which ``place`` is board.WINDOWS before, and copy its bytes to the staging area."""
+    def push_written(self, entry: Local, base: Global) -> None:
+        """Push 1 where the kernel may write through a pointer, 0 where it does not."""
         body = self.body
-        self.push_staged(start)
-        body.get(start)
-        body.get(size)
-        body.call(copy_in)
+        word = body.local(I32)
+        body.get(entry)
+        body.memory("i32.load", scratch.WINDOW_PARAMETER, memory=_SCRATCH)
+        body.i32_const(3)
+        body.op("i32.shr_u")
+        body.tee(word)
+        body.i32_const(3)
+        body.op("i32.shr_u")
+        body.global_get(base)
+        body.op("i32.add")
+        body.memory("i32.load8_u", WRITTEN, memory=_SCRATCH)
+        body.get(word)
+        body.i32_const(7)
+        body.op("i32.and", "i32.shr_u")
+        body.i32_const(1)
+        body.op("i32.and")
+        body.release(word)
+
+    def write_window(self, place: Local, start: Local, size: Local, direction: Local) -> None:
+        """Write the next window, of which ``place`` is board.WINDOWS before."""
+        body = self.body
         with self.storing(place, board.WINDOWS + board.WINDOW_ADDRESS, "i64.store"):
             self.push_address(start)
         with self.storing(place, board.WINDOWS + board.WINDOW_STAGING):
             self.load_word(scratch.GPU_STAGING)
             body.get(start)
-            body.get(self.low)
+            self.load_word(scratch.GPU_SHOWN)
             body.op("i32.sub", "i32.add")
-        with self.storing(place, board.WINDOWS + board.WINDOW_SIZE):
-            body.get(size)
-        with self.storing(place, board.WINDOWS + board.WINDOW_DIRECTION):
-            body.i32_const(Direction.IN | Direction.OUT)
+        for word, value in ((board.WINDOW_SIZE, size), (board.WINDOW_DIRECTION, direction)):
+            with self.storing(place, board.WINDOWS + word):
+                body.get(value)
         for local, step in ((place, board.WINDOW_BYTES), (self.windows, 1)):
             body.get(local)
             body.i32_const(step)
             body.op("i32.add")
             body.set(local)
-
-    def push_staged(self, start: Local) -> None:
-        """Push where in the board's memory a byte of guest memory is staged."""
-        body = self.body
-        body.get(self.staging)
-        body.get(start)
-        body.get(self.low)
-        body.op("i32.sub", "i32.add")
 
     def ask(self, base: Global, shape: Sequence[Local]) -> None:
         """Write the rest of the request, and then its number."""
@@ -409,6 +431,8 @@ class _Run:
         for place, value in ((board.SHARED, shared_bytes), (board.WINDOW_COUNT, self.windows)):
             with self.storing(self.place, place):
                 body.get(value)
+        with self.storing(self.place, board.TIMED):
+            self.load_word(scratch.GPU_TIMED)
         for place in (board.RESULT, board.FAULT_LINE):
             with self.storing(self.doorbell, place):
                 body.i32_const(0)
@@ -472,7 +496,7 @@ class _Run:
         self.body.br_if(done)
 
     def take_result(self) -> None:
-        """Have the host end the guest unless all went well; note when the driver had the launch."""
+        """Have the host end the guest unless all went well; note when the driver had the launch, and for how long."""
         body = self.body
         result, line = body.local(I32), body.local(I32)
         for local, place in ((result, board.RESULT), (line, board.FAULT_LINE)):
@@ -491,32 +515,15 @@ class _Run:
         body.get(self.doorbell)
         body.memory("i64.atomic.load", board.ACCEPTED_NS, memory=_BOARD)
         body.memory("i64.store", scratch.GPU_ACCEPTED_NS, memory=_SCRATCH)
+        self.load_word(scratch.GPU_TIMED)
+        with body.if_():
+            for source, place in (
+                (board.KERNEL_NS, scratch.GPU_KERNEL_NS),
+                (board.COPY_IN_NS, scratch.GPU_COPY_IN_NS),
+                (board.COPY_OUT_NS, scratch.GPU_COPY_OUT_NS),
+            ):
+                body.i32_const(0)
+                body.get(self.doorbell)
+                body.memory("i64.atomic.load", source, memory=_BOARD)
+                body.memory("i64.store", place, memory=_SCRATCH)
         body.release(result, line)
-
-    def copy_back(self, copy_out: Function, fetch: Function) -> None:
-        """Copy the bytes from where they came."""
-        body = self.body
-        body.get(self.by_host)
-        with body.if_():
-            body.call(fetch)
-            body.op("return")
-        body.get(self.windows)
-        body.op("i32.eqz")
-        with body.if_():
-            body.op("return")
-        body.get(self.is_dense)
-        with body.if_():
-            start, size = body.local(I32), body.local(I32)
-            self.take_dense(start, size)
-            self.copy_window_back(start, size, copy_out)
-            body.release(start, size)
-            body.else_()
-            with self.each_pointer() as (_, start, size, next_pointer):
-                self.skip_if_empty(size, next_pointer)
-                self.copy_window_back(start, size, copy_out)
-
-    def copy_window_back(self, start: Local, size: Local, copy_out: Function) -> None:
-        self.body.get(start)
-        self.push_staged(start)
-        self.body.get(size)
-        self.body.call(copy_out)

@@ -21,14 +21,15 @@ _STAGED_BYTES_MAX: Final = 8 << 20
 class GpuTransfer:
     """The arrays of one launch. The caller calls :meth:`release` in the end, when the launch is over.
 
-    ``addresses`` are in the order of the arrays; ``windows`` are what the launch copies.
+    ``addresses`` are in the order of the arrays; ``windows`` are what the launch copies. ``is_written`` says for each
+    array whether the kernel may write through its pointer: only what it may write is copied back.
     """
 
-    def __init__(self, gpu: Gpu, tenant: GpuTenant, arrays: Sequence[NDArray[Any]]) -> None:
+    def __init__(self, gpu: Gpu, tenant: GpuTenant, arrays: Sequence[NDArray[Any]], is_written: Sequence[bool]) -> None:
         self._gpu = gpu
         self._tenant = tenant
         # What is only read comes first: the rest is one range, to be copied back.
-        self._groups = sorted(groups_of(arrays), key=lambda group: bool(group.writable))
+        self._groups = sorted(groups_of(arrays, is_written), key=lambda group: bool(group.writable))
         self._places: list[int] = []
         self._size_bytes = self._read_bytes = 0
         for group in self._groups:
@@ -65,7 +66,7 @@ class GpuTransfer:
                 self.windows.append(Window(address + start, self._staging + start, written, Direction.OUT))
 
     def copy_back(self) -> None:
-        """Copy what the kernel left into the writable arrays. Raises :class:`DeviceRestarting`."""
+        """Copy what the kernel may have written into the writable arrays. Raises :class:`DeviceRestarting`."""
         for group, place in zip(self._groups, self._places, strict=True):
             for start, size in group.writable:
                 place_in = place + start - group.start

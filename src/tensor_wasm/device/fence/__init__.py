@@ -4,8 +4,8 @@ A GPU's threads share one address space with all that its context holds. So no k
 wrote it: the typed program is changed, and what the driver's assembler reads is written anew from that.
 """
 
-from tensor_wasm.device.fence.image import FAULT_BYTES, Image, lay_out
-from tensor_wasm.device.fence.partition import GUARD_BYTES, Partition
+from tensor_wasm.device.fence.image import Image, lay_out
 from tensor_wasm.device.fence.rewriting import FencedKernel, confine, fence
+from tensor_wasm.device.partition import FAULT_BYTES, GUARD_BYTES, Partition
 
 __all__ = ["FAULT_BYTES", "GUARD_BYTES", "FencedKernel", "Image", "Partition", "confine", "fence", "lay_out"]

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from tensor_wasm.device.partition import FAULT_BYTES
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx.program import Program, Space, Variable
 
-#: What comes first: the line of the kernel's first trap or, where accesses are checked, of the first that was outside.
-#: 0 while there is none.
-FAULT_BYTES: Final = 16
 _ALIGNMENT: Final = 256
 
 

@@ -23,9 +23,9 @@ from typing import Final, NoReturn
 
 from tensor_wasm.device.fence.code import B32, PRED, U32, U64, Code
 from tensor_wasm.device.fence.image import Image, lay_out
-from tensor_wasm.device.fence.partition import GUARD_BYTES, WIDEST_BYTES, Partition
 from tensor_wasm.device.fence.prologue import Own, prologue
 from tensor_wasm.device.fence.shared import BlockMemory, Group, block_groups
+from tensor_wasm.device.partition import GUARD_BYTES, WIDEST_BYTES, Partition
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import Program, find_kernel, support
 from tensor_wasm.ptx.graph import renumbered

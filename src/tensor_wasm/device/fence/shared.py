@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tensor_wasm.device.fence.code import B32, PRED, U32, U64, Code
-from tensor_wasm.device.fence.partition import WIDEST_BYTES
+from tensor_wasm.device.partition import WIDEST_BYTES
 from tensor_wasm.ptx.program import (
     Address,
     Guard,

@@ -64,7 +64,9 @@ class Functions:
             raise RequestError("the body has the function's name and settings: leave them out of the query")
         given = read_key(call)
         body = await call.body()
-        identity, function = await self._node.in_background(call.tenant, self._deploy, call, name, prewarm, body, given)
+        identity, function = await self._node.intake.in_background(
+            call.tenant, self._deploy, call, name, prewarm, body, given
+        )
         call.resource = identity
         headers = [(b"location", f"/functions/{identity}".encode())]
         if function is None:
@@ -80,7 +82,7 @@ class Functions:
         key = None
         if given is not None:
             key = bind_key(given, call, body)
-            before = self._node.made_before(key)
+            before = self._node.functions.made_before(key)
             if before is not None:
                 return before, None
         if name is None:
@@ -88,20 +90,22 @@ class Functions:
             name, body = request.name, wire.decode_base64(request.wasm_b64, "wasm_b64")
             prewarm = None if request.settings is None else request.settings.prewarm
         if key is None:
-            function = self._node.deploy(name, body, call.tenant, prewarm)
+            function = self._node.functions.deploy(name, body, call.tenant, prewarm)
             return function.id, function
-        made = self._node.deploy_once(name, body, call.tenant, key, prewarm)
+        made = self._node.functions.deploy_once(name, body, call.tenant, key, prewarm)
         return made.function.id, None if made.is_replay else made.function
 
     async def list(self, call: Call) -> Answer:
         """GET /functions."""
         query = read_query(call)
         limit = read_limit(query.get("limit"), _PAGE, _PAGE_MAX)
-        return Answer(await self._node.in_background(call.tenant, self._page, call.tenant, limit, query.get("after")))
+        return Answer(
+            await self._node.intake.in_background(call.tenant, self._page, call.tenant, limit, query.get("after"))
+        )
 
     def _page(self, tenant: int, limit: int, after: str | None) -> bytes:
         """A page as JSON, cut short where it gets too large: a function's exports may take a megabyte."""
-        page = self._node.functions(tenant, limit, after)
+        page = self._node.functions.list(tenant, limit, after)
         texts: list[bytes] = []
         size_bytes = 0
         for item in page.items:
@@ -117,13 +121,17 @@ class Functions:
 
     async def show(self, call: Call) -> Answer:
         """GET /functions/:id."""
-        function = await self._node.in_background(call.tenant, self._node.function, call.parameters["id"], call.tenant)
+        function = await self._node.intake.in_background(
+            call.tenant, self._node.functions.show, call.parameters["id"], call.tenant
+        )
         return Answer(wire.encode(wire.describe(function)))
 
     async def delete(self, call: Call) -> Answer:
         """DELETE /functions/:id."""
         call.resource = call.parameters["id"]
-        await self._node.in_background(call.tenant, self._node.delete, call.parameters["id"], call.tenant)
+        await self._node.intake.in_background(
+            call.tenant, self._node.functions.delete, call.parameters["id"], call.tenant
+        )
         return Answer(b"", 204)
 
 

@@ -35,7 +35,7 @@ class KeptInstances:
         """POST /instances."""
         media_type(call.headers, JSON)
         request = wire_instances.decode_spawn(await call.body(_SPAWN_BYTES_MAX))
-        kept = await self._node.spawn_async(
+        kept = await self._node.spawner.spawn_async(
             request.function_id,
             tenant=call.tenant,
             idle_timeout_s=request.idle_timeout_s,
@@ -47,18 +47,18 @@ class KeptInstances:
 
     async def list(self, call: Call) -> Answer:
         """GET /instances."""
-        found = [wire_instances.describe(kept) for kept in self._node.instances(call.tenant)]
+        found = [wire_instances.describe(kept) for kept in self._node.kept.list(call.tenant)]
         return Answer(wire.encode(wire_instances.KeptList(found)))
 
     async def show(self, call: Call) -> Answer:
         """GET /instances/:id."""
-        kept = self._node.instance(call.parameters["id"], call.tenant)
+        kept = self._node.kept.show(call.parameters["id"], call.tenant)
         return Answer(wire.encode(wire_instances.describe(kept)))
 
     async def delete(self, call: Call) -> Answer:
         """DELETE /instances/:id."""
         call.resource = call.parameters["id"]
-        await self._node.in_background(call.tenant, self._node.delete_instance, call.resource, call.tenant)
+        await self._node.intake.in_background(call.tenant, self._node.kept.delete, call.resource, call.tenant)
         return Answer(b"", 204)
 
     async def invoke(self, call: Call) -> Answer | StreamedAnswer:
@@ -68,7 +68,7 @@ class KeptInstances:
         if accepts(call.headers, _PLAIN, streaming.EVENT_STREAM) == streaming.EVENT_STREAM:
             return await streaming.answer(
                 call,
-                lambda stream: self._node.call_async(
+                lambda stream: self._node.kept.call_async(
                     identity,
                     request.export,
                     request.args,
@@ -79,7 +79,7 @@ class KeptInstances:
                 ),
             )
         with Watch(call.receive):
-            result = await self._node.call_async(
+            result = await self._node.kept.call_async(
                 identity, request.export, request.args, tenant=call.tenant, input=guest_input, deadline_s=deadline_s
             )
         streaming.note(call, result)

@@ -65,7 +65,7 @@ class Invocations:
         call.resource = call.parameters["id"]
         request, guest_input, deadline_s = await read_request(self._node, call)
         with Watch(call.receive):
-            result = await self._node.invoke_async(
+            result = await self._node.invocations.invoke_async(
                 call.resource,
                 request.export,
                 request.args,
@@ -82,7 +82,7 @@ class Invocations:
         request, guest_input, deadline_s = await read_request(self._node, call)
         return await streaming.answer(
             call,
-            lambda stream: self._node.invoke_async(
+            lambda stream: self._node.invocations.invoke_async(
                 identity,
                 request.export,
                 request.args,
@@ -142,7 +142,7 @@ async def read_request(node: Node, call: Call) -> tuple[wire.InvokeRequest, byte
     body = await call.body()
     if len(body) <= _SMALL_BYTES:
         return _decode(body)
-    return await node.in_background(call.tenant, _decode, body)
+    return await node.intake.in_background(call.tenant, _decode, body)
 
 
 def _decode(body: bytes) -> tuple[wire.InvokeRequest, bytes, float | None]:

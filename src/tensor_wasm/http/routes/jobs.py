@@ -45,7 +45,7 @@ class Jobs:
         if given is not None and len(call.content) <= _SMALL_BYTES:
             key = bind_key(given, call, call.content)
         elif given is not None:
-            key = await self._node.in_background(call.tenant, bind_key, given, call, call.content)
+            key = await self._node.intake.in_background(call.tenant, bind_key, given, call, call.content)
         function_id = call.parameters["id"]
         submission = await self._node.jobs.submit(
             function_id,
@@ -69,7 +69,9 @@ class Jobs:
         limit = read_limit(query.get("limit"), _PAGE, _PAGE_MAX)
         status = wire_jobs.read_status(query.get("status"))
         return Answer(
-            await self._node.in_background(call.tenant, self._page, call.tenant, limit, query.get("after"), status)
+            await self._node.intake.in_background(
+                call.tenant, self._page, call.tenant, limit, query.get("after"), status
+            )
         )
 
     def _page(self, tenant: int, limit: int, after: str | None, status: JobStatus | None) -> bytes:
@@ -78,7 +80,9 @@ class Jobs:
 
     async def show(self, call: Call) -> Answer:
         """GET /jobs/:id."""
-        return Answer(await self._node.in_background(call.tenant, self._describe, call.parameters["id"], call.tenant))
+        return Answer(
+            await self._node.intake.in_background(call.tenant, self._describe, call.parameters["id"], call.tenant)
+        )
 
     def _describe(self, identity: str, tenant: int) -> bytes:
         return wire.encode(wire_jobs.describe(self._node.jobs.show(identity, tenant)))

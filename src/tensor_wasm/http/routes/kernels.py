@@ -46,7 +46,7 @@ class Kernels:
         """POST /kernels."""
         media_type(call.headers, JSON)
         body = await call.body(_BODY_BYTES_MAX)
-        record = await self._node.in_background(call.tenant, self._publish, body, call.tenant)
+        record = await self._node.intake.in_background(call.tenant, self._publish, body, call.tenant)
         call.resource = f"{record.name}/{record.version}"
         call.detail = {"digest": record.digest, "publisher": record.publisher, "size_bytes": record.size_bytes}
         location = f"/kernels/{record.name}/{record.version}".encode()
@@ -56,13 +56,15 @@ class Kernels:
         request = wire_kernels.decode_publish(body)
         manifest = wire.decode_base64(request.manifest_b64, "manifest_b64")
         signature = wire.decode_base64(request.signature_b64, "signature_b64")
-        return self._node.publish(manifest, signature, wire.decode_base64(request.ptx_b64, "ptx_b64"), tenant)
+        return self._node.kernels.publish(tenant, manifest, signature, wire.decode_base64(request.ptx_b64, "ptx_b64"))
 
     async def list(self, call: Call) -> Answer:
         """GET /kernels."""
         query = read_query(call, "limit", "after")
         limit = read_limit(query.get("limit"), _PAGE, _PAGE_MAX)
-        return Answer(await self._node.in_background(call.tenant, self._page, call.tenant, limit, query.get("after")))
+        return Answer(
+            await self._node.intake.in_background(call.tenant, self._page, call.tenant, limit, query.get("after"))
+        )
 
     def _page(self, tenant: int, limit: int, after: str | None) -> bytes:
         return wire.encode(wire_kernels.describe_page(self._node.kernels.list(tenant, limit, after)))
@@ -74,7 +76,7 @@ class Kernels:
             raise RequestError("text must be 0 or 1")
         name, version = call.parameters["name"], call.parameters["version"]
         return Answer(
-            await self._node.in_background(call.tenant, self._describe, call.tenant, name, version, text == "1")
+            await self._node.intake.in_background(call.tenant, self._describe, call.tenant, name, version, text == "1")
         )
 
     def _describe(self, tenant: int, name: str, version: str, with_text: bool) -> bytes:
@@ -85,7 +87,7 @@ class Kernels:
         """DELETE /kernels/:name/:version."""
         name, version = call.parameters["name"], call.parameters["version"]
         call.resource = f"{name}/{version}"[:_RESOURCE_MAX]
-        await self._node.in_background(call.tenant, self._node.kernels.delete, call.tenant, name, version)
+        await self._node.intake.in_background(call.tenant, self._node.kernels.delete, call.tenant, name, version)
         return Answer(b"", 204)
 
 

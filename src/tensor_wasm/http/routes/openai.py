@@ -73,7 +73,7 @@ class OpenAI:
         body = await call.body(wire_openai.BODY_BYTES_MAX)
         if len(body) <= _SMALL_BYTES:
             return read(body)
-        return await self._node.in_background(call.tenant, read, body)
+        return await self._node.intake.in_background(call.tenant, read, body)
 
     async def _answer(self, call: Call, prompt: Prompt, voice_of: type[Voice]) -> Answer | StreamedAnswer:
         model = self._node.models.resolve(call.tenant, prompt.model)
@@ -96,7 +96,7 @@ class OpenAI:
 
     async def _start(self, model: Model, prompt: Prompt, stream: Stream, tenant: int) -> InvocationResult:
         try:
-            return await self._node.invoke_async(
+            return await self._node.invocations.invoke_async(
                 model.function_id, model.export, tenant=tenant, input=prompt.input, stream=stream
             )
         except NotFound:

@@ -36,11 +36,11 @@ class Probes:
 
     async def ready(self, _: Call) -> Answer:
         """GET /readyz."""
-        reasons = await asyncio.to_thread(self._node.readiness)
+        reasons = await asyncio.to_thread(self._node.health.readiness)
         if reasons:
             raise NotReady("not ready: " + "; ".join(reasons))
         # A node that cannot write still serves what is deployed: it stays ready, and says so here.
-        concerns = await asyncio.to_thread(self._node.concerns)
+        concerns = await asyncio.to_thread(self._node.health.concerns)
         return Answer(wire.encode(wire.Readiness("ready", concerns)))
 
     async def metrics(self, call: Call) -> Answer:

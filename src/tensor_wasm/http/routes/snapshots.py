@@ -76,7 +76,9 @@ class Snapshots:
     async def capture(self, call: Call) -> Answer:
         """POST /instances/:id/snapshot."""
         call.resource = call.parameters["id"]
-        snapshot = await self._node.in_background(call.tenant, self._node.snapshot, call.resource, call.tenant)
+        snapshot = await self._node.intake.in_background(
+            call.tenant, self._node.snapshots.capture, call.resource, call.tenant
+        )
         call.detail = {"snapshot_id": snapshot.id, "size_bytes": snapshot.size_bytes}
         return Answer(wire.encode(wire_snapshots.captured(snapshot)))
 
@@ -85,13 +87,15 @@ class Snapshots:
         call.resource = call.parameters["id"]
         media_type(call.headers, JSON)
         request = wire_snapshots.decode_restore(await call.body(_SMALL_BYTES))
-        kept = await self._node.restore_async(call.resource, tenant=call.tenant, idle_timeout_s=request.idle_timeout_s)
+        kept = await self._node.spawner.restore_async(
+            call.resource, tenant=call.tenant, idle_timeout_s=request.idle_timeout_s
+        )
         call.detail = {"instance_id": kept.id}
         return Answer(wire.encode(wire_snapshots.Restored(kept.id)))
 
     async def list(self, call: Call) -> Answer:
         """GET /snapshots."""
-        found = [wire_snapshots.describe(snapshot) for snapshot in self._node.snapshots(call.tenant)]
+        found = [wire_snapshots.describe(snapshot) for snapshot in self._node.snapshots.list(call.tenant)]
         return Answer(wire.encode(wire_snapshots.SnapshotList(found)))
 
     async def download(self, call: Call) -> StreamedAnswer:
@@ -99,19 +103,21 @@ class Snapshots:
         call.resource = call.parameters["id"]
         self._transfers.begin(call.tenant)
         try:
-            parts = await self._node.in_background(call.tenant, self._node.export_snapshot, call.resource, call.tenant)
+            parts = await self._node.intake.in_background(
+                call.tenant, self._node.snapshot_files.export, call.resource, call.tenant
+            )
         except BaseException:
             self._transfers.end(call.tenant)
             raise
 
         async def close() -> None:
             self._transfers.end(call.tenant)
-            await self._node.in_background(call.tenant, _close, parts)
+            await self._node.intake.in_background(call.tenant, _close, parts)
 
         return StreamedAnswer(self._read(call.tenant, parts), SNAPSHOT.encode(), (), close)
 
     async def _read(self, tenant: int, parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-        while part := await self._node.in_background(tenant, _join, parts):
+        while part := await self._node.intake.in_background(tenant, _join, parts):
             yield part
 
     async def upload(self, call: Call) -> Answer:
@@ -132,26 +138,26 @@ class Snapshots:
 
     async def _take(self, call: Call, identity: str) -> Snapshot:
         tenant = call.tenant
-        file = await self._node.in_background(tenant, self._node.snapshot_upload, identity, tenant)
+        file = await self._node.intake.in_background(tenant, self._node.snapshot_files.upload, identity, tenant)
         try:
 
             async def keep(part: bytes) -> None:
-                await self._node.in_background(tenant, file.write, part)
+                await self._node.intake.in_background(tenant, file.write, part)
 
             await receive_parts(call.receive, call.headers, self._limit_bytes, _PART_BYTES, keep)
 
             def take() -> Snapshot:
                 file.seek(0)
-                return self._node.import_snapshot(identity, file, tenant)
+                return self._node.snapshot_files.import_(identity, file, tenant)
 
-            return await self._node.in_background(tenant, take)
+            return await self._node.intake.in_background(tenant, take)
         finally:
-            await self._node.in_background(tenant, file.close)
+            await self._node.intake.in_background(tenant, file.close)
 
     async def delete(self, call: Call) -> Answer:
         """DELETE /snapshots/:id."""
         call.resource = call.parameters["id"]
-        await self._node.in_background(call.tenant, self._node.delete_snapshot, call.resource, call.tenant)
+        await self._node.intake.in_background(call.tenant, self._node.snapshots.delete, call.resource, call.tenant)
         return Answer(b"", 204)
 
 

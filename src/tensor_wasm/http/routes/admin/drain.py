@@ -31,7 +31,7 @@ class Drain:
             raise RequestError(f"timeout_s must be a number from 0 to {wire_admin.DRAIN_MAX_S:g}")
         call.detail = {"timeout_s": timeout_s}
         started_s = time.monotonic()
-        ended = await asyncio.to_thread(self._node.end_all, timeout_s)
+        ended = await asyncio.to_thread(self._node.drain.finish, timeout_s)
         waited_s = round(time.monotonic() - started_s, 3)
         call.detail |= {"drained": ended == 0, "ended": ended, "waited_s": waited_s}
         return Answer(wire.encode(wire_admin.Drained(ended == 0, ended, waited_s)))

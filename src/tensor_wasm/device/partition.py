@@ -9,6 +9,9 @@ from typing import Final
 GUARD_BYTES: Final = 1 << 16
 #: Bytes of the widest access.
 WIDEST_BYTES: Final = 32
+#: What comes first in the image of a module's variables: the line of the kernel's first trap or, where accesses are
+#: checked, of the first that was outside. 0 while there is none.
+FAULT_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
