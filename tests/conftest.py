@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
+import thinning
 from tensor_wasm.runtime import Engine
 from tensor_wasm.store import Database
 
 # A shell starts what runs in the background with SIGINT ignored, and children inherit that: tests that send it need
 # what a terminal would give.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave combinations of parameters that add nothing new to the slow tests."""
+    thinning.mark_the_rest_slow(items, Path(__file__).parent)
 
 
 def pytest_collection_finish() -> None:

@@ -11,7 +11,9 @@ from fuzz.generator import Generator
 from tensor_wasm.compiler import allocation
 from tensor_wasm.compiler.allocation import allocate, defined, live_at_start, used, used_at_end
 from tensor_wasm.compiler.carriers import carrier
+from tensor_wasm.compiler.limits import LOCALS_MAX
 from tensor_wasm.compiler.module import compile_kernel
+from tensor_wasm.compiler.strips import code
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import read
 from tensor_wasm.ptx.graph import Graph
@@ -94,14 +96,18 @@ def test_a_kernel_too_large_for_liveness_shares_nothing_and_still_compiles(monke
     assert compile_kernel(kernel, program).wasm
 
 
-def test_more_registers_live_at_a_time_than_a_function_has_locals_is_refused() -> None:
+@pytest.mark.parametrize("most", [5_000, pytest.param(LOCALS_MAX, marks=pytest.mark.slow)])
+def test_more_registers_live_at_a_time_than_a_function_has_locals_is_refused(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(code, "LOCALS_MAX", most)
     builder = Builder()
-    registers = [builder.register(ScalarType.B32) for _ in range(50_000)]
+    registers = [builder.register(ScalarType.B32) for _ in range(most)]
     for register in registers:
         builder.add("mov", [ScalarType.U32], [register], [immediate(1, ScalarType.U32)])
     total = builder.register(ScalarType.B32)
     for register in registers:
         builder.add("add", [ScalarType.U32], [total], [total, register])
     builder.end(Exit())
-    with pytest.raises(PtxError, match="too large"):
+    with pytest.raises(PtxError, match="too large: it keeps"):
         compile_kernel(*builder.kernel())

@@ -13,6 +13,7 @@ from tensor_wasm.compiler import CompiledKernel, Fault, compile_kernel
 from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import read, support
 from tensor_wasm.runtime import Engine
+from thinning import some
 
 HEADING = ".version 8.0\n.target sm_80\n.address_size 64\n"
 
@@ -27,7 +28,7 @@ def compiled(text: str) -> CompiledKernel:
     return compile_kernel(program.kernels[0], program)
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", some(range(150), 15))
 def test_random_programs_compute_what_python_says(machine: Machine, seed: int) -> None:
     made = Programs(seed)
     text = made.text

@@ -18,11 +18,12 @@ from tensor_wasm.errors import PtxError
 from tensor_wasm.ptx import Program, read
 from tensor_wasm.ptx.program import Kernel
 from tensor_wasm.runtime import Engine
+from thinning import some
 
 _SEED = 20_261_125
 
 
-@pytest.mark.parametrize("batch", range(5))
+@pytest.mark.parametrize("batch", some(range(5), 1))
 def test_damaged_texts_end_in_an_error_or_a_valid_module(engine: Engine, batch: int) -> None:
     for number in range(_SEED + batch, _SEED + 600, 5):
         text = text_of(number)
@@ -62,13 +63,14 @@ def test_random_bytes_are_refused(engine: Engine, seed: int) -> None:
                 read(text)
 
 
+@pytest.mark.parametrize(("size", "bound_s"), [(1 << 16, 1), pytest.param(1 << 19, 4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("bomb", range(len(BOMBS)))
-def test_large_texts_end_in_short_time(engine: Engine, bomb: int) -> None:
-    text = BOMBS[bomb](1 << 19)
+def test_large_texts_end_in_short_time(engine: Engine, bomb: int, size: int, bound_s: float) -> None:
+    text = BOMBS[bomb](size)
     start = time.process_time()
     with contextlib.suppress(PtxError):
         texts.check(read(text))
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < bound_s
 
 
 def test_what_must_not_happen_is_reported(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from compiler.launch import Machine
 from kernels.cores import CoresMachine
 from kernels.fenced import FencedMachine
 from kernels.gpu import GpuMachine, gpu_name, open_gpu
-from kernels.loading import kernel
+from kernels.loading import kernel, third
 from tensor_wasm.compiler import CompiledKernel
 from tensor_wasm.runtime import Engine
 
@@ -43,7 +43,7 @@ def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Machine 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On two cores all code runs, but quickly only what a kernel's first variant is; on three and fenced that alone."""
+    """On two cores all code runs, but a third of the fast tests; on three and fenced, a kernel's first variant."""
     here = Path(__file__).parent
     kept, left = [], []
     for item in items:
@@ -54,7 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             (kept if cores == "gpu" else left).append(item)
             continue
         is_first = "code" not in parameters or not parameters["code"][2]
-        if cores == 2 and not is_first:
+        is_third = "code" not in parameters or third(*parameters["code"][:2]) == 0
+        if cores == 2 and not (is_first and is_third):
             item.add_marker(pytest.mark.slow)
         is_left = cores in (3, "fenced") and not is_first
         # A fence does the same to every shape of a launch: some of them will do.

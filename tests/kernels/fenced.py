@@ -11,8 +11,9 @@ from compiler.launch import ARRAYS_AT, Machine, Prepared
 from kernels.loading import origin, program
 from tensor_wasm.compiler import CompiledKernel, compile_kernel
 from tensor_wasm.device.fence import GUARD_BYTES, Partition, fence, lay_out
+from tensor_wasm.device.fence.written import written
 from tensor_wasm.errors import PtxError
-from tensor_wasm.ptx import Program, read
+from tensor_wasm.ptx import Kernel, Program, find_kernel, read
 from tensor_wasm.runtime import Engine
 
 CANARY = 0x5C
@@ -69,6 +70,7 @@ class FencedMachine(Machine):
         prepared = self.prepare(compiled, *arguments, **options)
         try:
             prepared.call()
+            self._check_unwritten(find_kernel(whole, entry), prepared, arguments[2:])
             prepared.copy_back()
         finally:
             memory = np.frombuffer(prepared.memory("memory"), np.uint8)
@@ -78,6 +80,18 @@ class FencedMachine(Machine):
             del memory
             prepared.store.close()
         return prepared
+
+    def _check_unwritten(self, kernel: Kernel, prepared: Prepared, arguments: tuple[Any, ...]) -> None:
+        """Arrays that the kernel cannot have written, as is said of it, are what they were."""
+        words, memory = written(kernel), prepared.memory("memory")
+        placed = iter(prepared.placed)
+        for parameter, argument in zip(kernel.parameters, arguments, strict=True):
+            if not isinstance(argument, np.ndarray):
+                continue
+            array, address = next(placed)
+            if not words >> parameter.offset // 8 & 1:
+                found = memory[address : address + array.nbytes]
+                assert found == np.ascontiguousarray(array).tobytes(), f"{parameter.name} was written"
 
     @property
     def partition(self) -> Partition:
