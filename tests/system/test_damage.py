@@ -180,6 +180,7 @@ def test_a_disk_that_becomes_read_only_under_a_node_loses_nothing_and_invocation
                 node.kill()
 
 
+@pytest.mark.slow
 def test_files_that_may_not_grow_lose_nothing_and_invocations_go_on(tmp_path):
     """Where nothing can be mounted: the system refuses each write beyond the size that files have."""
     node = Served(tmp_path / "home")
@@ -269,6 +270,7 @@ def test_a_served_home_is_looked_at_and_not_repaired(serve, tmp_path):
     assert node.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_database_that_is_gone_does_not_cost_the_artifacts(serve, tmp_path):
     node = serve()
     deploy(node, 1)

@@ -17,6 +17,9 @@ import trustme
 from administered import guest
 from system.front_door import ROOT, Result, Served, run_cli
 
+#: Each starts a node or two, of other settings.
+pytestmark = pytest.mark.slow
+
 SCHEMA = json.loads((ROOT / "docs" / "audit.schema.json").read_text())
 PATIENCE_S = 20.0
 
