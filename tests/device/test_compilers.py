@@ -35,7 +35,6 @@ from tensor_wasm.errors import (
 from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
 from tensor_wasm.wasm import Module, ValType
 
-
 #: They wait for each other's processes, and some judge the time.
 pytestmark = pytest.mark.slow
 
