@@ -35,9 +35,6 @@ from tensor_wasm.errors import (
 from tensor_wasm.runtime import Engine, ModuleCache, SealedFiles
 from tensor_wasm.wasm import Module, ValType
 
-#: They wait for each other's processes, and some judge the time.
-pytestmark = pytest.mark.slow
-
 KEY = bytes(32)
 #: Little more than a compiler process has after its start.
 MEMORY_BYTES = 48 << 20

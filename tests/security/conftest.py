@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,6 @@ from security.attacked import MIB, Attacked, check_calm
 from security.guests import probe
 from tensor_wasm.store.signing import SigningKey
 
-#: What the fast tests try; the other attacks strain their node, and judge how it gets on, so that they want the machine
-#: for themselves.
-_FAST = frozenset({"test_table.py", "test_tenants.py"})
 #: Small, so that attacks reach their bounds soon.
 SETTINGS = {
     "TENSOR_WASM_INSTANCE_MEMORY_BYTES": "64MiB",
@@ -28,14 +24,6 @@ SETTINGS = {
 #: What compiled code of the attacks and the allocator's own may keep after all attacks.
 _KEPT_BYTES = 768 * MIB
 _SPARE_DESCRIPTORS = 8
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the others slow."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.parent == here and item.path.name not in _FAST:
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

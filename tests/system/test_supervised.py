@@ -18,8 +18,6 @@ import pytest
 from system.front_door import environment
 from tensor_wasm.http.supervision import Supervision
 
-#: Each starts a node.
-pytestmark = pytest.mark.slow
 
 _WAIT_S = 60
 
