@@ -18,7 +18,6 @@ import pytest
 from system.front_door import environment
 from tensor_wasm.http.supervision import Supervision
 
-
 _WAIT_S = 60
 
 
