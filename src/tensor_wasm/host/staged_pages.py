@@ -10,10 +10,9 @@ from typing import Final
 
 from tensor_wasm.device.cuda.board import BYTES
 from tensor_wasm.device.cuda.gpu import Gpu
+from tensor_wasm.device.cuda.shared import STAGING_GRAIN_BYTES
 from tensor_wasm.runtime import PAGE_BYTES, Pages
 
-#: Sizes are multiples of this.
-_GRAIN_BYTES: Final = 64 << 10
 #: Up to here they double, so that a guest's launches soon find room enough.
 _DOUBLED_BYTES_MAX: Final = 16 << 20
 
@@ -77,5 +76,5 @@ class StagedPages:
 def with_room(size_bytes: int) -> int:
     """What to take for so many bytes."""
     if size_bytes > _DOUBLED_BYTES_MAX:
-        return -(-size_bytes // _GRAIN_BYTES) * _GRAIN_BYTES
-    return max(1 << (size_bytes - 1).bit_length(), _GRAIN_BYTES)
+        return -(-size_bytes // STAGING_GRAIN_BYTES) * STAGING_GRAIN_BYTES
+    return max(1 << (size_bytes - 1).bit_length(), STAGING_GRAIN_BYTES)

@@ -271,9 +271,7 @@ class MemoryPool:
         """Give pages of a memory's reservation back and close them; opened again they are zeros."""
         # Mapped anew: pages that were touched and then only closed would stay a mapping of their own, of which the
         # system allows a process some 65,000.
-        renew = _mmap if size_bytes <= _SHORT_RELEASE_BYTES else _mmap_releasing
-        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-        if renew(address, size_bytes, _PROT_NONE, flags, -1, 0) == address:
+        if _map_anew(address, size_bytes, _PROT_NONE):
             return
         if _madvise_releasing(address, size_bytes, _MADV_DONTNEED) != 0:
             _memset(address, 0, size_bytes)
@@ -322,9 +320,7 @@ class MemoryPool:
 
     def hide(self, base: int, start: int, size_bytes: int) -> None:
         """Have pages that show a file be the memory's own again, zeros. Raises :class:`InternalError`."""
-        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-        mmap = _mmap if size_bytes <= _SHORT_RELEASE_BYTES else _mmap_releasing
-        if mmap(base + start, size_bytes, _PROT_READ_WRITE, flags, -1, 0) != base + start:
+        if not _map_anew(base + start, size_bytes, _PROT_READ_WRITE):
             raise InternalError("the system refuses to map a memory anew")
 
     # Callbacks from C. None may raise: a failure is a `wasmtime_error_t`, or nothing can be said at all.
@@ -407,9 +403,7 @@ class MemoryPool:
         size = reservation.size
         if reservation.has_image:  # given back, its pages would be the file's again
             reservation.has_image = False
-            flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-            mmap = _mmap if size <= _SHORT_RELEASE_BYTES else _mmap_releasing
-            return bool(mmap(reservation.base, size, _PROT_READ_WRITE, flags, -1, 0) == reservation.base)
+            return _map_anew(reservation.base, size, _PROT_READ_WRITE)
         if size <= _CLEARED_BYTES:
             _memset(reservation.base, 0, size)
             return True
@@ -450,6 +444,13 @@ class MemoryPool:
             while kept:
                 reservation = kept.pop()
                 _munmap(reservation.base, reservation.span)
+
+
+def _map_anew(address: int, size_bytes: int, protection: int) -> bool:
+    """Have pages be anonymous ones, zeros, whatever they were; false when the system refuses."""
+    mmap = _mmap if size_bytes <= _SHORT_RELEASE_BYTES else _mmap_releasing
+    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
+    return bool(mmap(address, size_bytes, protection, flags, -1, 0) == address)
 
 
 def _error(text: bytes) -> int:
